@@ -1,0 +1,27 @@
+"""apr: from a code corpus to a small language model that provably learned from it.
+
+The public names below are resolved on first use, so that `import apr` costs nothing.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC: dict[str, str] = {
+    "Architecture": "apr.architecture",
+    "Refusal": "apr.errors",
+    "Tokenizer": "apr.tokenizer.tokenizer",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'apr' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

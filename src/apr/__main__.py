@@ -1,0 +1,5 @@
+"""`python -m apr` is the `apr` command."""
+
+from apr.cli.main import main
+
+main()

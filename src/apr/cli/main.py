@@ -1,0 +1,111 @@
+"""The `apr` command: the table of verbs, and how every ending becomes one object and a code.
+
+Help reads only this table; a verb's module is imported when the verb is used.
+"""
+
+import os
+import sys
+import traceback
+from importlib import import_module
+from typing import NoReturn
+
+import click
+
+from apr import __version__
+from apr.cli import output
+from apr.errors import EXIT_BUG, EXIT_DONE, AprError, Interrupted, IoFailed, Refusal
+
+# verb -> (module and attribute, help in one line)
+VERBS: dict[str, tuple[str, str]] = {
+    "demo": ("apr.cli.demo:command", "Train a small model on your interpreter's own sources."),
+    "tokenize": ("apr.cli.tokenize:command", "Train tokenizers; turn a corpus into shards."),
+    "pretrain": ("apr.cli.pretrain:command", "Train a model on shards, or resume a run."),
+    "inspect": ("apr.cli.inspect:command", "Show what an .apr file holds."),
+    "validate": ("apr.cli.validate:command", "Check every byte of an .apr file."),
+    "run": ("apr.cli.run:command", "Write text with a model (also: generate)."),
+    "report": ("apr.cli.report:command", "Write a run's page again from its record."),
+}
+ALIASES = {"generate": "run"}
+
+
+class Verbs(click.Group):
+    """A group whose commands are imported only when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs, in the order of the main job."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one verb's module."""
+        verb = ALIASES.get(cmd_name, cmd_name)
+        if verb not in VERBS:
+            return None
+        module, attribute = VERBS[verb][0].split(":")
+        return getattr(import_module(module), attribute)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the verbs from the table, importing none of them."""
+        with formatter.section("Verbs"):
+            formatter.write_dl([(verb, help_line) for verb, (_, help_line) in VERBS.items()])
+
+
+@click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(
+    __version__, message="apr %(version)s (Python/PyTorch; reads and writes .apr version 2)"
+)
+def cli() -> None:
+    """From a code corpus to a small language model that provably learned from it.
+
+    Start with: apr demo
+    """
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """Run one command line and exit with its code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line; return its exit code. Every ending prints through `output`."""
+    as_json = "--json" in arguments[: _end_of_options(arguments)]
+    try:
+        result = cli.main(args=arguments, prog_name="apr", standalone_mode=False)
+        if isinstance(result, output.Result):
+            output.emit(result, as_json=as_json)
+            return result.exit_code
+        return result if isinstance(result, int) else EXIT_DONE
+    except click.exceptions.NoArgsIsHelpError as err:
+        click.echo(err.ctx.get_help())
+        return EXIT_DONE
+    except click.UsageError as err:
+        return output.emit_usage_error(err, as_json=as_json)
+    except click.Abort:
+        return output.emit_interrupted(Interrupted("interrupted"), as_json=as_json)
+    except Interrupted as err:
+        return output.emit_interrupted(err, as_json=as_json)
+    except Refusal as err:
+        return output.emit_refusal(err, as_json=as_json)
+    except KeyboardInterrupt:
+        return output.emit_interrupted(Interrupted("interrupted"), as_json=as_json)
+    except BrokenPipeError:
+        # The reader of our output went away; leave quietly instead of failing at shutdown.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_DONE
+    except OSError as err:
+        return output.emit_refusal(
+            IoFailed(
+                "files.io-failed",
+                err.filename or "input/output",
+                found=err.strerror or str(err),
+                expected="a working file system",
+                fix="free space or correct permissions, then run the same command again",
+            ),
+            as_json=as_json,
+        )
+    except (AprError, Exception):
+        return output.emit_bug(traceback.format_exc(), as_json=as_json, exit_code=EXIT_BUG)
+
+
+def _end_of_options(arguments: list[str]) -> int:
+    return arguments.index("--") if "--" in arguments else len(arguments)

@@ -1,0 +1,229 @@
+"""Files that appear whole or not at all, and their hashes."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from apr.errors import DamagedFile, IoFailed, PathNotFound, Refusal
+
+
+@contextmanager
+def io_refusals(where: object) -> Iterator[None]:
+    """Turn the operating system's errors inside the block into refusals.
+
+    Refuses: files.not-found, files.io-failed.
+    """
+    try:
+        yield
+    except FileNotFoundError as err:
+        raise PathNotFound(
+            "files.not-found",
+            err.filename or where,
+            found="no such file or directory",
+            expected="an existing path",
+            fix="check the spelling of the path",
+        ) from err
+    except OSError as err:
+        raise IoFailed(
+            "files.io-failed",
+            err.filename or where,
+            found=err.strerror or str(err),
+            expected="a readable source and a writable target with free space",
+            fix="free space or correct permissions, then run the same command again",
+        ) from err
+
+
+def require_exists(path: Path, what: str) -> None:
+    """Refuse a path that is not there, naming what it should have been.
+
+    Refuses: files.not-found.
+    """
+    if not path.exists():
+        raise PathNotFound(
+            "files.not-found",
+            path,
+            found="nothing",
+            expected=what,
+            fix="check the spelling of the path",
+        )
+
+
+def require_absent(path: Path, *, overwrite: bool) -> None:
+    """Refuse to write over something without consent.
+
+    Refuses: files.exists.
+    """
+    if not overwrite and (path.is_symlink() or path.exists()):
+        raise Refusal(
+            "files.exists",
+            path,
+            found="something is there already",
+            expected="a free path",
+            fix="name another output, or pass --overwrite",
+        )
+
+
+def sha256_bytes(data: bytes | memoryview) -> str:
+    """Hex sha256 of a buffer."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a file, read in bounded memory.
+
+    Refuses: files.not-found, files.io-failed.
+    """
+    with io_refusals(path), path.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
+
+
+def sync_directory(directory: Path) -> None:
+    """Make renames inside a directory durable."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that replaces `path` only when the block ends without an exception.
+
+    The bytes are written beside the target, fsynced, then renamed over it.
+
+    Refuses: files.io-failed, files.not-found.
+    Writes: `path`.
+    """
+    with io_refusals(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        staged = Path(name)
+        try:
+            with os.fdopen(handle, "w+b") as target:
+                yield target
+                target.flush()
+                os.fsync(target.fileno())
+            # mkstemp makes the file private to its owner; what apr writes follows the umask.
+            umask = os.umask(0)
+            os.umask(umask)
+            staged.chmod(0o666 & ~umask)
+            staged.replace(path)
+            sync_directory(path.parent)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                staged.unlink()
+            raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file atomically."""
+    with atomic_writer(path) as target:
+        target.write(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write an object as indented JSON, atomically; NaN and infinity are a bug of the caller."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, text.encode("utf-8") + b"\n")
+
+
+@contextmanager
+def atomic_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A directory that takes the place of `path` only when the block ends without an exception.
+
+    Yields a staging directory beside the target. Every file in it is fsynced before the rename.
+    With `overwrite` the old directory is moved away first and deleted last.
+
+    Refuses: files.exists, files.io-failed.
+    """
+    require_absent(path, overwrite=overwrite)
+    with io_refusals(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staged = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        retired = staged.with_suffix(".old")
+        try:
+            yield staged
+            for file in sorted(staged.rglob("*")):
+                if file.is_file():
+                    with file.open("rb") as written:
+                        os.fsync(written.fileno())
+            sync_directory(staged)
+            umask = os.umask(0)
+            os.umask(umask)
+            staged.chmod(0o777 & ~umask)
+            if path.exists():
+                path.replace(retired)
+            staged.replace(path)
+            sync_directory(path.parent)
+        except BaseException:
+            if retired.exists() and not path.exists():
+                retired.replace(path)
+            shutil.rmtree(staged, ignore_errors=True)
+            raise
+        shutil.rmtree(retired, ignore_errors=True)
+
+
+def read_bytes(path: Path, *, limit_bytes: int, id: str, what: str) -> bytes:
+    """Read a small file whole, refusing one that is larger than such a file can be.
+
+    Refuses: files.not-found, files.io-failed, and `id` for anything over the limit or no file.
+    """
+    require_exists(path, what)
+    if not path.is_file():
+        raise DamagedFile(id, path, found="not a regular file", expected=what, fix="name a file")
+    with io_refusals(path), path.open("rb") as source:
+        data = source.read(limit_bytes + 1)
+    if len(data) > limit_bytes:
+        raise DamagedFile(
+            id,
+            path,
+            found=f"more than {limit_bytes} bytes",
+            expected=f"{what}, far smaller",
+            fix="check that the path names the right file",
+        )
+    return data
+
+
+def read_json(path: Path, *, limit_bytes: int, id: str, what: str) -> Any:
+    """Read JSON strictly: UTF-8, no repeated key, no NaN or infinity.
+
+    Refuses: files.not-found, files.io-failed, and `id` when the text is not strict JSON.
+    """
+    data = read_bytes(path, limit_bytes=limit_bytes, id=id, what=what)
+    try:
+        return parse_json(data)
+    except ValueError as err:
+        raise DamagedFile(
+            id, path, found=str(err), expected=what, fix="restore the file from its source"
+        ) from err
+
+
+def parse_json(data: bytes | str) -> Any:
+    """Parse JSON strictly; ValueError for a repeated key, NaN, infinity or bad UTF-8."""
+    text = data.decode("utf-8") if isinstance(data, bytes) else data
+    try:
+        return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+    except RecursionError as err:
+        raise ValueError("nested too deeply") from err
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"the key {key!r} is repeated")
+            seen.add(key)
+    return result
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(f"{text} is not JSON")
