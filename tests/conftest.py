@@ -1,0 +1,23 @@
+"""Fixtures every test may use, and the number of threads a test process takes."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Read by OpenMP, MKL and the tokenizers' thread pool when they are first loaded, and inherited by
+# every command a test starts; torch itself is not imported here, so that tests of the disk half
+# stay fast.
+_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
+    os.environ.setdefault(_variable, str(max(1, (os.cpu_count() or 1) // _workers)))
+
+_SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The optional folder of real models and tokenizers beside the checkout."""
+    if not _SHARED_DATA.is_dir():
+        pytest.skip(f"optional test data is absent: {_SHARED_DATA}")
+    return _SHARED_DATA
