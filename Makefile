@@ -1,0 +1,52 @@
+# GNU make. Every target brings .venv/ up to date first, so each works on a fresh machine.
+#
+#   PYTHON=python3.12          the interpreter .venv is built with (default: the first that fits)
+#   TORCH=torch==2.13.0+cpu    another build of torch than the pinned one; remembered
+#   DEMO_FLAGS=...             passed to `apr demo`
+#   TEST_FLAGS=...             passed to pytest
+
+export PYTHON TORCH
+VENV := .venv/bin
+CHECKS := check-lint check-format check-types check-layers
+
+.PHONY: help setup demo test check $(CHECKS) bench clean
+
+help:
+	@echo "make demo    train a small model on your interpreter's sources: no network once set up"
+	@echo "make test    run every test"
+	@echo "make check   lint, formatting, types, import layers"
+	@echo "make setup   only build .venv/, with the development tools"
+	@echo "make bench   time and memory; numbers, no verdict"
+	@echo "make clean   remove .venv/ and what the tools wrote"
+
+setup:
+	@tools/setup.sh dev
+
+demo:
+	@tools/setup.sh runtime
+	@$(VENV)/python -m apr demo $(DEMO_FLAGS)
+
+test: setup
+	@$(VENV)/python -m pytest $(TEST_FLAGS)
+
+check: $(CHECKS)
+
+check-lint: setup
+	@$(VENV)/python -m ruff check
+
+check-format: setup
+	@$(VENV)/python -m ruff format --check
+
+check-types: setup
+	@$(VENV)/python -m pyright
+
+check-layers: setup
+	@$(VENV)/lint-imports
+
+bench: setup
+	@$(VENV)/python benchmarks/startup.py
+
+clean:
+	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests tools benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf src/apr.egg-info
