@@ -1,0 +1,206 @@
+"""Read a directory of shards as one stream of ids, opening only what its manifest names.
+
+Sizes, names and indexes are checked at every opening. `verify` also reads every byte: the
+sha256 of both files of each shard, the largest id and the number of separators.
+"""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apr.errors import DamagedFile, Refusal
+from apr.files import io_refusals, sha256_file
+from apr.progress import Progress, Report, silent
+from apr.shards.layout import TOKEN_DTYPE, Index, index_name, read_index
+from apr.shards.manifest import Manifest, ShardFile, read_manifest
+
+_CHUNK_TOKENS = 4 << 20
+
+
+class ShardReader:
+    """The tokens and documents of a shard directory, memory-mapped."""
+
+    def __init__(
+        self,
+        directory: Path,
+        manifest: Manifest,
+        manifest_sha256: str,
+        *,
+        tokens: list[NDArray[np.uint32]],
+        indexes: list[Index],
+    ) -> None:
+        self.directory = directory
+        self.manifest = manifest
+        self.manifest_sha256 = manifest_sha256
+        self._tokens = tokens
+        self._ends = np.cumsum([len(shard) for shard in tokens])
+        starts = self._ends - [len(shard) for shard in tokens]
+        self.document_ends: NDArray[np.uint64] = np.concatenate(
+            [
+                index.document_ends + np.uint64(start)
+                for index, start in zip(indexes, starts, strict=True)
+            ]
+        )
+        self.document_hashes: NDArray[np.uint8] = np.concatenate(
+            [index.document_hashes for index in indexes]
+        )
+
+    @classmethod
+    def open(
+        cls, directory: Path, *, verify: bool = True, progress: Report = silent
+    ) -> "ShardReader":
+        """Open a directory; with `verify`, read every byte and compare it with the manifest.
+
+        Refuses: files.not-found, shards.manifest-missing, shards.manifest-damaged,
+        shards.manifest-edited, shards.manifest-inconsistent, shards.foreign-file,
+        shards.file-missing, shards.size, shards.index-damaged, shards.hash-mismatch,
+        shards.id-range, shards.separators.
+        """
+        manifest, manifest_sha256 = read_manifest(directory)
+        _require_no_foreign_files(directory, manifest)
+        tokens = [_map_tokens(directory, shard) for shard in manifest.shards]
+        indexes = [
+            read_index(
+                _require_file(directory / index_name(shard.file)),
+                num_tokens=shard.num_tokens,
+                num_documents=shard.num_documents,
+            )
+            for shard in manifest.shards
+        ]
+        if verify:
+            _verify(directory, manifest, tokens, progress)
+        return cls(directory, manifest, manifest_sha256, tokens=tokens, indexes=indexes)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens in all shards, separators included."""
+        return self.manifest.total_tokens
+
+    def read(self, start: int, stop: int) -> NDArray[np.uint32]:
+        """The ids at positions start to stop of the stream, across shard borders, as a copy."""
+        self._require_within(start, stop)
+        ids = np.empty(stop - start, dtype=np.uint32)
+        shard_index = int(np.searchsorted(self._ends, start, side="right"))
+        filled = 0
+        while filled < len(ids):
+            shard = self._tokens[shard_index]
+            offset = start + filled - (int(self._ends[shard_index]) - len(shard))
+            part = shard[offset : offset + len(ids) - filled]
+            ids[filled : filled + len(part)] = part
+            filled += len(part)
+            shard_index += 1
+        return ids
+
+    def document_numbers(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Which document each position from start to stop belongs to."""
+        self._require_within(start, stop)
+        positions = np.arange(start, stop, dtype=np.uint64)
+        return np.searchsorted(self.document_ends, positions, side="right").astype(np.int64)
+
+    def _require_within(self, start: int, stop: int) -> None:
+        if not 0 <= start <= stop <= self.num_tokens:
+            raise IndexError(f"tokens {start} to {stop} of {self.num_tokens}")
+
+
+def _require_no_foreign_files(directory: Path, manifest: Manifest) -> None:
+    named = {shard.file for shard in manifest.shards}
+    named |= {index_name(file) for file in named}
+    with io_refusals(directory):
+        foreign = sorted(
+            entry.name
+            for entry in directory.iterdir()
+            if entry.suffix in (".bin", ".idx") and entry.name not in named
+        )
+    if foreign:
+        raise Refusal(
+            "shards.foreign-file",
+            directory / foreign[0],
+            found=f"{len(foreign)} shard files that the manifest does not name: {foreign[:4]}",
+            expected="only the files of one encoding",
+            fix="move them away; they belong to another encoding of this directory",
+        )
+
+
+def _require_file(path: Path) -> Path:
+    if path.is_file():
+        return path
+    raise _damaged(
+        "file-missing",
+        path,
+        "something that is no regular file" if path.exists() else "nothing",
+        "the file that the manifest names",
+    )
+
+
+def _map_tokens(directory: Path, shard: ShardFile) -> NDArray[np.uint32]:
+    path = _require_file(directory / shard.file)
+    with io_refusals(path):
+        size_bytes = path.stat().st_size
+        if size_bytes != shard.size_bytes:
+            raise _damaged("size", path, f"{size_bytes} bytes", f"{shard.size_bytes} bytes")
+        return np.memmap(path, dtype=TOKEN_DTYPE, mode="r")
+
+
+def _verify(
+    directory: Path, manifest: Manifest, tokens: list[NDArray[np.uint32]], progress: Report
+) -> None:
+    scan = _Scan(manifest, progress)
+    for shard, ids in zip(manifest.shards, tokens, strict=True):
+        path = directory / shard.file
+        _require_hash(path, scan.sha256(ids), shard.sha256)
+        index_path = directory / index_name(shard.file)
+        _require_hash(index_path, sha256_file(index_path), shard.index_sha256)
+        if scan.largest_id >= manifest.vocab_size:
+            raise _damaged(
+                "id-range", path, f"id {scan.largest_id}", f"ids below {manifest.vocab_size}"
+            )
+    if manifest.eos_token_id is not None and scan.num_separators != manifest.eos_token_count:
+        raise _damaged(
+            "separators",
+            directory,
+            f"{scan.num_separators} times id {manifest.eos_token_id}",
+            f"{manifest.eos_token_count}, as eos_policy {manifest.eos_policy} demands",
+        )
+
+
+class _Scan:
+    """One pass over every id: hash, largest id, separators."""
+
+    def __init__(self, manifest: Manifest, progress: Report) -> None:
+        self.largest_id = 0
+        self.num_separators = 0
+        self._eos_token_id = manifest.eos_token_id
+        self._total_bytes = sum(shard.size_bytes for shard in manifest.shards)
+        self._done_bytes = 0
+        self._progress = progress
+
+    def sha256(self, ids: NDArray[np.uint32]) -> str:
+        digest = hashlib.sha256()
+        for start in range(0, len(ids), _CHUNK_TOKENS):
+            chunk = ids[start : start + _CHUNK_TOKENS]
+            digest.update(chunk.data)
+            self.largest_id = max(self.largest_id, int(chunk.max()))
+            if self._eos_token_id is not None:
+                self.num_separators += int(np.count_nonzero(chunk == self._eos_token_id))
+            self._done_bytes += chunk.nbytes
+            self._progress(
+                Progress("verifying shards", self._done_bytes, self._total_bytes, "bytes")
+            )
+        return digest.hexdigest()
+
+
+def _require_hash(path: Path, found: str, expected: str) -> None:
+    if found != expected:
+        raise _damaged("hash-mismatch", path, f"sha256 {found}", f"sha256 {expected}")
+
+
+def _damaged(problem: str, path: Path, found: str, expected: str) -> DamagedFile:
+    return DamagedFile(
+        f"shards.{problem}",
+        path,
+        found=found,
+        expected=expected,
+        fix="copy the whole directory again, or encode the corpus again",
+    )
