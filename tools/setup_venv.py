@@ -15,6 +15,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,7 @@ TORCH_SECTION = "# torch and what it brings"
 
 # Measured on Linux x86-64 with Python 3.11 and an empty cache.
 DOWNLOAD_MB = {"cpu": 224, "cuda": 2800, "dev": 100}
+INSTALLED_MB = {"cpu": 1000, "dev": 450}
 
 
 def main() -> None:
@@ -44,18 +46,25 @@ def main() -> None:
         # Two makes at once take turns; the second finds nothing left to do.
         with contextlib.suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX)
-        built = read_stamp()
+        built = read_stamp(STAMP)
         wanted = wanted_stamp(built, dev=sys.argv[1] == "dev")
         if built != wanted or not PYTHON.exists():
             build(built, wanted)
 
 
-def read_stamp() -> dict[str, Any]:
-    """What `.venv` was built from; empty when it is not finished."""
+def read_stamp(path: Path) -> dict[str, Any]:
+    """What `.venv` was built from, or was going to be; empty when nothing was written."""
     try:
-        return json.loads(STAMP.read_text())
+        return json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
+
+
+def write_stamp(path: Path, stamp: dict[str, Any]) -> None:
+    """Write a stamp whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(stamp, indent=1) + "\n")
+    partial.replace(path)
 
 
 def wanted_stamp(built: dict[str, Any], *, dev: bool) -> dict[str, Any]:
@@ -64,13 +73,14 @@ def wanted_stamp(built: dict[str, Any], *, dev: bool) -> dict[str, Any]:
     A choice made earlier (development extras, another torch, a Python) holds until it is
     made again, so that `make test` does not undo `make demo TORCH=...`.
     """
+    chosen = built or read_stamp(UNFINISHED)
     project = read_project()
     parts = [project["build-system"], project["project"], project["dependency-groups"]]
     this_python = "{}.{}".format(*sys.version_info)
     return {
         "checkout": str(ROOT),
-        "dev": dev or built.get("dev", False),
-        "torch": os.environ.get("TORCH") or built.get("torch"),
+        "dev": dev or chosen.get("dev", False),
+        "torch": os.environ.get("TORCH") or chosen.get("torch"),
         "python": this_python if os.environ.get("PYTHON") else built.get("python", this_python),
         "requirements": hashlib.sha256(
             json.dumps(parts, sort_keys=True).encode() + CONSTRAINTS.read_bytes()
@@ -84,9 +94,7 @@ def build(built: dict[str, Any], wanted: dict[str, Any]) -> None:
     announce(built, wanted)
     make_environment(built, wanted)
     install(wanted)
-    partial = STAMP.with_suffix(".partial")
-    partial.write_text(json.dumps(wanted, indent=1) + "\n")
-    partial.replace(STAMP)
+    write_stamp(STAMP, wanted)
     UNFINISHED.unlink(missing_ok=True)
     notice_compiler()
     say(f"ready after {time.monotonic() - started_s:.0f} s: .venv/bin/apr")
@@ -95,15 +103,18 @@ def build(built: dict[str, Any], wanted: dict[str, Any]) -> None:
 def announce(built: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Say what will happen and what it costs before anything is downloaded."""
     what = "apr and its development tools" if wanted["dev"] else "apr"
-    say(f"{'updating' if built else 'building'} .venv for {what}, Python {wanted['python']}")
+    say(f"preparing .venv for {what}, Python {wanted['python']}")
+    dev = wanted["dev"]
     if built | {"dev": True} == wanted:
-        say(f"download: about {DOWNLOAD_MB['dev']} MB")
+        say(f"download: up to {DOWNLOAD_MB['dev']} MB; on disk: {INSTALLED_MB['dev']} MB more")
         return
-    extra_mb = DOWNLOAD_MB["dev"] if wanted["dev"] else 0
-    say(
-        f"download: about {DOWNLOAD_MB['cpu'] + extra_mb} MB where pip finds a CPU build of torch, "
-        f"{(DOWNLOAD_MB['cuda'] + extra_mb) / 1000:.1f} GB with the CUDA build"
-    )
+    download_mb = {
+        build: DOWNLOAD_MB[build] + dev * DOWNLOAD_MB["dev"] for build in ("cpu", "cuda")
+    }
+    installed_mb = INSTALLED_MB["cpu"] + dev * INSTALLED_MB["dev"]
+    say(f"download: up to {download_mb['cpu']} MB where pip finds a CPU build of torch,")
+    say(f"          {download_mb['cuda'] / 1000:.1f} GB with the CUDA build")
+    say(f"on disk:  {installed_mb} MB with the CPU build")
     if wanted["torch"]:
         say(f"torch: {wanted['torch']}")
     elif shutil.which("nvidia-smi") is None:
@@ -116,11 +127,11 @@ def make_environment(built: dict[str, Any], wanted: dict[str, Any]) -> None:
     outdated = any(built.get(key, wanted[key]) != wanted[key] for key in ("checkout", "python"))
     if UNFINISHED.exists() or not VENV.exists() or outdated or (built and not PYTHON.exists()):
         VENV.mkdir(exist_ok=True)
-        UNFINISHED.touch()
+        write_stamp(UNFINISHED, wanted)
         empty_environment()
         run(sys.executable, "-m", "venv", str(VENV))
     elif built:
-        UNFINISHED.touch()
+        write_stamp(UNFINISHED, wanted)
         STAMP.unlink()
     else:
         adopt_environment(wanted)
@@ -190,10 +201,7 @@ def pip(*arguments: str) -> None:
         for line in process.stdout or ():
             log.write(line)
             lines.append(line.strip())
-            if lines[-1].startswith("Downloading") and " MB)" in line:
-                say(f"  {lines[-1][0].lower()}{lines[-1][1:]}")
-            if lines[-1].startswith("Installing collected packages:"):
-                say(f"  installing {lines[-1].count(',') + 1} packages")
+            show_step(lines[-1])
     if process.returncode != 0:
         print(*lines[-12:], sep="\n", file=sys.stderr)
         fail(
@@ -201,6 +209,15 @@ def pip(*arguments: str) -> None:
             "check that pip reaches a package index (`pip config list` shows which) which has the "
             "packages named above, and that the disk has room; then run the same command again",
         )
+
+
+def show_step(line: str) -> None:
+    """Show the lines of pip's that are worth waiting for."""
+    wheel = re.fullmatch(r"Downloading (\S+?)-(\d[^-]*)-\S+ (\(.* MB\))", line)
+    if wheel:
+        say("  downloading {} {} {}".format(*wheel.groups()))
+    if line.startswith("Installing collected packages:") and "," in line:
+        say(f"  installing {line.count(',') + 1} packages")
 
 
 def notice_compiler() -> None:
