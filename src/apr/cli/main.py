@@ -13,7 +13,7 @@ import click
 
 from apr import __version__
 from apr.cli import output
-from apr.errors import EXIT_BUG, EXIT_DONE, AprError, Interrupted, IoFailed, Refusal
+from apr.errors import EXIT_BUG, EXIT_DONE, Interrupted, IoFailed, Refusal
 
 # verb -> (module and attribute, help in one line)
 VERBS: dict[str, tuple[str, str]] = {
@@ -80,14 +80,12 @@ def run(arguments: list[str]) -> int:
         return EXIT_DONE
     except click.UsageError as err:
         return output.emit_usage_error(err, as_json=as_json)
-    except click.Abort:
-        return output.emit_interrupted(Interrupted("interrupted"), as_json=as_json)
     except Interrupted as err:
         return output.emit_interrupted(err, as_json=as_json)
+    except (click.Abort, KeyboardInterrupt):
+        return output.emit_interrupted(Interrupted("interrupted"), as_json=as_json)
     except Refusal as err:
         return output.emit_refusal(err, as_json=as_json)
-    except KeyboardInterrupt:
-        return output.emit_interrupted(Interrupted("interrupted"), as_json=as_json)
     except BrokenPipeError:
         # The reader of our output went away; leave quietly instead of failing at shutdown.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -103,7 +101,7 @@ def run(arguments: list[str]) -> int:
             ),
             as_json=as_json,
         )
-    except (AprError, Exception):
+    except Exception:
         return output.emit_bug(traceback.format_exc(), as_json=as_json, exit_code=EXIT_BUG)
 
 

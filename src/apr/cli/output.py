@@ -119,6 +119,12 @@ def emit_bug(trace: str, *, as_json: bool, exit_code: int) -> int:
     return exit_code
 
 
+def notify(text: str) -> None:
+    """Tell the person something that is neither result nor refusal; silent with `--quiet`."""
+    if not click.get_current_context().meta.get("apr.quiet"):
+        click.echo(clean(text), err=True)
+
+
 def clean(text: str) -> str:
     """Text without control characters, so that no file can drive the terminal."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)

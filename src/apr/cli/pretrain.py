@@ -1,0 +1,178 @@
+"""`apr pretrain`: train a model on shards, check a plan, or continue a run."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from apr.cli import output
+from apr.cli.stopping import graceful_stop
+from apr.errors import UsageRefusal
+
+if TYPE_CHECKING:
+    from apr.train.gates import Gate
+
+# flag -> the configuration field it overrides, where the two names differ
+_FIELD_OF_FLAG = {"lr": "learning_rate"}
+
+
+@click.command("pretrain", short_help="Train a model on shards, or resume a run.")
+@click.option("--dataset", type=click.Path(path_type=Path), help="Directory of training shards.")
+@click.option("--tokenizer", type=click.Path(path_type=Path), help="The shards' tokenizer.")
+@click.option("--run-dir", type=click.Path(path_type=Path), help="Where the run is written.")
+@click.option(
+    "--val-shard",
+    type=click.Path(path_type=Path),
+    help="Directory of held-out shards; by default the first documents are set aside.",
+)
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    help="TOML file of the same options; a flag overrides one field.",
+)
+@click.option(
+    "--resume", type=click.Path(path_type=Path), help="Continue the run in this directory."
+)
+@click.option("--dry-run", is_flag=True, help="Run every gate, write nothing, stop.")
+@click.option("--mode", type=click.Choice(["from-scratch", "finetune"]), help="Regime.")
+@click.option("--arch", help="Preset: tiny, demo, llama-370m (default), qwen2-0.5b.")
+@click.option("--vocab-size", type=int, help="Rows of the embedding.")
+@click.option("--num-steps", type=int, help="Optimizer updates.")
+@click.option("--batch-size", type=int, help="Sequences per update.")
+@click.option("--seq-length", type=int, help="Tokens per sequence.")
+@click.option("--grad-accum", type=int, help="Micro-batches per update; divides the batch size.")
+@click.option("--lr", type=float, help="Peak learning rate.")
+@click.option("--warmup-steps", type=int, help="Updates of linear warm-up.")
+@click.option("--target-val-loss", type=float, help="Held-out nats per token that end the run.")
+@click.option("--eval-every", "--steps-per-epoch", type=int, help="Updates between validations.")
+@click.option("--patience", type=int, help="Validations without improvement before stopping.")
+@click.option("--min-delta", type=float, help="Nats that count as an improvement.")
+@click.option("--keep", type=int, help="Latest checkpoints kept, beside the best.")
+@click.option("--seed", type=int, help="Decides initial weights and batch order.")
+@click.option("--device", help="auto, cpu, cuda or cuda:N; only auto may fall back.")
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="Of computation.")
+@click.option("--compile/--no-compile", default=None, help="Compiled kernels; by probe.")
+@click.option(
+    "--document-mask/--no-document-mask",
+    default=None,
+    help="Hide packed documents from each other (default).",
+)
+@click.option(
+    "--force-under-provisioned", is_flag=True, help="Waive preflight.token-budget; recorded."
+)
+@click.option("--waive", multiple=True, metavar="ID=REASON", help="Let one gate fail; recorded.")
+@output.standard_options
+def command(
+    config_path: Path | None,
+    resume: Path | None,
+    dry_run: bool,
+    force_under_provisioned: bool,
+    waive: tuple[str, ...],
+    **flags: Any,
+) -> output.Result:
+    """Train a model from scratch on shards, or continue a stopped run.
+
+    \b
+    apr pretrain --dataset data/train --val-shard data/val --tokenizer tok \\
+        --run-dir runs/first --arch tiny --num-steps 200 --batch-size 16 --seq-length 256 \\
+        --force-under-provisioned
+    apr pretrain --resume runs/first
+    """
+    from apr.jobs.pretrain import Listener, preflight, pretrain
+    from apr.jobs.pretrain import resume as resume_run
+    from apr.train.config import resolve
+    from apr.train.gates import parse_waivers
+
+    given = {
+        _FIELD_OF_FLAG.get(flag, flag): value for flag, value in flags.items() if value is not None
+    }
+    with graceful_stop() as should_stop:
+        listener = Listener(
+            progress=output.progress(), notify=output.notify, should_stop=should_stop
+        )
+        if resume is not None:
+            if given or config_path or dry_run or waive or force_under_provisioned:
+                raise UsageRefusal(
+                    "config.resume-with-options",
+                    "--resume",
+                    found="other options beside it",
+                    expected="the run's own configuration",
+                    fix="give --resume RUN alone, or start a new run",
+                )
+            return ended(resume_run(resume, listener=listener), resume)
+        waivers = parse_waivers(waive)
+        if force_under_provisioned:
+            waivers.setdefault("preflight.token-budget", "--force-under-provisioned")
+        if waivers:
+            given["waive"] = waivers
+        config = resolve(given, config_path=config_path)
+        if dry_run:
+            resolved, gates = preflight(config, listener=listener)
+            return _judged(resolved.model_dump(mode="json"), gates)
+        return ended(pretrain(config, listener=listener), config.run_dir)
+
+
+def ended(record: dict[str, Any], run_dir: Path) -> output.Result:
+    """A finished run as the command's answer."""
+    from apr.train.run_record import OUTCOME_EXIT_CODES
+
+    model, report = run_dir / "model.apr", run_dir / "report.html"
+    data = {
+        key: record[key]
+        for key in ("outcome", "val", "init_loss_nats", "tokens_seen", "throughput")
+    } | {"run_dir": str(run_dir), "model": str(model), "report": str(report)}
+    return output.Result(
+        data=data,
+        text=_ending_text(record, run_dir),
+        exit_code=OUTCOME_EXIT_CODES[record["outcome"]],
+        next_commands=(
+            output.command_line("apr", "run", model, "def "),
+            output.command_line("apr", "inspect", model),
+        ),
+    )
+
+
+def _ending_text(record: dict[str, Any], run_dir: Path) -> str:
+    val, target = record["val"], record["config"]["target_val_loss"]
+    meaning = {
+        "target_met": f"the held-out loss reached the target of {target}",
+        "budget_exhausted": "all planned steps were taken"
+        + (f"; the target of {target} was not reached" if target else ""),
+        "early_stop": "the held-out loss stopped improving",
+    }[record["outcome"]]
+    bits = val["bits_per_byte"]
+    measured = f"{val['best_loss_nats']:.4f} nats per token" + (
+        f", {bits:.3f} bits per byte" if bits is not None else ""
+    )
+    return (
+        f"{record['outcome']}: {meaning}\n"
+        f"held-out loss {measured} at step {val['best_step']} "
+        f"(before step 1: {record['init_loss_nats']:.4f})\n"
+        f"{record['tokens_seen']} tokens at {record['throughput']['tokens_per_s']:.0f} tokens/s\n"
+        f"model:  {run_dir / 'model.apr'}\nreport: {run_dir / 'report.html'}"
+    )
+
+
+def _judged(config: dict[str, Any], gates: "list[Gate]") -> output.Result:
+    """A dry run's verdicts as the command's answer; a blocking gate is exit code 5."""
+    from apr.errors import Refusal
+
+    lines = ["verdict  gate"]
+    for gate in gates:
+        lines.append(f"{gate.verdict:<8} {gate.id}: {gate.found}; expected {gate.expected}")
+        if gate.waiver:
+            lines.append(f"         waived: {gate.waiver['reason']}")
+        elif gate.blocks:
+            lines.append(f"         fix: {gate.fix}")
+    blocked = any(gate.blocks for gate in gates)
+    lines.append("the run would be refused" if blocked else "the run may start")
+    return output.Result(
+        data={
+            "config": config,
+            "gates": [gate.as_record() for gate in gates],
+            "may_start": not blocked,
+        },
+        text="\n".join(lines),
+        exit_code=Refusal.exit_code if blocked else 0,
+    )

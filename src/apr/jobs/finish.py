@@ -1,0 +1,138 @@
+"""How a run ends: its last numbers, its best model as a file, and its word.
+
+The word of success is written last, after the model file has been read back.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from apr.errors import DamagedFile, Interrupted
+from apr.files import sha256_file
+from apr.model.generate import generate
+from apr.model.weights import load_model, save_model
+from apr.report.page import write_report
+from apr.train.checkpoint import TrainState, checkpoint_dir, require_verified
+from apr.train.run_record import RunRecord
+from apr.train.trainer import Outcome, Trainer
+from apr.train.validation import ValidationResult
+
+_SAMPLE_TOKENS = 160
+_SAMPLE_TEMPERATURE = 0.6
+
+
+def end_run(trainer: Trainer, record: RunRecord, state: TrainState, outcome: Outcome) -> None:
+    """Measure the end, ship the best model, write the ending.
+
+    Raises Interrupted, with the command that continues, when the run was stopped.
+    Writes: RUN/model.apr, RUN/run.json, RUN/report.html.
+    """
+    record.data |= {
+        "tokens_seen": state.tokens_seen,
+        "epochs_over_data": state.tokens_seen / max(1, trainer.run.order.rows.num_targets),
+        "throughput": _throughput(record, state),
+    }
+    if outcome == "interrupted":
+        record.finish("interrupted", detail=f"stopped after step {state.step}")
+        write_report(record.run_dir)
+        raise Interrupted(
+            f"interrupted after step {state.step} of {trainer.run.config.num_steps}; "
+            "the run is saved",
+            resume_command=f"apr pretrain --resume {record.run_dir}",
+        )
+    _ship_best(trainer, record, state)
+    record.finish(outcome)
+    write_report(record.run_dir)
+
+
+def _ship_best(trainer: Trainer, record: RunRecord, state: TrainState) -> None:
+    """Put the checkpoint with the lowest loss over the whole held-out set into RUN/model.apr."""
+    last = _whole_set(trainer, "validating the last step")
+    best, best_step = last, state.step
+    if state.best_step is not None and state.best_step != state.step:
+        candidate = _load_weights(trainer, state.best_step)
+        if candidate.loss_nats < last.loss_nats:
+            best, best_step = candidate, state.best_step
+        else:
+            _load_weights(trainer, state.step)
+    path = record.run_dir / "model.apr"
+    provenance = trainer.provenance("best checkpoint of a run", best_step, state.tokens_seen)
+    provenance |= {
+        "val_loss_nats": best.loss_nats,
+        "val_set_sha256": best.set_sha256,
+        "val_num_tokens": best.num_tokens,
+    }
+    save_model(
+        path,
+        trainer.run.model,
+        tokenizer=trainer.run.inputs.tokenizer,
+        provenance=[provenance],
+        overwrite=True,
+        progress=trainer.progress,
+    )
+    record.data["val"] |= {
+        "best_loss_nats": best.loss_nats,
+        "best_loss_nats_reason": None,
+        "last_loss_nats": last.loss_nats,
+        "last_loss_nats_reason": None,
+        "best_step": best_step,
+        "bits_per_byte": best.bits_per_byte,
+        "bits_per_byte_reason": None,
+    }
+    record.data["samples"] = _read_back_and_sample(path, trainer)
+    record.data |= {"model": {"path": path.name, "sha256": sha256_file(path)}, "model_reason": None}
+
+
+def _whole_set(trainer: Trainer, activity: str) -> ValidationResult:
+    return trainer.run.validate(trainer.run.whole_set, activity=activity, progress=trainer.progress)
+
+
+def _load_weights(trainer: Trainer, step: int) -> ValidationResult:
+    directory = checkpoint_dir(trainer.run_dir, step)
+    require_verified(directory)
+    stored = load_model(directory / "model.apr").model
+    trainer.run.model.load_state_dict(stored.state_dict(), strict=True)
+    return _whole_set(trainer, f"validating step {step}")
+
+
+def _read_back_and_sample(path: Path, trainer: Trainer) -> list[dict[str, Any]]:
+    """Load the file just written, compare it with the weights in memory, let it speak."""
+    loaded = load_model(path)
+    for name, parameter in trainer.run.model.named_parameters():
+        if not parameter.detach().cpu().equal(loaded.model.get_parameter(name)):
+            raise DamagedFile(
+                "model.read-back",
+                path,
+                found=f"{name} differs from the weights in memory",
+                expected="the weights that were written",
+                fix="check the disk, then resume",
+            )
+    assert loaded.tokenizer is not None
+    samples: list[dict[str, Any]] = []
+    for number, prompt in enumerate(trainer.run.config.sample_prompts):
+        written = generate(
+            loaded.model,
+            loaded.tokenizer.encode(prompt).tolist(),
+            num_token_ids=loaded.tokenizer.vocab_size,
+            max_new_tokens=_SAMPLE_TOKENS,
+            temperature=_SAMPLE_TEMPERATURE,
+            seed=trainer.run.config.seed + number,
+            end_of_text_id=loaded.tokenizer.eos_token_id,
+        )
+        text = loaded.tokenizer.decode(written.token_ids)
+        samples.append({"prompt": prompt, "text": text, "stop_reason": written.stop_reason})
+    return samples
+
+
+def _throughput(record: RunRecord, state: TrainState) -> dict[str, Any]:
+    if state.tokens_seen == 0:
+        return record.data["throughput"]
+    return record.data["throughput"] | {
+        "tokens_per_s": state.tokens_seen / state.train_s,
+        "tokens_per_s_reason": None,
+        "tokens_per_s_end_to_end": state.tokens_seen / state.elapsed_s,
+        "tokens_per_s_end_to_end_reason": None,
+        "data_wait_fraction": state.data_s / state.elapsed_s,
+        "data_wait_fraction_reason": None,
+        "checkpoint_fraction": state.checkpoint_s / state.elapsed_s,
+        "checkpoint_fraction_reason": None,
+    }

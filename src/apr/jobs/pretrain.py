@@ -1,0 +1,292 @@
+"""`apr pretrain`: from a configuration to a model file that is what its record says.
+
+The order is the promise: files are verified and judged before a weight exists, the fresh model
+is measured before step 1, nothing is written before every gate has passed or been waived, and
+the run counts as finished only after its model file has been written and read back.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from apr.errors import DamagedFile, Interrupted, IoFailed, Refusal
+from apr.files import require_exists, sha256_bytes
+from apr.jobs.finish import end_run
+from apr.jobs.run_lock import hold_run
+from apr.progress import Report, silent
+from apr.report.page import write_report
+from apr.shards.reader import ShardReader
+from apr.train.acceleration import keep_freed_memory, repeatable
+from apr.train.checkpoint import TrainState, latest_checkpoint, load_checkpoint
+from apr.train.config import TrainConfig, absolute_paths
+from apr.train.gates import Gate, require_passed
+from apr.train.optimizer import build_optimizer
+from apr.train.preflight import Inputs, open_inputs
+from apr.train.prepare import Judgement, PreparedRun, judge_files, judge_model, prepare
+from apr.train.run_record import RunRecord, StepLog, now, require_no_run
+from apr.train.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Listener:
+    """How a job under way talks to whoever started it; silent by default."""
+
+    progress: Report = silent
+    notify: Callable[[str], None] = lambda _text: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+def pretrain(
+    config: TrainConfig,
+    *,
+    baselines: dict[str, float] | None = None,
+    listener: Listener = Listener(),
+) -> dict[str, Any]:
+    """Train a model from scratch on shards; return the run record.
+
+    `baselines` are yardsticks in bits per byte, recorded beside the model's own figure.
+
+    Refuses: every preflight gate by its id, run.exists, run.busy, train.non-finite,
+    files.io-failed. Raises Interrupted after saving when the listener asks to stop.
+    Writes: the run directory.
+    """
+    config = absolute_paths(config)
+    require_no_run(config.run_dir)
+    keep_freed_memory()
+    with repeatable(config.device):
+        inputs = open_inputs(config, progress=listener.progress)
+        gates = judge_files(config, inputs)
+        require_passed(gates, config.run_dir)
+        run = prepare(config, inputs, notify=listener.notify)
+        judgement = judge_model(run, progress=listener.progress)
+        gates += judgement.gates
+        require_passed(gates, config.run_dir)
+        if listener.should_stop():
+            raise Interrupted("stopped before step 1; nothing was written")
+        with hold_run(config.run_dir):
+            require_no_run(config.run_dir)
+            record = _first_record(run, gates, judgement, baselines)
+            record.write()
+            return _work(run, record, TrainState(), listener=listener)
+
+
+def preflight(
+    config: TrainConfig,
+    *,
+    listener: Listener = Listener(),
+) -> tuple[TrainConfig, list[Gate]]:
+    """Judge every gate of a run and write nothing; the configuration comes back resolved."""
+    config = absolute_paths(config)
+    keep_freed_memory()
+    with repeatable(config.device):
+        inputs = open_inputs(config, progress=listener.progress)
+        gates = judge_files(config, inputs)
+        if any(gate.blocks for gate in gates):
+            return config, gates
+        run = prepare(config, inputs, notify=listener.notify)
+        return run.config, gates + judge_model(run, progress=listener.progress).gates
+
+
+def resume(
+    run_dir: Path,
+    *,
+    listener: Listener = Listener(),
+) -> dict[str, Any]:
+    """Continue a run from its newest verified checkpoint, as if it had never stopped.
+
+    Refuses: run.not-found, run.finished, run.busy, run.record-damaged, resume.inputs-changed.
+    Writes: the run directory.
+    """
+    require_exists(run_dir, "a run directory")
+    run_dir = run_dir.absolute()
+    RunRecord.load(run_dir)
+    with hold_run(run_dir):
+        record = RunRecord.load(run_dir)
+        _require_unfinished(record)
+        config = _recorded_config(record)
+        keep_freed_memory()
+        with repeatable(config.device):
+            inputs = open_inputs(config, progress=listener.progress)
+            _require_same_inputs(record, inputs)
+            run = prepare(config, inputs, notify=listener.notify)
+            return _work(run, record, None, listener=listener)
+
+
+def _work(
+    run: PreparedRun, record: RunRecord, state: TrainState | None, *, listener: Listener
+) -> dict[str, Any]:
+    """Train from `state`, or from the newest checkpoint, and end the run truthfully."""
+    optimizer = build_optimizer(run.model, run.config)
+    if state is None:
+        state = _restore(run, record, optimizer, listener)
+    last_known_step = state.step if state.step > 0 else -1
+    with (
+        _truthful_ending(record),
+        StepLog.open(record.run_dir, keep_through_step=last_known_step) as log,
+    ):
+        trainer = Trainer(
+            run=run,
+            run_dir=record.run_dir,
+            optimizer=optimizer,
+            run_record_sha256=record.frozen_sha256(),
+            log=log,
+            progress=listener.progress,
+        )
+        outcome = trainer.train(state, should_stop=listener.should_stop)
+        end_run(trainer, record, state, outcome)
+    return record.data
+
+
+def _restore(
+    run: PreparedRun, record: RunRecord, optimizer: torch.optim.Optimizer, listener: Listener
+) -> TrainState:
+    checkpoint, passed_over = latest_checkpoint(record.run_dir)
+    for reason in passed_over:
+        listener.notify(f"passed over a damaged checkpoint: {reason}")
+    state = load_checkpoint(checkpoint, run.model, optimizer) if checkpoint else TrainState()
+    before, now_here = record.data["environment"], run.acceleration.environment()
+    changed = {key: now_here[key] for key in now_here if now_here[key] != before.get(key)}
+    record.data["resumes"].append(
+        {
+            "step": state.step,
+            "at": now(),
+            "environment_changed": changed,
+            "passed_over": passed_over,
+        }
+    )
+    record.data |= {"outcome": "running", "outcome_detail": None, "finished_at": None}
+    record.write()
+    return state
+
+
+@contextmanager
+def _truthful_ending(record: RunRecord) -> Iterator[None]:
+    """Give every way out of a run its own word in the record."""
+    try:
+        yield
+    except Interrupted:
+        raise
+    except IoFailed as err:
+        _try_to_finish(record, "artifact_lost", f"{err.where}: {err.found}")
+        raise
+    except Refusal as err:
+        _try_to_finish(record, "aborted", f"{err.id}: {err.where}: {err.found}")
+        raise
+    except KeyboardInterrupt:
+        _try_to_finish(record, "interrupted", "stopped at once, without saving")
+        raise
+    except BaseException as err:
+        _try_to_finish(record, "aborted", f"{type(err).__name__}: {err}")
+        raise
+
+
+def _try_to_finish(record: RunRecord, outcome: str, detail: str) -> None:
+    # On a full disk the record keeps its last word, `running`, which is no success either.
+    with suppress(Refusal):
+        record.finish(outcome, detail=detail)
+        write_report(record.run_dir)
+
+
+def _first_record(
+    run: PreparedRun,
+    gates: list[Gate],
+    judgement: Judgement,
+    baselines: dict[str, float] | None,
+) -> RunRecord:
+    inputs, init = run.inputs, judgement.init
+    held_out = run.whole_set
+    unmeasured = "the run has not ended"
+    return RunRecord.start(
+        run.config.run_dir,
+        config=run.config.model_dump(mode="json"),
+        inputs={
+            "tokenizer": {
+                "path": str(run.config.tokenizer),
+                "sha256": sha256_bytes(inputs.tokenizer.json_bytes),
+                "fingerprint": inputs.tokenizer.fingerprint,
+            },
+            "train": [_shards_input(inputs.train)],
+            "val": _shards_input(inputs.val) if inputs.val else None,
+            "init": None,
+        },
+        architecture=asdict(inputs.architecture)
+        | {"num_parameters": sum(parameter.numel() for parameter in run.model.parameters())},
+        gates=[gate.as_record() for gate in gates],
+        init_loss_nats=init.loss_nats if init else None,
+        val={
+            "source": inputs.data.val_source,
+            "best_loss_nats": None,
+            "best_loss_nats_reason": unmeasured,
+            "last_loss_nats": None,
+            "last_loss_nats_reason": unmeasured,
+            "best_step": None,
+            "bits_per_byte": None,
+            "bits_per_byte_reason": unmeasured,
+            "num_tokens": held_out.num_tokens,
+            "text_bytes": held_out.text_bytes,
+            "set_sha256": held_out.sha256,
+            "init_bits_per_byte": init.bits_per_byte if init else None,
+        },
+        baselines=baselines,
+        unique_tokens=inputs.data.train.stop - inputs.data.train.start,
+        environment=run.acceleration.environment(),
+    )
+
+
+def _shards_input(shards: ShardReader) -> dict[str, Any]:
+    return {
+        "path": str(shards.directory),
+        "sha256": shards.manifest_sha256,
+        "total_tokens": shards.manifest.total_tokens,
+        "total_documents": shards.manifest.total_documents,
+        "text_bytes": shards.manifest.text_bytes,
+    }
+
+
+def _recorded_config(record: RunRecord) -> TrainConfig:
+    try:
+        return TrainConfig.model_validate(record.data["config"])
+    except (KeyError, ValidationError) as err:
+        raise DamagedFile(
+            "run.record-damaged",
+            record.run_dir / "run.json",
+            found=str(err),
+            expected="the configuration of a run",
+            fix="restore the file",
+        ) from err
+
+
+def _require_unfinished(record: RunRecord) -> None:
+    outcome = record.data.get("outcome")
+    if outcome in ("target_met", "budget_exhausted", "early_stop"):
+        raise Refusal(
+            "run.finished",
+            record.run_dir,
+            found=f"the run has ended: {outcome}",
+            expected="a run that was stopped",
+            fix="start a new run; to train longer, with more --num-steps",
+        )
+
+
+def _require_same_inputs(record: RunRecord, inputs: Inputs) -> None:
+    recorded = record.data["inputs"]
+    pairs = [
+        ("tokenizer", recorded["tokenizer"]["fingerprint"], inputs.tokenizer.fingerprint),
+        ("training shards", recorded["train"][0]["sha256"], inputs.train.manifest_sha256),
+    ]
+    if inputs.val is not None:
+        pairs.append(("held-out shards", recorded["val"]["sha256"], inputs.val.manifest_sha256))
+    for name, before, found in pairs:
+        if before != found:
+            raise Refusal(
+                "resume.inputs-changed",
+                name,
+                found=found,
+                expected=f"{before}, as at the start",
+                fix="put the original back, or start a new run",
+            )

@@ -1,0 +1,130 @@
+"""Text out of a model: one token at a time, from a seed, until the declared end."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from apr.errors import UsageRefusal
+from apr.model.kv_cache import KeyValueCache
+from apr.model.transformer import Transformer
+from apr.progress import Progress, Report, silent
+
+StopReason = Literal["end_of_text", "max_new_tokens", "context_full"]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """New ids, without the prompt and without the end-of-text id that stopped them."""
+
+    token_ids: list[int]
+    stop_reason: StopReason
+
+
+@torch.inference_mode()
+def generate(
+    model: Transformer,
+    prompt_token_ids: Sequence[int],
+    *,
+    num_token_ids: int,
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+    end_of_text_id: int | None = None,
+    progress: Report = silent,
+) -> Generation:
+    """Continue a prompt with a key/value cache; temperature 0 takes the likeliest token.
+
+    `num_token_ids` is the number of ids the tokenizer has; padded rows of the embedding beyond
+    it are never produced. The same seed gives the same text.
+
+    Refuses: run.empty-prompt, run.prompt-too-long, run.sampling.
+    """
+    _require_sampling(temperature=temperature, top_k=top_k, top_p=top_p, num_new=max_new_tokens)
+    context = model.architecture.max_position_embeddings
+    _require_prompt(prompt_token_ids, context)
+    generator = torch.Generator().manual_seed(seed)
+    capacity = min(context, len(prompt_token_ids) + max_new_tokens)
+    cache = KeyValueCache(model.architecture, capacity=capacity, dtype=model.compute_dtype)
+    pending, new_ids = list(prompt_token_ids), list[int]()
+    while len(new_ids) < max_new_tokens:
+        if cache.length + len(pending) > context:
+            return Generation(new_ids, "context_full")
+        logits_V = model(torch.tensor([pending]), cache=cache)[0, -1, :num_token_ids].float()
+        token_id = _choose(
+            logits_V, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator
+        )
+        if token_id == end_of_text_id:
+            return Generation(new_ids, "end_of_text")
+        new_ids.append(token_id)
+        pending = [token_id]
+        progress(Progress("writing", len(new_ids), max_new_tokens, "tokens"))
+    return Generation(new_ids, "max_new_tokens")
+
+
+def _choose(
+    logits_V: Tensor,
+    *,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    generator: torch.Generator,
+) -> int:
+    if temperature == 0.0:
+        return int(logits_V.argmax())
+    ordered, ids = torch.sort(logits_V / temperature, descending=True, stable=True)
+    probabilities = torch.softmax(ordered, dim=-1)
+    kept = torch.ones_like(probabilities, dtype=torch.bool)
+    if top_k is not None:
+        kept[top_k:] = False
+    if top_p is not None:
+        # The token that crosses the threshold is kept, so that one always is.
+        kept &= probabilities.cumsum(0) - probabilities < top_p
+    chosen = torch.multinomial(probabilities * kept, 1, generator=generator)
+    return int(ids[chosen])
+
+
+def _require_prompt(prompt_token_ids: Sequence[int], context: int) -> None:
+    if not prompt_token_ids:
+        raise UsageRefusal(
+            "run.empty-prompt",
+            "PROMPT",
+            found="no token",
+            expected="at least one token",
+            fix="give a prompt, or a model whose tokenizer declares an end of text to start from",
+        )
+    if len(prompt_token_ids) >= context:
+        raise UsageRefusal(
+            "run.prompt-too-long",
+            "PROMPT",
+            found=f"{len(prompt_token_ids)} tokens",
+            expected=f"fewer than the model's {context} positions",
+            fix="shorten the prompt",
+        )
+
+
+def _require_sampling(
+    *, temperature: float, top_k: int | None, top_p: float | None, num_new: int
+) -> None:
+    for name, value, valid, expected in (
+        ("--temperature", temperature, 0.0 <= temperature < float("inf"), "0 or more, finite"),
+        ("--top-k", top_k, top_k is None or top_k >= 1, "1 or more"),
+        ("--top-p", top_p, top_p is None or 0.0 < top_p <= 1.0, "above 0, at most 1"),
+        ("-n", num_new, num_new >= 1, "1 or more"),
+    ):
+        if not valid:
+            raise UsageRefusal(
+                "run.sampling", name, found=value, expected=expected, fix="correct the option"
+            )
+    if temperature == 0.0 and (top_k not in (None, 1) or top_p is not None):
+        raise UsageRefusal(
+            "run.sampling",
+            "--temperature",
+            found="0, which always takes the likeliest token",
+            expected="a temperature above 0 with --top-k or --top-p",
+            fix="add --temperature 0.8, or drop the other option",
+        )

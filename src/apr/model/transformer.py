@@ -1,0 +1,265 @@
+"""The decoder-only transformer of the Llama and Qwen2 families, top to bottom.
+
+Two choices make the rest of the project simple. Parameters carry Hugging Face's names and
+shapes, with rotary embeddings in the split-half layout, so that loading a checkpoint is a
+strict `load_state_dict` with no name map and no permutation. And parameters stay fp32 masters
+whatever the precision of the computation: each projection casts its weight to the dtype of
+its input, so precision is decided in one place, where the embedding enters the stream.
+
+Shape letters: B batch, T positions (S of keys), D hidden_size, H query heads, K key/value heads,
+G = H/K, E head_dim, F intermediate_size, V vocab_size.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from apr.architecture import Architecture
+from apr.model.kv_cache import KeyValueCache
+
+
+class Transformer(nn.Module):
+    """Token ids in, hidden states or logits out.
+
+    Construction allocates parameters and leaves them NaN: `model.init` or `model.weights` must
+    fill every one of them, and one that was forgotten cannot stay unnoticed.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.compute_dtype = torch.float32
+        self.model = Backbone(architecture)
+        if not architecture.tie_word_embeddings:
+            self.lm_head = _linear(architecture.hidden_size, architecture.vocab_size)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.fill_(float("nan"))
+
+    @property
+    def head_weight(self) -> nn.Parameter:
+        """The output head; for a tied model the embedding itself, the same storage."""
+        if self.architecture.tie_word_embeddings:
+            return self.model.embed_tokens.weight
+        return self.lm_head.weight
+
+    def hidden_states(
+        self,
+        input_ids_BT: Tensor,
+        *,
+        mask_BTS: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """The normed residual stream, in `compute_dtype`.
+
+        `mask_BTS` says which key positions each query may see; None is plain causal. With a
+        `cache`, the ids continue the sequence it holds.
+        """
+        start = 0 if cache is None else cache.length
+        if mask_BTS is None:
+            mask_BTS = causal_mask(start, input_ids_BT.shape[1], device=input_ids_BT.device)
+        x_BTD = self.model(input_ids_BT, mask_BTS, start, self.compute_dtype, cache)
+        if cache is not None:
+            cache.length += input_ids_BT.shape[1]
+        return x_BTD
+
+    def forward(
+        self,
+        input_ids_BT: Tensor,
+        *,
+        mask_BTS: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """Logits of the next token at every position."""
+        x_BTD = self.hidden_states(input_ids_BT, mask_BTS=mask_BTS, cache=cache)
+        return functional.linear(x_BTD, self.head_weight.to(x_BTD.dtype))
+
+
+class Backbone(nn.Module):
+    """Embedding, blocks and final norm; `model.` in every Hugging Face name."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.embed_tokens = nn.utils.skip_init(
+            nn.Embedding, architecture.vocab_size, architecture.hidden_size
+        )
+        self.layers = nn.ModuleList(
+            Block(architecture, layer) for layer in range(architecture.num_hidden_layers)
+        )
+        self.norm = RMSNorm(architecture)
+
+    def forward(
+        self,
+        input_ids_BT: Tensor,
+        mask_BTS: Tensor,
+        start: int,
+        compute_dtype: torch.dtype,
+        cache: KeyValueCache | None,
+    ) -> Tensor:
+        rotary = rotary_tables(
+            self.architecture, start, input_ids_BT.shape[1], device=input_ids_BT.device
+        )
+        x_BTD = self.embed_tokens(input_ids_BT).to(compute_dtype)
+        for block in self.layers:
+            x_BTD = block(x_BTD, mask_BTS, rotary, cache)
+        return self.norm(x_BTD)
+
+
+class Block(nn.Module):
+    """Pre-norm attention and feed-forward, each added to the residual stream."""
+
+    def __init__(self, architecture: Architecture, layer: int) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(architecture)
+        self.self_attn = Attention(architecture, layer)
+        self.post_attention_layernorm = RMSNorm(architecture)
+        self.mlp = FeedForward(architecture)
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        mask_BTS: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        cache: KeyValueCache | None,
+    ) -> Tensor:
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), mask_BTS, rotary, cache)
+        return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with rotary positions; Qwen2 adds biases to q, k and v."""
+
+    def __init__(self, architecture: Architecture, layer: int) -> None:
+        super().__init__()
+        d, e = architecture.hidden_size, architecture.head_dim
+        self.layer = layer
+        self.num_key_value_heads = architecture.num_key_value_heads
+        self.head_dim = e
+        bias = architecture.attention_bias
+        self.q_proj = _linear(d, architecture.num_attention_heads * e, bias=bias)
+        self.k_proj = _linear(d, architecture.num_key_value_heads * e, bias=bias)
+        self.v_proj = _linear(d, architecture.num_key_value_heads * e, bias=bias)
+        self.o_proj = _linear(architecture.num_attention_heads * e, d)
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        mask_BTS: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        cache: KeyValueCache | None,
+    ) -> Tensor:
+        q, k, v = project(x_BTD, self.q_proj, self.k_proj, self.v_proj)
+        q_BHTE = rotate(self._split_heads(q), rotary)
+        k_BKSE = rotate(self._split_heads(k), rotary)
+        v_BKSE = self._split_heads(v)
+        if cache is not None:
+            k_BKSE, v_BKSE = cache.append(self.layer, k_BKSE, v_BKSE)
+        y_BHTE = attend(q_BHTE, k_BKSE, v_BKSE, mask_BTS)
+        return project(y_BHTE.transpose(1, 2).flatten(2), self.o_proj)[0]
+
+    def _split_heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(2, (-1, self.head_dim)).transpose(1, 2)
+
+
+class FeedForward(nn.Module):
+    """SwiGLU: down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        d, f = architecture.hidden_size, architecture.intermediate_size
+        self.gate_proj = _linear(d, f)
+        self.up_proj = _linear(d, f)
+        self.down_proj = _linear(f, d)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        gate_BTF, up_BTF = project(x_BTD, self.gate_proj, self.up_proj)
+        return project(functional.silu(gate_BTF) * up_BTF, self.down_proj)[0]
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight, computed in fp32 whatever the stream's dtype."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(architecture.hidden_size))
+        self.eps = architecture.rms_norm_eps
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        x = x_BTD.float()
+        x = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
+        return (self.weight * x).to(x_BTD.dtype)
+
+
+def project(x: Tensor, *linears: nn.Linear) -> tuple[Tensor, ...]:
+    """Apply several linear maps of the same input as one matrix product, in the input's dtype.
+
+    The maps stay apart as parameters, which is how every checkpoint format names them; joining
+    them costs a copy of the weights and saves passes over the activations.
+    """
+    weight = torch.cat([linear.weight.to(x.dtype) for linear in linears])
+    biases = [linear.bias.to(x.dtype) for linear in linears if linear.bias is not None]
+    y = functional.linear(x, weight, torch.cat(biases) if biases else None)
+    return y.split([linear.out_features for linear in linears], dim=-1)
+
+
+def attend(
+    q_BHTE: Tensor,
+    k_BKSE: Tensor,
+    v_BKSE: Tensor,
+    mask_BTS: Tensor,
+) -> Tensor:
+    """Softmax attention with an explicit mask, the softmax in fp32.
+
+    Query heads of one group meet their key head in a single product, so keys and values are
+    never repeated. Memory is O(T*S).
+    """
+    batch, heads, positions, head_dim = q_BHTE.shape
+    kv_heads, num_keys = k_BKSE.shape[1:3]
+    q_BKXE = (q_BHTE * head_dim**-0.5).reshape(batch, kv_heads, -1, head_dim)
+    scores_BHTS = (q_BKXE @ k_BKSE.transpose(2, 3)).view(batch, heads, positions, num_keys)
+    scores_BHTS = scores_BHTS.float().masked_fill(~mask_BTS.unsqueeze(1), float("-inf"))
+    weights_BHTS = torch.softmax(scores_BHTS, dim=-1).to(v_BKSE.dtype)
+    y_BKXE = weights_BHTS.view(batch, kv_heads, -1, num_keys) @ v_BKSE
+    return y_BKXE.view(batch, heads, positions, head_dim)
+
+
+def rotary_tables(
+    architecture: Architecture, start: int, num_positions: int, *, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of every position's rotation, fp32.
+
+    Source: Su et al. 2021, equation 15, in the split-half layout of Hugging Face's Llama.
+    """
+    exponents = torch.arange(0, architecture.head_dim, 2, device=device).float()
+    frequencies = 1.0 / architecture.rope_theta ** (exponents / architecture.head_dim)
+    positions_T = torch.arange(start, start + num_positions, device=device).float()
+    angles_TE = torch.outer(positions_T, frequencies).repeat(1, 2)
+    return angles_TE.cos(), angles_TE.sin()
+
+
+def rotate(x_BHTE: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn each (first half, second half) pair of a head by its position's angle."""
+    cos_TE, sin_TE = rotary
+    x = x_BHTE.float()
+    first, second = x.chunk(2, dim=-1)
+    turned = torch.cat((-second, first), dim=-1)
+    return (x * cos_TE + turned * sin_TE).to(x_BHTE.dtype)
+
+
+def causal_mask(start: int, num_positions: int, *, device: torch.device) -> Tensor:
+    """True where a query at `start + t` may see a key: at itself and everything before."""
+    queries = torch.arange(start, start + num_positions, device=device)
+    keys = torch.arange(start + num_positions, device=device)
+    return (keys <= queries.unsqueeze(1)).unsqueeze(0)
+
+
+def document_mask(documents_BT: Tensor) -> Tensor:
+    """The causal mask of rows that hold several documents, none of which sees another."""
+    same_BTS = documents_BT.unsqueeze(2) == documents_BT.unsqueeze(1)
+    return same_BTS & causal_mask(0, documents_BT.shape[1], device=documents_BT.device)
+
+
+def _linear(num_inputs: int, num_outputs: int, *, bias: bool = False) -> nn.Linear:
+    # skip_init leaves the memory as allocated: it is filled once, by init or by a load.
+    return nn.utils.skip_init(nn.Linear, num_inputs, num_outputs, bias=bias)

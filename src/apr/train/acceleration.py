@@ -1,0 +1,190 @@
+"""What the run computes on and with: device, precision, compiled kernels, allocator.
+
+Each choice is explicit or made by a probe; what was chosen is recorded, and a fast path is
+compared with plain fp32 before it is used (`train.probes`).
+"""
+
+import ctypes
+import platform
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from apr.architecture import Architecture
+from apr.errors import FeatureMissing, Refusal
+from apr.train.config import TrainConfig
+from apr.train.loss import summed_loss
+from apr.train.step import SummedLoss
+
+# Below this much work the seconds that compiling costs are not earned back.
+_WORTH_COMPILING_FLOPS = 2e13
+# bf16 must win clearly, so that the choice is the same on every start of the same machine.
+_CLEARLY_FASTER = 1.25
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
+
+@dataclass(frozen=True)
+class Acceleration:
+    """The resolved choices; `notices` are for the person who started the run."""
+
+    device: torch.device
+    compute_dtype: torch.dtype
+    compiled: bool
+    notices: tuple[str, ...]
+
+    @property
+    def precision(self) -> str:
+        """The computation's precision as configuration spells it."""
+        return "bf16" if self.compute_dtype is torch.bfloat16 else "fp32"
+
+    def loss_function(self) -> SummedLoss:
+        """The training loss, compiled where that was chosen."""
+        if not self.compiled:
+            return summed_loss
+        return torch.compile(summed_loss, dynamic=False)
+
+    def environment(self) -> dict[str, Any]:
+        """What a result depends on beside configuration and data."""
+        return {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "torch": torch.__version__,
+            "device": str(self.device),
+            "device_name": _device_name(self.device),
+            "threads": torch.get_num_threads(),
+            "precision": self.precision,
+            "compiled": self.compiled,
+            "attention": "plain, explicit mask",
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+        }
+
+
+def choose_acceleration(config: TrainConfig, architecture: Architecture) -> Acceleration:
+    """Resolve `auto` by probing this machine.
+
+    Refuses: config.device-unavailable (GATE-GPUTRAIN-002), config.no-compiler.
+    """
+    device, notices = _choose_device(config.device), list[str]()
+    compute_dtype = _choose_precision(config.precision, device, architecture)
+    work_flops = config.planned_tokens * architecture.training_flops_per_token(
+        config.seq_length, convention="conventional"
+    )
+    compiled = config.compile
+    if compiled is None:
+        compiled = work_flops >= _WORTH_COMPILING_FLOPS
+    if compiled and (problem := _compile_problem(device)):
+        if config.compile:
+            raise FeatureMissing(
+                "config.no-compiler",
+                "--compile",
+                found=problem,
+                expected="a compiler that torch.compile can use",
+                fix="install a C++ compiler (Debian: g++), or drop --compile",
+            )
+        compiled = False
+        notices.append(f"compiled kernels are off, the run is slower: {problem}")
+    return Acceleration(device, compute_dtype, compiled, tuple(notices))
+
+
+@contextmanager
+def repeatable(device_name: str) -> Iterator[None]:
+    """Make the same step on the same CPU give the same bits, compiled kernels included."""
+    on_cpu = device_name == "cpu" or (device_name == "auto" and not torch.cuda.is_available())
+    before = torch.are_deterministic_algorithms_enabled()
+    fill_before = torch.utils.deterministic.fill_uninitialized_memory  # pyright: ignore[reportAttributeAccessIssue]
+    torch.use_deterministic_algorithms(on_cpu or before)
+    # Uninitialised memory is never read here; filling it would only cost time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.utils.deterministic.fill_uninitialized_memory = fill_before  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to reuse large blocks instead of returning them to the system.
+
+    Every step frees and allocates the same activations; page faults of fresh mappings cost a
+    CPU run a sixth to a third of its time. Does nothing where there is no glibc.
+    """
+    if sys.platform != "linux":
+        return
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def _choose_device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise Refusal(
+            "config.device-unavailable",
+            f"--device {name}",
+            found=f"{torch.cuda.device_count()} CUDA devices",
+            expected="that device",
+            fix="use --device auto, which may fall back to the CPU",
+            upstream_id="GATE-GPUTRAIN-002",
+        )
+    return device
+
+
+def _choose_precision(
+    requested: str, device: torch.device, architecture: Architecture
+) -> torch.dtype:
+    if requested != "auto":
+        return torch.bfloat16 if requested == "bf16" else torch.float32
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    width = max(256, architecture.hidden_size)
+    fp32_s = _matmul_s(torch.float32, width)
+    return (
+        torch.bfloat16
+        if fp32_s > _CLEARLY_FASTER * _matmul_s(torch.bfloat16, width)
+        else (torch.float32)
+    )
+
+
+def _matmul_s(dtype: torch.dtype, width: int) -> float:
+    left, right = torch.ones(1024, width, dtype=dtype), torch.ones(width, 4 * width, dtype=dtype)
+    times_s: list[float] = []
+    for _ in range(6):
+        started_s = time.perf_counter()
+        left @ right
+        times_s.append(time.perf_counter() - started_s)
+    return min(times_s)
+
+
+def _compile_problem(device: torch.device) -> str | None:
+    """Compile one small kernel; the reason in one line when that fails."""
+
+    def scaled(x: Tensor) -> Tensor:
+        return torch.sigmoid(x) * 2.0
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.compile(scaled)(torch.ones(64, device=device))
+    except Exception as err:
+        return f"{type(err).__name__}: {str(err).strip().partition(chr(10))[0][:160]}"
+    return None
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as cpuinfo:
+        for line in cpuinfo:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

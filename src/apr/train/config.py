@@ -1,0 +1,211 @@
+"""Everything that decides what a run does: one closed object, resolved once, recorded whole.
+
+A command-line flag is an override of one field here, nothing else. Fields that the mode or
+another field decides are None until `resolve`, so that what was asked for and what follows
+from it stay apart.
+"""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from apr.errors import DamagedFile, Refusal, UsageRefusal
+from apr.files import io_refusals, read_bytes
+
+_MODE_DEFAULTS = {
+    "from-scratch": {"learning_rate": 3e-4, "warmup_steps": 1000, "target_val_loss": 3.0},
+    "finetune": {"learning_rate": 5e-5, "warmup_steps": 100, "target_val_loss": 2.2},
+}
+_DEVICE = re.compile(r"cpu|auto|cuda(:([0-9]|1[0-5]))?")
+_CONFIG_LIMIT_BYTES = 1 << 20
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+
+
+class TrainConfig(BaseModel):
+    """One run, as a person asks for it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: Path
+    """Directory of training shards."""
+    tokenizer: Path
+    """Tokenizer directory, or a tokenizer.json."""
+    run_dir: Path
+    """Directory that the run is written to."""
+    val_shard: Path | None = None
+    """Directory of held-out shards; without it the first documents of `dataset` are reserved."""
+    mode: Literal["from-scratch", "finetune"] = "from-scratch"
+    """Regime; decides the defaults of learning rate, warm-up and target."""
+    arch: str = "llama-370m"
+    """Preset of the model's shape."""
+    vocab_size: Positive | None = None
+    """Rows of the embedding, where the preset should not decide."""
+    num_steps: Positive = 1000
+    """Optimizer updates."""
+    batch_size: Positive = 16
+    """Sequences per optimizer update."""
+    seq_length: Positive = 1024
+    """Tokens per sequence."""
+    grad_accum: Positive = 1
+    """Micro-batches per update; divides the batch size."""
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Peak learning rate; by mode."""
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    """Updates of linear warm-up; by mode, at most half of the run."""
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
+    """Decoupled decay of matrices; norms and biases are never decayed."""
+    adam_beta1: Fraction = 0.9
+    """Decay of AdamW's first moment."""
+    adam_beta2: Fraction = 0.95
+    """Decay of AdamW's second moment."""
+    max_grad_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """Global gradient norm above which gradients are scaled down."""
+    document_mask: bool = True
+    """Whether packed documents are hidden from each other."""
+    eval_every: Positive = 100
+    """Updates between validations; a checkpoint is written at each."""
+    eval_tokens: Positive = 100_000
+    """Size of the fixed held-out subset that periodic validation reads."""
+    target_val_loss: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Held-out loss in nats per token at which the run has met its target and stops; by mode."""
+    stop_at_target: bool = True
+    """Whether a target is set at all; off, the run spends its whole budget."""
+    patience: Positive = 5
+    """Validations without improvement before the run stops early."""
+    min_delta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Nats by which a loss must be lower to count as an improvement."""
+    keep: Positive = 2
+    """Latest checkpoints kept; the best one is kept besides."""
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 42
+    """Decides the initial weights and the order of the batches."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:N`, or `auto`, which alone may fall back."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Precision of the computation; weights and optimizer stay fp32."""
+    compile: bool | None = None
+    """Compiled kernels; by default where a probe compiles one and the run is long enough."""
+    sample_prompts: tuple[str, ...] = ()
+    """Prompts whose completions are recorded at the end."""
+    waive: dict[str, str] = Field(default_factory=dict)
+    """Gates that may fail, each with the reason."""
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens per optimizer update."""
+        return self.batch_size * self.seq_length
+
+    @property
+    def planned_tokens(self) -> int:
+        """Tokens the whole run would see."""
+        return self.num_steps * self.batch_tokens
+
+
+def resolve(options: dict[str, Any], *, config_path: Path | None = None) -> TrainConfig:
+    """Merge a TOML file with overrides, fill in what follows, and refuse what cannot be.
+
+    `options` holds the fields that were given explicitly.
+
+    Refuses: config.invalid, config.not-toml, config.init-missing, config.batch-not-divisible,
+    config.warmup-longer-than-run, config.eval-longer-than-run, config.device.
+    """
+    given = (_read_toml(config_path) if config_path else {}) | options
+    try:
+        config = TrainConfig.model_validate(given)
+    except ValidationError as err:
+        problem = err.errors()[0]
+        field = ".".join(str(part) for part in problem["loc"])
+        raise UsageRefusal(
+            "config.invalid",
+            field or "configuration",
+            found=repr(problem["input"]),
+            expected=problem["msg"],
+            fix="apr pretrain --help lists every option",
+        ) from err
+    return _require_consistent(_fill_defaults(config))
+
+
+def _fill_defaults(config: TrainConfig) -> TrainConfig:
+    defaults = _MODE_DEFAULTS[config.mode]
+    filled: dict[str, Any] = {}
+    if config.learning_rate is None:
+        filled["learning_rate"] = defaults["learning_rate"]
+    if config.warmup_steps is None:
+        # A run too short for its mode's warm-up spends half of itself on it.
+        filled["warmup_steps"] = int(min(defaults["warmup_steps"], config.num_steps // 2))
+    if config.target_val_loss is None and config.stop_at_target:
+        filled["target_val_loss"] = defaults["target_val_loss"]
+    return config.model_copy(update=filled)
+
+
+def _require_consistent(config: TrainConfig) -> TrainConfig:
+    assert config.warmup_steps is not None
+    if config.mode == "finetune":
+        raise Refusal(
+            "config.init-missing",
+            "--mode finetune",
+            found="no initial weights",
+            expected="a checkpoint to continue from",
+            fix="use --mode from-scratch; starting from a checkpoint is not in this version",
+        )
+    if config.batch_size % config.grad_accum:
+        raise UsageRefusal(
+            "config.batch-not-divisible",
+            "--grad-accum",
+            found=config.grad_accum,
+            expected=f"a divisor of --batch-size ({config.batch_size})",
+            fix="choose a batch size that the number of micro-batches divides",
+        )
+    if config.warmup_steps > config.num_steps:
+        raise UsageRefusal(
+            "config.warmup-longer-than-run",
+            "--warmup-steps",
+            found=config.warmup_steps,
+            expected=f"at most --num-steps ({config.num_steps})",
+            fix="shorten the warm-up",
+        )
+    if config.eval_every > config.num_steps:
+        raise UsageRefusal(
+            "config.eval-longer-than-run",
+            "--eval-every",
+            found=config.eval_every,
+            expected=f"at most --num-steps ({config.num_steps})",
+            fix="validate more often",
+        )
+    if not _DEVICE.fullmatch(config.device):
+        raise UsageRefusal(
+            "config.device",
+            "--device",
+            found=repr(config.device),
+            expected="cpu, auto, cuda, or cuda:0 to cuda:15",
+            fix="choose one of these",
+        )
+    return config
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    data = read_bytes(
+        path, limit_bytes=_CONFIG_LIMIT_BYTES, id="config.not-toml", what="a TOML run file"
+    )
+    try:
+        return tomllib.loads(data.decode("utf-8"))
+    except ValueError as err:
+        raise DamagedFile(
+            "config.not-toml",
+            path,
+            found=str(err),
+            expected="a TOML run file",
+            fix="correct the line named above",
+        ) from err
+
+
+def absolute_paths(config: TrainConfig) -> TrainConfig:
+    """The same run, independent of the directory it was started from."""
+    with io_refusals(config.run_dir):
+        return config.model_copy(
+            update={name: value.absolute() for name, value in config if isinstance(value, Path)}
+        )

@@ -1,0 +1,37 @@
+"""The loss of a micro-batch as a sum, so that the caller can weight by counted tokens."""
+
+from torch import Tensor
+from torch.nn import functional
+
+from apr.model.transformer import Transformer, causal_mask, document_mask
+from apr.train.batches import IGNORED_TARGET
+
+
+def summed_loss(
+    model: Transformer,
+    input_ids_BT: Tensor,
+    target_ids_BT: Tensor,
+    document_numbers_BT: Tensor | None,
+) -> Tensor:
+    """Cross-entropy of the next token, summed over counted targets.
+
+    Divide by the number of counted targets of the whole step, not of the micro-batch: a mean of
+    means weights tokens by the company they keep. None for the documents lets every token see
+    all before it in its row.
+
+    Units: nats.
+    Shapes: as annotated; the result is a float32 scalar whatever the model computes in.
+    Source: torch.nn.functional.cross_entropy(reduction="sum").
+    """
+    mask_BTS = (
+        causal_mask(0, input_ids_BT.shape[1], device=input_ids_BT.device)
+        if document_numbers_BT is None
+        else document_mask(document_numbers_BT)
+    )
+    logits_BTV = model(input_ids_BT, mask_BTS=mask_BTS)
+    return functional.cross_entropy(
+        logits_BTV.flatten(0, 1).float(),
+        target_ids_BT.flatten(),
+        ignore_index=IGNORED_TARGET,
+        reduction="sum",
+    )

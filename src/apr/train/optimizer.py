@@ -1,0 +1,63 @@
+"""AdamW with the groups a transformer wants, and its state as named tensors."""
+
+import torch
+from torch import Tensor
+
+from apr.model.transformer import Transformer
+from apr.train.config import TrainConfig
+
+
+def build_optimizer(model: Transformer, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW that decays matrices and leaves norms and biases alone.
+
+    The rate starts at zero: each step sets it from the schedule before use.
+
+    Source: Loshchilov and Hutter 2019; torch.optim.AdamW, fused.
+    """
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
+    vectors = [parameter for parameter in model.parameters() if parameter.ndim < 2]
+    return torch.optim.AdamW(
+        [
+            {"params": matrices, "weight_decay": config.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ],
+        lr=0.0,
+        betas=(config.adam_beta1, config.adam_beta2),
+        fused=True,
+    )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Apply one rate to every group."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+def applied_learning_rate(optimizer: torch.optim.Optimizer) -> float:
+    """The rate as the optimizer holds it, read back; every group must agree."""
+    rates = {float(group["lr"]) for group in optimizer.param_groups}
+    assert len(rates) == 1, f"groups disagree on the learning rate: {sorted(rates)}"
+    return rates.pop()
+
+
+def state_tensors(model: Transformer, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Both moments and the step count of every parameter, under the parameter's name."""
+    return {
+        f"{name}/{part}": optimizer.state[parameter][part]
+        for name, parameter in model.named_parameters()
+        for part in ("exp_avg", "exp_avg_sq", "step")
+        if parameter in optimizer.state
+    }
+
+
+def load_state_tensors(
+    model: Transformer, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
+) -> None:
+    """Put back what `state_tensors` returned; KeyError when a tensor is missing or left over."""
+    remaining = dict(tensors)
+    for name, parameter in model.named_parameters():
+        optimizer.state[parameter] = {
+            part: remaining.pop(f"{name}/{part}") for part in ("step", "exp_avg", "exp_avg_sq")
+        }
+    if remaining:
+        raise KeyError(min(remaining))

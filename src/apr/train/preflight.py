@@ -1,0 +1,198 @@
+"""The checks on files that a run must pass before a weight exists.
+
+Each walks one link of the identity chain: tokenizer, shards, held-out set, budget. Checks that
+need a model stand in `train.probes`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apr.architecture import Architecture, preset
+from apr.errors import Refusal, UsageRefusal
+from apr.progress import Report, silent
+from apr.shards.reader import ShardReader
+from apr.tokenizer.tokenizer import Tokenizer
+from apr.train.batches import DataPlan, TokenRows, plan_data
+from apr.train.config import TrainConfig
+from apr.train.gates import Finding, Gate, judge
+from apr.units import format_count
+
+_SCAN_TOKENS = 1 << 24
+_TOKENS_PER_PARAMETER = 20.0
+_DEGENERATION_BELOW = 10.0
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run reads, opened and verified."""
+
+    tokenizer: Tokenizer
+    train: ShardReader
+    val: ShardReader | None
+    architecture: Architecture
+    data: DataPlan
+
+
+def open_inputs(config: TrainConfig, *, progress: Report = silent) -> Inputs:
+    """Open what a run reads and verify every hash.
+
+    Refuses: config.unknown-preset, and whatever the tokenizer and the shards refuse.
+    """
+    tokenizer = Tokenizer.load(config.tokenizer)
+    train = ShardReader.open(config.dataset, progress=progress)
+    val = open_val_shards(config.val_shard, progress=progress) if config.val_shard else None
+    architecture = preset(
+        config.arch, tokenizer_vocab_size=tokenizer.vocab_size, vocab_size=config.vocab_size
+    )
+    if config.seq_length > architecture.max_position_embeddings:
+        raise UsageRefusal(
+            "config.sequence-too-long",
+            "--seq-length",
+            found=config.seq_length,
+            expected=f"at most {architecture.max_position_embeddings}, the model's positions",
+            fix="shorten the sequences or choose another --arch",
+        )
+    data = plan_data(train, val, sequence_length=config.seq_length, batch_size=config.batch_size)
+    return Inputs(tokenizer, train, val, architecture, data)
+
+
+def open_val_shards(directory: Path, *, progress: Report = silent) -> ShardReader:
+    """Open held-out shards; what is wrong with them carries upstream's id for it."""
+    try:
+        return ShardReader.open(directory, progress=progress)
+    except Refusal as refusal:
+        if refusal.upstream_id is None:
+            refusal.upstream_id = "FALSIFY-PRETRAIN-VAL-SHARD-001"
+        raise
+
+
+def check_files(config: TrainConfig, inputs: Inputs) -> list[Gate]:
+    """Every gate that needs no model, in the order of the identity chain."""
+    return [
+        judge("preflight.tokenizer-fingerprint", lambda: check_tokenizer(inputs)),
+        judge("preflight.vocab-size", lambda: check_vocab_size(inputs)),
+        judge("preflight.id-range", lambda: check_id_range(inputs)),
+        judge("preflight.val-empty", lambda: check_val_size(config, inputs)),
+        judge("preflight.val-overlap", lambda: check_val_overlap(inputs)),
+        judge("preflight.token-budget", lambda: check_token_budget(config, inputs)),
+    ]
+
+
+def check_tokenizer(inputs: Inputs) -> Finding:
+    """The given tokenizer made the shards, training and held-out alike."""
+    given = inputs.tokenizer.fingerprint
+    readers = [inputs.train] + ([inputs.val] if inputs.val else [])
+    foreign = [r for r in readers if r.manifest.tokenizer_fingerprint != given]
+    found = "; ".join(
+        f"{reader.directory.name} {reader.manifest.tokenizer_fingerprint[:12]}"
+        for reader in foreign or readers
+    )
+    return Finding(
+        "FAIL" if foreign else "PASS",
+        found,
+        f"{given[:12]}, the given tokenizer",
+        "encode the corpus again with this tokenizer, or pass the one that made the shards",
+    )
+
+
+def check_vocab_size(inputs: Inputs) -> Finding:
+    """From scratch, the model has exactly one row per token id."""
+    entries, rows = inputs.tokenizer.vocab_size, inputs.architecture.vocab_size
+    return Finding(
+        "PASS" if entries == rows else "FAIL",
+        f"{entries} tokenizer entries",
+        f"{rows}, the model's rows",
+        f"choose another --arch, or pass --vocab-size {entries}",
+    )
+
+
+def check_id_range(inputs: Inputs) -> Finding:
+    """Every id in the shards has a row in the embedding; read, not taken from the manifest."""
+    readers = [inputs.train] + ([inputs.val] if inputs.val else [])
+    num_tokens = sum(reader.num_tokens for reader in readers)
+    if num_tokens == 0:
+        return Finding("UNKNOWN", "no token to compare", "at least one", "encode a corpus")
+    largest = max(_largest_id(reader) for reader in readers if reader.num_tokens)
+    rows = inputs.architecture.vocab_size
+    return Finding(
+        "PASS" if largest < rows else "FAIL",
+        f"largest id {largest} in {format_count(num_tokens)} tokens",
+        f"below {rows}",
+        "encode the corpus with the model's tokenizer",
+    )
+
+
+def check_val_size(config: TrainConfig, inputs: Inputs) -> Finding:
+    """The held-out set fills at least one batch."""
+    rows = inputs.data.val
+    tokens = rows.stop - rows.start
+    batches = tokens // (config.batch_size * (config.seq_length + 1))
+    shape = f"batches of {config.batch_size} x {config.seq_length + 1} tokens"
+    return Finding(
+        "PASS" if batches >= 1 else "FAIL",
+        f"{batches} {shape} in {rows.shards.directory}",
+        "at least 1",
+        "encode more held-out text: apr tokenize encode-corpus --corpus ... -o data/val",
+    )
+
+
+def check_val_overlap(inputs: Inputs) -> Finding:
+    """No document stands on both sides, by content hash."""
+    held_out, train = _hashes(inputs.data.val), _hashes(inputs.data.train)
+    if not len(held_out) or not len(train):
+        return Finding(
+            "UNKNOWN",
+            f"{len(train)} training and {len(held_out)} held-out documents to compare",
+            "at least one of each",
+            "encode both sides",
+        )
+    shared = np.intersect1d(held_out, train)
+    return Finding(
+        "FAIL" if len(shared) else "PASS",
+        f"{len(shared)} contents on both sides ({len(train)} training, {len(held_out)} held-out "
+        "documents)",
+        "0",
+        "split the corpus before encoding and drop documents that stand on both sides",
+    )
+
+
+def check_token_budget(config: TrainConfig, inputs: Inputs) -> Finding:
+    """The planned tokens are at least twenty per parameter.
+
+    Below ten a model degenerates, below twenty it plateaus. Source: Hoffmann et al. 2022.
+    """
+    parameters = inputs.architecture.num_parameters
+    ratio = config.planned_tokens / parameters
+    zone = (
+        "degeneration"
+        if ratio < _DEGENERATION_BELOW
+        else "plateau"
+        if ratio < _TOKENS_PER_PARAMETER
+        else "optimal"
+    )
+    steps = int(np.ceil(_TOKENS_PER_PARAMETER * parameters / config.batch_tokens))
+    return Finding(
+        "PASS" if ratio >= _TOKENS_PER_PARAMETER else "FAIL",
+        f"{format_count(config.planned_tokens)} tokens for {parameters} parameters: "
+        f"{ratio:.2f} per parameter ({zone})",
+        f"at least {_TOKENS_PER_PARAMETER:g} per parameter",
+        f"train {steps} steps, choose a smaller --arch, or pass --force-under-provisioned",
+    )
+
+
+def _largest_id(reader: ShardReader) -> int:
+    return max(
+        int(reader.read(at, min(at + _SCAN_TOKENS, reader.num_tokens)).max())
+        for at in range(0, reader.num_tokens, _SCAN_TOKENS)
+    )
+
+
+def _hashes(rows: TokenRows) -> NDArray[np.void]:
+    ends = rows.shards.document_ends
+    first = int(np.searchsorted(ends, rows.start, side="right"))
+    last = int(np.searchsorted(ends, rows.stop, side="left")) + 1
+    hashes = np.ascontiguousarray(rows.shards.document_hashes[first:last])
+    return hashes.view("V16").ravel()

@@ -1,0 +1,130 @@
+"""The gates that need the model: its loss before step 1, and its first gradient."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from apr.model.transformer import Transformer
+from apr.train.acceleration import Acceleration
+from apr.train.batches import Batch
+from apr.train.gates import Finding
+from apr.train.loss import summed_loss
+from apr.train.step import SummedLoss, accumulate
+from apr.train.validation import ValidationResult
+
+_LOWEST_COSINE = 0.97
+_LARGEST_LOSS_DIFFERENCE = 0.01
+# A gradient this much smaller than the largest is rounding noise in bf16.
+_NEGLIGIBLE_NORM = 1e-4
+
+
+def check_init_loss(model: Transformer, held_out: ValidationResult) -> Finding:
+    """Before step 1 a fresh model knows nothing: its held-out loss lies around ln V.
+
+    Logits of a fresh model have a small variance that grows with the width and raises the loss
+    by half of itself; that, and half a nat, is the band's upper half. Below ln V by more than
+    half a nat, the targets have leaked into the inputs.
+    """
+    uniform_nats = math.log(model.architecture.vocab_size)
+    lower = uniform_nats - 0.5
+    upper = uniform_nats + 0.5 + 0.5 * 0.02**2 * model.architecture.hidden_size
+    return Finding(
+        "PASS" if lower <= held_out.loss_nats <= upper else "FAIL",
+        f"{held_out.loss_nats:.4f} nats over {held_out.num_tokens} tokens",
+        f"{lower:.4f} to {upper:.4f} (ln V is {uniform_nats:.4f})",
+        "the initial weights or the data are not what they should be; look at the first batch",
+    )
+
+
+def check_gradients(
+    model: Transformer,
+    batch: Batch,
+    *,
+    acceleration: Acceleration,
+    accelerated_loss: SummedLoss,
+    document_mask: bool,
+) -> Finding:
+    """Every parameter's first gradient is finite, not zero, and the one plain fp32 gives.
+
+    The second half matters where precision is lower or kernels are compiled: the fast path is
+    compared with eager fp32 on this device and these shapes before it is used.
+    """
+    fast = _gradients(model, batch, accelerated_loss, document_mask=document_mask)
+    dead = sorted(
+        name for name, norm in fast.norms.items() if not math.isfinite(norm) or norm == 0.0
+    )
+    if dead:
+        return Finding(
+            "FAIL",
+            f"zero or not finite for {len(dead)} of {len(fast.norms)} parameters, first {dead[0]}",
+            "every parameter finite and non-zero",
+            "a parameter that gets no gradient never learns; check the initial weights",
+        )
+    found = f"{len(fast.norms)} of {len(fast.norms)} parameters finite and non-zero"
+    expected = "every parameter finite and non-zero"
+    if not acceleration.compiled and acceleration.compute_dtype is torch.float32:
+        return Finding("PASS", found, expected)
+    exact = _fp32_gradients(model, batch, document_mask=document_mask)
+    difference = abs(fast.loss_nats - exact.loss_nats)
+    cosine, name = _lowest_cosine(fast, exact)
+    agrees = difference <= _LARGEST_LOSS_DIFFERENCE and cosine >= _LOWEST_COSINE
+    return Finding(
+        "PASS" if agrees else "FAIL",
+        f"{found}; against eager fp32 the loss differs by {difference:.1e} nats, the lowest "
+        f"cosine is {cosine:.5f} ({name})",
+        f"{expected}; at most {_LARGEST_LOSS_DIFFERENCE:g} nats, at least {_LOWEST_COSINE:g}",
+        "run with --no-compile --precision fp32, and report this",
+    )
+
+
+@dataclass(frozen=True)
+class _Gradients:
+    loss_nats: float
+    tensors: dict[str, Tensor]
+    norms: dict[str, float]
+
+
+def _gradients(
+    model: Transformer, batch: Batch, loss_function: SummedLoss, *, document_mask: bool
+) -> _Gradients:
+    model.zero_grad(set_to_none=True)
+    loss_nats = accumulate(
+        model,
+        [batch],
+        num_tokens=batch.num_counted_tokens,
+        document_mask=document_mask,
+        summed_loss=loss_function,
+    )
+    tensors = {
+        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        for name, parameter in model.named_parameters()
+    }
+    model.zero_grad(set_to_none=True)
+    norms = {name: float(gradient.norm()) for name, gradient in tensors.items()}
+    return _Gradients(loss_nats, tensors, norms)
+
+
+def _fp32_gradients(model: Transformer, batch: Batch, *, document_mask: bool) -> _Gradients:
+    chosen = model.compute_dtype
+    model.compute_dtype = torch.float32
+    try:
+        return _gradients(model, batch, summed_loss, document_mask=document_mask)
+    finally:
+        model.compute_dtype = chosen
+
+
+def _lowest_cosine(fast: _Gradients, exact: _Gradients) -> tuple[float, str]:
+    """The worst agreement of direction and length over all parameters that matter."""
+    floor = _NEGLIGIBLE_NORM * max(exact.norms.values())
+    worst, worst_name = 1.0, "none"
+    for name, reference in exact.tensors.items():
+        if exact.norms[name] < floor:
+            continue
+        dot = float((fast.tensors[name].double() * reference.double()).sum())
+        # Divided by the larger squared length, so that a scaled gradient disagrees as well.
+        agreement = dot / max(fast.norms[name], exact.norms[name]) ** 2
+        if agreement < worst:
+            worst, worst_name = agreement, name
+    return worst, worst_name

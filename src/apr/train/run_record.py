@@ -1,0 +1,172 @@
+"""The record of a run: one JSON object, rewritten whole, and one line per step.
+
+Numbers are measured or null with a reason beside them; the outcome says `running` until the
+run has ended, so a killed run never looks finished.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from apr import __version__
+from apr.errors import DamagedFile, PathNotFound, Refusal
+from apr.files import io_refusals, read_json, sha256_bytes, write_bytes, write_json
+
+SCHEMA = "apr-run-v1"
+OUTCOME_EXIT_CODES = {
+    "target_met": 0,
+    "budget_exhausted": 0,
+    "early_stop": 0,
+    "aborted": 5,
+    "artifact_lost": 7,
+    "interrupted": 130,
+}
+_RECORD_LIMIT_BYTES = 64 << 20
+# What is settled before step 1; its hash ties a model file to the run that made it.
+_FROZEN = ("schema", "apr_version", "config", "inputs", "architecture", "gates", "init_loss_nats")
+
+
+class RunRecord:
+    """RUN/run.json while the run is under way."""
+
+    def __init__(self, run_dir: Path, data: dict[str, Any]) -> None:
+        self.run_dir = run_dir
+        self.data = data
+
+    @classmethod
+    def start(cls, run_dir: Path, **facts: Any) -> "RunRecord":
+        """A new record, not yet written; every field of the schema is there from the start."""
+        unmeasured = "the run has not ended"
+        data: dict[str, Any] = {
+            "schema": SCHEMA,
+            "apr_version": __version__,
+            "outcome": "running",
+            "outcome_detail": None,
+            "started_at": now(),
+            "finished_at": None,
+            **facts,
+            "tokens_seen": 0,
+            "epochs_over_data": 0.0,
+            "throughput": {
+                "tokens_per_s": None,
+                "tokens_per_s_reason": unmeasured,
+                "tokens_per_s_end_to_end": None,
+                "tokens_per_s_end_to_end_reason": unmeasured,
+                "mfu": None,
+                "mfu_reason": "no matmul ceiling was measured on this device",
+                "data_wait_fraction": None,
+                "data_wait_fraction_reason": unmeasured,
+                "checkpoint_fraction": None,
+                "checkpoint_fraction_reason": unmeasured,
+            },
+            "samples": [],
+            "resumes": [],
+            "model": None,
+            "model_reason": unmeasured,
+        }
+        return cls(run_dir, data)
+
+    @classmethod
+    def load(cls, run_dir: Path) -> "RunRecord":
+        """The record of an existing run.
+
+        Refuses: run.not-found, run.record-damaged.
+        """
+        path = run_dir / "run.json"
+        if not path.is_file():
+            raise PathNotFound(
+                "run.not-found",
+                path,
+                found="no run record",
+                expected="a run directory",
+                fix="name the directory given to --run-dir",
+            )
+        data = read_json(
+            path, limit_bytes=_RECORD_LIMIT_BYTES, id="run.record-damaged", what="a run record"
+        )
+        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+            raise DamagedFile(
+                "run.record-damaged",
+                path,
+                found="another kind of JSON",
+                expected=f"an object with schema {SCHEMA}",
+                fix="restore the file",
+            )
+        return cls(run_dir, data)
+
+    def frozen_sha256(self) -> str:
+        """Hash of everything that was settled before step 1."""
+        frozen = {key: self.data[key] for key in _FROZEN}
+        text = json.dumps(frozen, sort_keys=True, allow_nan=False, separators=(",", ":"))
+        return sha256_bytes(text.encode())
+
+    def write(self) -> None:
+        """Replace RUN/run.json atomically."""
+        write_json(self.run_dir / "run.json", self.data)
+
+    def finish(self, outcome: str, *, detail: str | None = None) -> None:
+        """Write the ending, once."""
+        self.data |= {"outcome": outcome, "outcome_detail": detail, "finished_at": now()}
+        self.write()
+
+
+class StepLog:
+    """RUN/steps.jsonl: one object per update and per validation, in order."""
+
+    def __init__(self, path: Path, target: IO[bytes]) -> None:
+        self.path = path
+        self._target = target
+
+    @classmethod
+    @contextmanager
+    def open(cls, run_dir: Path, *, keep_through_step: int) -> Iterator["StepLog"]:
+        """Append to the log after cutting it back to what the checkpoint knows."""
+        path = run_dir / "steps.jsonl"
+        _cut_back(path, keep_through_step)
+        with io_refusals(path), path.open("ab") as target:
+            yield cls(path, target)
+
+    def append(self, kind: str, **values: Any) -> None:
+        """Add one line."""
+        line = json.dumps({"kind": kind, **values}, allow_nan=False)
+        self._target.write(line.encode() + b"\n")
+        self._target.flush()
+
+
+def now() -> str:
+    """This moment, UTC, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def require_no_run(run_dir: Path) -> None:
+    """Refuse a directory that already holds a run.
+
+    Refuses: run.exists.
+    """
+    if (run_dir / "run.json").exists():
+        raise Refusal(
+            "run.exists",
+            run_dir,
+            found="a run is there already",
+            expected="a new directory",
+            fix=f"continue it with apr pretrain --resume {run_dir}, or choose another --run-dir",
+        )
+
+
+def _cut_back(path: Path, last_step: int) -> None:
+    if not path.exists():
+        return
+    kept: list[bytes] = []
+    with io_refusals(path), path.open("rb") as lines:
+        for line in lines:
+            # A killed run may leave half a line; nothing after it can be trusted.
+            try:
+                if json.loads(line)["step"] > last_step:
+                    break
+            except (ValueError, KeyError, TypeError):
+                break
+            kept.append(line if line.endswith(b"\n") else line + b"\n")
+    write_bytes(path, b"".join(kept))

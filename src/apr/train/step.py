@@ -1,0 +1,131 @@
+"""One optimizer update, and nothing else: no clock, no file, no log.
+
+The step function of a run is this one; everything that watches it stands outside.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from apr.errors import Refusal
+from apr.model.transformer import Transformer
+from apr.train.batches import Batch
+from apr.train.optimizer import applied_learning_rate, set_learning_rate
+
+SummedLoss = Callable[[Transformer, Tensor, Tensor, Tensor | None], Tensor]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one update measured; `grad_norm` is the global norm before clipping."""
+
+    loss_nats: float
+    grad_norm: float
+    lr_applied: float
+    num_tokens: int
+
+
+class NonFiniteStep(Refusal):
+    """The loss or the gradient of a batch is not a number; the update was not applied."""
+
+
+def train_step(
+    model: Transformer,
+    optimizer: torch.optim.Optimizer,
+    micro_batches: Sequence[Batch],
+    *,
+    step: int,
+    learning_rate: float,
+    max_grad_norm: float,
+    document_mask: bool,
+    summed_loss: SummedLoss,
+) -> StepResult:
+    """Accumulate the gradient of all micro-batches, check it, clip it, update once.
+
+    Every counted token of the step weighs the same, however the micro-batches divide them.
+
+    Refuses: train.no-counted-tokens; train.non-finite, before anything has changed.
+    Source: clipping as torch.nn.utils.clip_grad_norm_, by the global 2-norm.
+    """
+    num_tokens = sum(batch.num_counted_tokens for batch in micro_batches)
+    if num_tokens == 0:
+        raise Refusal(
+            "train.no-counted-tokens",
+            f"step {step}",
+            found="a batch without a counted target",
+            expected="at least one",
+            fix="check the shards with apr tokenize encode-corpus",
+        )
+    set_learning_rate(optimizer, learning_rate)
+    optimizer.zero_grad(set_to_none=True)
+    loss_nats = accumulate(
+        model,
+        micro_batches,
+        num_tokens=num_tokens,
+        document_mask=document_mask,
+        summed_loss=summed_loss,
+    )
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    grad_norm = float(norm)
+    _require_finite(step, micro_batches, loss_nats=loss_nats, grad_norm=grad_norm)
+    torch.nn.utils.clip_grads_with_norm_(model.parameters(), max_grad_norm, norm)
+    optimizer.step()
+    return StepResult(loss_nats, grad_norm, applied_learning_rate(optimizer), num_tokens)
+
+
+def accumulate(
+    model: Transformer,
+    micro_batches: Sequence[Batch],
+    *,
+    num_tokens: int,
+    document_mask: bool,
+    summed_loss: SummedLoss,
+) -> float:
+    """Add the gradient of the mean loss over `num_tokens` to the parameters; return that loss.
+
+    Units: nats per counted token.
+    """
+    total_nats = 0.0
+    for batch in micro_batches:
+        inputs, targets, documents = to_device(batch, model, document_mask=document_mask)
+        loss = summed_loss(model, inputs, targets, documents) / num_tokens
+        loss.backward()
+        total_nats += float(loss.detach())
+    return total_nats
+
+
+def to_device(
+    batch: Batch, model: Transformer, *, document_mask: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """A batch's arrays as tensors where the model is; documents only when they mask."""
+    device = model.head_weight.device
+    documents = (
+        torch.from_numpy(batch.document_numbers_BT).to(device, non_blocking=True)
+        if document_mask
+        else None
+    )
+    return (
+        torch.from_numpy(batch.input_ids_BT).to(device, non_blocking=True),
+        torch.from_numpy(batch.target_ids_BT).to(device, non_blocking=True),
+        documents,
+    )
+
+
+def _require_finite(
+    step: int, micro_batches: Sequence[Batch], *, loss_nats: float, grad_norm: float
+) -> None:
+    if math.isfinite(loss_nats) and math.isfinite(grad_norm):
+        return
+    rows = [row for batch in micro_batches for row in batch.row_indices]
+    raise NonFiniteStep(
+        "train.non-finite",
+        f"step {step}, rows {', '.join(map(str, rows))}",
+        found=f"loss {loss_nats}, gradient norm {grad_norm}",
+        expected="finite values; the update was not applied",
+        fix="lower --lr, raise --warmup-steps, or look at these rows of the training shards",
+        upstream_id="INV-TRAIN-007",
+    )

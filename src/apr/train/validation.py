@@ -1,0 +1,123 @@
+"""The held-out loss: a fixed set, read whole, every token weighing the same."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apr.errors import Refusal
+from apr.model.transformer import Transformer
+from apr.progress import Progress, Report, silent
+from apr.tokenizer.tokenizer import Tokenizer
+from apr.train.batches import Batch, TokenRows, permute
+from apr.train.step import SummedLoss, to_device
+from apr.units import bits_per_byte
+
+
+@dataclass(frozen=True)
+class ValidationSet:
+    """Rows that are read at every validation, and what identifies them.
+
+    `text_bytes` is None when the tokens' bytes cannot be known.
+    """
+
+    rows: TokenRows
+    row_indices: NDArray[np.int64]
+    num_tokens: int
+    text_bytes: int | None
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ValidationResult:
+    """The loss over one set; `set_sha256` says which."""
+
+    loss_nats: float
+    bits_per_byte: float | None
+    num_tokens: int
+    set_sha256: str
+
+
+def whole_set(rows: TokenRows, tokenizer: Tokenizer) -> ValidationSet:
+    """All held-out rows."""
+    indices = np.arange(rows.num_rows, dtype=np.int64)
+    covers_all = rows.start == 0 and rows.stop == rows.shards.num_tokens
+    text_bytes = rows.shards.manifest.text_bytes if covers_all else None
+    return _validation_set(rows, indices, tokenizer, text_bytes)
+
+
+def subset(rows: TokenRows, tokenizer: Tokenizer, *, max_tokens: int) -> ValidationSet:
+    """A fixed choice of rows, spread over the set; the same for every run on the same shards."""
+    wanted = max(1, max_tokens // rows.sequence_length)
+    if wanted >= rows.num_rows:
+        return whole_set(rows, tokenizer)
+    places = np.arange(wanted, dtype=np.uint64)
+    key = f"validation subset of {rows.shards.manifest_sha256}"
+    return _validation_set(rows, np.sort(permute(places, rows.num_rows, key=key)), tokenizer, None)
+
+
+def validate(
+    model: Transformer,
+    held_out: ValidationSet,
+    *,
+    batch_size: int,
+    document_mask: bool,
+    summed_loss: SummedLoss,
+    progress: Report = silent,
+    activity: str = "validating",
+) -> ValidationResult:
+    """Mean loss over every counted token of the set.
+
+    Runs the training loss itself, gradients on, so that validation and training are the same
+    function and a compiled kernel serves both.
+
+    Refuses: train.non-finite-validation.
+    """
+    total_nats, num_tokens = 0.0, 0
+    batches = held_out.rows.in_order(batch_size=batch_size, row_indices=held_out.row_indices)
+    for batch in batches:
+        total_nats += _batch_nats(model, batch, summed_loss, document_mask=document_mask)
+        num_tokens += batch.num_counted_tokens
+        progress(Progress(activity, num_tokens, held_out.num_tokens, "tokens"))
+    assert num_tokens == held_out.num_tokens, "a validation read another set than it names"
+    loss_nats = total_nats / num_tokens
+    if not math.isfinite(loss_nats):
+        raise Refusal(
+            "train.non-finite-validation",
+            str(held_out.rows.shards.directory),
+            found=f"held-out loss {loss_nats}",
+            expected="a finite loss",
+            fix="resume from an earlier checkpoint with a lower learning rate in a new run",
+            upstream_id="GATE-TRAIN-007",
+        )
+    bits = (
+        None
+        if held_out.text_bytes is None
+        else bits_per_byte(
+            loss_nats=loss_nats, num_tokens=num_tokens, text_bytes=held_out.text_bytes
+        )
+    )
+    return ValidationResult(loss_nats, bits, num_tokens, held_out.sha256)
+
+
+def _batch_nats(
+    model: Transformer, batch: Batch, summed_loss: SummedLoss, *, document_mask: bool
+) -> float:
+    inputs, targets, documents = to_device(batch, model, document_mask=document_mask)
+    return float(summed_loss(model, inputs, targets, documents).detach())
+
+
+def _validation_set(
+    rows: TokenRows, row_indices: NDArray[np.int64], tokenizer: Tokenizer, text_bytes: int | None
+) -> ValidationSet:
+    num_tokens, target_bytes = 0, 0
+    lengths = tokenizer.token_byte_lengths
+    for batch in rows.in_order(batch_size=64, row_indices=row_indices):
+        targets = batch.target_ids_BT[batch.target_ids_BT >= 0]
+        num_tokens += len(targets)
+        if lengths is not None:
+            target_bytes += int(lengths[targets].sum())
+    if text_bytes is None and lengths is not None:
+        text_bytes = target_bytes
+    return ValidationSet(rows, row_indices, num_tokens, text_bytes, rows.sha256(row_indices))
