@@ -1,0 +1,22 @@
+"""The public door: these names and no others. A change here is a change for every user."""
+
+import pytest
+
+import apr
+
+PUBLIC = ["Architecture", "Refusal", "Tokenizer", "__version__"]
+
+
+def test_public_names_are_the_listed_ones() -> None:
+    assert sorted(apr.__all__) == PUBLIC
+    assert dir(apr) == PUBLIC
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_resolves(name: str) -> None:
+    assert getattr(apr, name) is not None
+
+
+def test_another_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'Registry'"):
+        _ = apr.Registry
