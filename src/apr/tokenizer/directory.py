@@ -36,10 +36,7 @@ class Training(BaseModel):
     min_frequency: int
     normalization: Literal["none", "nfc"]
     num_documents: int
-    """Documents learned from; the rest of a larger corpus was read and not used."""
     text_bytes: int
-    corpus_documents: int
-    corpus_text_bytes: int
 
 
 class TokenizerManifest(BaseModel):
@@ -147,7 +144,7 @@ def write_directory(
     with atomic_directory(directory, overwrite=overwrite) as staged:
         write_bytes(staged / "tokenizer.json", json_bytes)
         write_json(staged / "tokenizer_config.json", config)
-        write_json(staged / "vocab.json", definition.vocab)
+        write_json(staged / "vocab.json", definition.ids)
         write_bytes(staged / "merges.txt", f"#version: 0.2\n{merges}".encode())
         write_json(staged / "manifest.json", manifest.model_dump(by_alias=True))
 

@@ -1,0 +1,182 @@
+"""Documents out of files: JSON lines, or any text file as one document.
+
+A directory is one source and has one format: either JSON lines or a tree of text files. In a
+tree, what is no text is left out and counted; in JSON lines, and in a file that was named
+itself, it is refused.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from apr.corpus import jsonl
+from apr.corpus.drops import Drops
+from apr.corpus.tree import CorpusFile, list_tree, printable
+from apr.errors import DamagedFile, Refusal, UsageRefusal
+from apr.files import io_refusals, require_exists
+
+# The encoder takes a document whole and needs some 300 bytes of memory per token of it.
+DOCUMENT_LIMIT_BYTES = 8 << 20
+
+_NOT_READ = (".parquet", ".jsonl.gz", ".jsonl.zst")
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text, where it came from, and what it must not be separated from in a split."""
+
+    text: str
+    source: str
+    group: str
+
+
+def list_files(paths: Sequence[Path], *, drops: Drops) -> list[CorpusFile]:
+    """Every file that `paths` stand for: paths in the given order, trees sorted by name.
+
+    Hidden files and directories are not part of a tree. Links and special files in a tree are
+    counted in `drops` and never opened.
+
+    Refuses: files.not-found, corpus.path-repeated, corpus.format-not-read,
+    corpus.mixed-formats, corpus.special-file.
+    """
+    _require_distinct(paths)
+    return [file for path in paths for file in _list_path(path, drops)]
+
+
+def read_documents(
+    paths: Sequence[Path], *, content_field: str = "content", drops: Drops
+) -> Iterator[Document]:
+    """Stream the documents of files and trees, in a fixed order.
+
+    The group of a document in a tree is the tree's first level: package, module or repository.
+
+    Refuses: as list_files, corpus.jsonl-damaged, corpus.not-text, corpus.empty.
+    """
+    files = list_files(paths, drops=drops)
+    return _read_files(files, paths, content_field=content_field, drops=drops)
+
+
+def _read_files(
+    files: list[CorpusFile], paths: Sequence[Path], *, content_field: str, drops: Drops
+) -> Iterator[Document]:
+    num_documents = 0
+    for file in files:
+        read = _read_jsonl(file, content_field, drops) if file.is_jsonl else read_text(file, drops)
+        for document in read:
+            num_documents += 1
+            yield document
+    if not num_documents:
+        raise Refusal(
+            "corpus.empty",
+            ", ".join(map(str, paths)) or "the corpus",
+            found=f"{len(files)} files, no document; left out: {drops.describe()}",
+            expected="at least one document with text",
+            fix="name files or directories that hold text",
+        )
+
+
+def _require_distinct(paths: Sequence[Path]) -> None:
+    seen: dict[Path, Path] = {}
+    for path in paths:
+        require_exists(path, "a corpus file or directory")
+        if seen.setdefault(path.resolve(), path) is not path:
+            _refuse_repeated(path, seen[path.resolve()])
+    for resolved, path in seen.items():
+        for parent in resolved.parents:
+            if parent in seen:
+                _refuse_repeated(path, seen[parent])
+
+
+def _refuse_repeated(path: Path, other: Path) -> NoReturn:
+    raise UsageRefusal(
+        "corpus.path-repeated",
+        path,
+        found=f"it is also read as part of {other}",
+        expected="each document once",
+        fix="name each file or directory once",
+    )
+
+
+def _list_path(path: Path, drops: Drops) -> list[CorpusFile]:
+    if path.is_dir():
+        files = list_tree(path, drops=drops)
+    elif path.is_file():
+        files = [CorpusFile(path, path.name, path.stat().st_size, in_tree=False)]
+    else:
+        raise DamagedFile(
+            "corpus.special-file",
+            path,
+            found="neither a regular file nor a directory",
+            expected="a file or directory of text",
+            fix="write the documents to a file first",
+        )
+    _require_one_format(path, files)
+    return files
+
+
+def _require_one_format(path: Path, files: list[CorpusFile]) -> None:
+    for file in files:
+        if file.path.name.endswith(_NOT_READ):
+            raise Refusal(
+                "corpus.format-not-read",
+                file.path,
+                found=f"a {file.path.suffix} file",
+                expected="JSON lines or plain text",
+                fix="unpack or convert it to .jsonl first",
+            )
+    num_jsonl = sum(file.is_jsonl for file in files)
+    if 0 < num_jsonl < len(files):
+        raise Refusal(
+            "corpus.mixed-formats",
+            path,
+            found=f"{num_jsonl} .jsonl files beside {len(files) - num_jsonl} other files",
+            expected="one format per directory",
+            fix="name the .jsonl files and the source directory as separate --corpus",
+        )
+
+
+def _read_jsonl(file: CorpusFile, content_field: str, drops: Drops) -> Iterator[Document]:
+    rows = jsonl.read_rows(file.path, content_field=content_field, limit_bytes=DOCUMENT_LIMIT_BYTES)
+    for number, text in rows:
+        source = f"{printable(file.path)}:{number}"
+        if not text:
+            drops.add("blank_line" if text is None else "empty", source)
+            continue
+        # A line says nothing of what it belongs together with, so it stands alone.
+        yield Document(text, source, group=f"{file.group}:{number}")
+
+
+def read_text(file: CorpusFile, drops: Drops) -> Iterator[Document]:
+    """The one document of a text file, or none when it is no text and part of a tree.
+
+    Refuses: corpus.not-text, files.not-found, files.io-failed.
+    """
+    with io_refusals(file.path), file.path.open("rb") as opened:
+        data = opened.read(DOCUMENT_LIMIT_BYTES + 1)
+    problem, text = _decode(data)
+    if problem is None:
+        yield Document(text, printable(file.path), file.group)
+    elif file.in_tree or problem == "empty":
+        drops.add(problem, printable(file.path))
+    else:
+        raise DamagedFile(
+            "corpus.not-text",
+            file.path,
+            found=problem,
+            expected=f"UTF-8 text of at most {DOCUMENT_LIMIT_BYTES} bytes",
+            fix="name a text file",
+        )
+
+
+def _decode(data: bytes) -> tuple[str | None, str]:
+    if not data:
+        return "empty", ""
+    if len(data) > DOCUMENT_LIMIT_BYTES:
+        return "too_large", ""
+    if b"\0" in data:
+        return "binary", ""
+    try:
+        return None, data.decode("utf-8")
+    except UnicodeDecodeError:
+        return "not_utf8", ""
