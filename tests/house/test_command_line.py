@@ -31,14 +31,36 @@ def test_the_documentation_is_what_help_prints() -> None:
     assert document() == DOCUMENT.read_text(encoding="utf-8"), AGAIN
 
 
+def starts_with_an_example(path: str, help_text: str) -> bool:
+    """Usage, one paragraph that says what it is for, then a line to copy."""
+    _, _, example = help_text.split("\n\n", 2)
+    first_line = example.splitlines()[0].strip()
+    return f"{first_line} ".startswith(f"{path} ") and "\\b" not in help_text
+
+
 @pytest.mark.parametrize("path", COMMANDS)
 def test_help_starts_with_an_example(path: str) -> None:
     command = COMMANDS[path]
-    first_lines = (command.help or "").strip().splitlines()[:4]
     assert command.callback is not None
     assert command.callback.__doc__, "a command's docstring is its help"
-    examples = [line for line in first_lines if f"{line.strip()} ".startswith(f"{path} ")]
-    assert examples, help_text(path, command)
+    shown = help_text(path, command)
+    assert starts_with_an_example(path, shown), shown
+
+
+@pytest.mark.parametrize(
+    ("docstring", "is_good"),
+    [
+        ("Do it.\n\n\b\napr planted FILE\napr planted -n 3\n", True),
+        ("Do it.\n\napr planted\n", True),
+        ("Do it.\n\n\\b\napr planted FILE\n", False),
+        ("Do it.\n\nAt length.\n\napr planted FILE\n", False),
+        ("Do it.\n\napr planter FILE\n", False),
+        ("Do it.", False),
+    ],
+)
+def test_help_without_an_example_is_seen(docstring: str, is_good: bool) -> None:
+    command = click.Command("planted", help=docstring, params=[click.Option(["--json"])])
+    assert starts_with_an_example("apr planted", help_text("apr planted", command)) is is_good
 
 
 @pytest.mark.parametrize("path", COMMANDS)
