@@ -18,7 +18,8 @@ def bits_per_byte(*, loss_nats: float, num_tokens: int, text_bytes: int) -> floa
 def format_count(count: float) -> str:
     """A count with three significant digits: 512, 8.62K, 494M, 1.24B."""
     for limit, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
-        if abs(count) >= limit:
+        # What rounds to a thousand of one unit is one of the next: 1M, never 1e+03K.
+        if abs(count) >= 0.9995 * limit:
             return f"{count / limit:.3g}{suffix}"
     return f"{count:.3g}" if isinstance(count, float) else str(count)
 
@@ -27,7 +28,9 @@ def format_bytes(size_bytes: float) -> str:
     """A size in powers of 1024: 512 B, 1.5 KiB, 942 MiB."""
     for limit, suffix in ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
         if abs(size_bytes) >= limit:
-            return f"{size_bytes / limit:.3g} {suffix}"
+            units = size_bytes / limit
+            # A unit is 1024 of the one before, so four digits happen: 1010 KiB.
+            return f"{units:.0f} {suffix}" if abs(units) >= 999.5 else f"{units:.3g} {suffix}"
     return f"{int(size_bytes)} B"
 
 

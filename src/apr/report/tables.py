@@ -1,0 +1,180 @@
+"""The lower part of the page: everything that the run was made of, as it stands on record."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from apr.report.markup import (
+    NOTHING,
+    Html,
+    absent,
+    element,
+    escape,
+    facts,
+    join,
+    left_out,
+    not_measured,
+    paragraph,
+    section,
+    table,
+    value_words,
+)
+from apr.report.numbers import count_words, moment_words
+from apr.report.record import Record
+
+_MOST_ROWS = 100
+_MOST_HASHES = 6
+
+# What has its own place on the page; anything else in the record goes to `remainder`.
+_PLACED = {
+    "schema", "config", "inputs", "architecture", "gates", "environment", "samples", "resumes",
+    "model", "apr_version", "started_at", "finished_at", "outcome_detail",
+}  # fmt: skip
+_INPUT_COUNTS = {"total_tokens": "tokens", "total_documents": "documents", "text_bytes": "bytes"}
+
+
+def configuration(record: Record) -> Html:
+    """Every option as it was resolved."""
+    return _facts_section(record, "config", title="Configuration", id="configuration")
+
+
+def architecture(record: Record) -> Html:
+    """The shape of the model, in Hugging Face's spelling."""
+    return _facts_section(record, "architecture", title="Architecture", id="architecture")
+
+
+def environment(record: Record) -> Html:
+    """The machine and the software."""
+    return _facts_section(record, "environment", title="Environment", id="environment")
+
+
+def inputs(record: Record) -> Html:
+    """What went in and what came out, each by hash."""
+    entries = [
+        (role, item)
+        for role, value in record.child("inputs").values.items()
+        for item in _items(value)
+    ]
+    model = record.child("model")
+    if model.values:
+        entries.append(("model written", model.values))
+    if not entries:
+        missing = absent("not on record", record.reason("inputs"))
+        return section("Inputs and model", paragraph(missing), id="inputs")
+    rows = [[escape(role), *_input_cells(item)] for role, item in entries[:_MOST_ROWS]]
+    content = table(
+        "Every file or directory, and the sha256 that names its content",
+        ("Role", "Path", "Content", "Hashes"),
+        rows,
+        class_="inputs",
+    )
+    return section("Inputs and model", content, left_out(len(entries), _MOST_ROWS), id="inputs")
+
+
+def _input_cells(item: Any) -> list[Html]:
+    if not isinstance(item, dict):
+        return [value_words(item), NOTHING, NOTHING]
+    values = cast(dict[str, Any], item)
+    counts = [
+        f"{values[key]:,} {unit}"
+        for key, unit in _INPUT_COUNTS.items()
+        if type(values.get(key)) is int
+    ]
+    hashes = [
+        element(
+            "span",
+            escape("" if key == "sha256" else f"{key} ", limit_bytes=200),
+            element("code", value_words(value)),
+            class_="line",
+        )
+        for key, value in values.items()
+        if key != "path" and not (key in _INPUT_COUNTS and type(value) is int)
+    ]
+    if values.get("sha256") is None:
+        hashes.insert(0, not_measured())
+    return [
+        element("code", value_words(values.get("path"))),
+        escape(", ".join(counts)),
+        join(hashes[:_MOST_HASHES]),
+    ]
+
+
+def resumes(record: Record) -> Html:
+    """When the run was taken up again, from which step, and what had changed."""
+    entries = record.children("resumes")
+    if not entries:
+        known = record.values.get("resumes") is not None
+        words = escape("The run was never resumed.") if known else absent("not on record")
+        return section("Resumes", paragraph(words), id="resumes")
+    rows = [element("li", escape(_resume_words(entry))) for entry in entries[:_MOST_ROWS]]
+    more = left_out(len(entries), _MOST_ROWS)
+    return section("Resumes", element("ul", *rows), more, id="resumes")
+
+
+def _resume_words(entry: Record) -> str:
+    step, at = entry.number("step"), entry.text("at")
+    words = ["after an unknown step" if step is None else f"after step {count_words(step)}"]
+    if at:
+        words.append(moment_words(at))
+    words += [
+        f"{key} {json.dumps(value, ensure_ascii=False)}"
+        for key, value in entry.values.items()
+        if key not in {"step", "at"} and value
+    ]
+    return ", ".join(words)
+
+
+def remainder(record: Record) -> list[Html]:
+    """Whatever the record holds that has no place elsewhere on the page, so that nothing hides."""
+    rest = {
+        key: value
+        for key, value in record.values.items()
+        if key not in _PLACED and not key.endswith("_reason")
+    }
+    pairs = [
+        (name, value_words(value)) for name, value in _leaves(rest) if not name.endswith("_reason")
+    ]
+    return [section("Also on record", facts(pairs), id="remainder")] if pairs else []
+
+
+def not_measured_section(record: Record) -> Html:
+    """Every number that is missing, with the run's own reason."""
+    reasons = [
+        (name.removesuffix("_reason"), value_words(value))
+        for name, value in _leaves(record.values)
+        if name.endswith("_reason") and value is not None
+    ]
+    content = facts(reasons) if reasons else paragraph(escape("The record gives no reasons."))
+    return section("Not measured", content, id="not-measured")
+
+
+def _facts_section(record: Record, key: str, *, title: str, id: str) -> Html:
+    pairs = [(name, value_words(value)) for name, value in _leaves(record.child(key).values)]
+    content = facts(pairs) if pairs else paragraph(absent("not on record", record.reason(key)))
+    return section(title, content, id=id)
+
+
+def _leaves(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        yield from _leaves_below(value, key)
+
+
+def _leaves_below(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, child in cast(dict[str, Any], value).items():
+            yield from _leaves_below(child, f"{name}.{key}")
+    elif _holds_objects(value):
+        for index, child in enumerate(value):
+            yield from _leaves_below(child, f"{name}[{index}]")
+    else:
+        yield name, value
+
+
+def _holds_objects(value: Any) -> bool:
+    return isinstance(value, list) and any(
+        isinstance(item, dict) for item in cast(list[Any], value)
+    )
+
+
+def _items(value: Any) -> Sequence[Any]:
+    return cast(list[Any], value) if isinstance(value, list) else [value]
