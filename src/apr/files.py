@@ -7,16 +7,16 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from apr.errors import DamagedFile, IoFailed, PathNotFound, Refusal
+from apr.errors import DamagedFile, IoFailed, PathNotFound, Refusal, UsageRefusal
 
 
 @contextmanager
-def io_refusals(where: object) -> Iterator[None]:
+def io_refusals(where: object) -> Generator[None]:
     """Turn the operating system's errors inside the block into refusals.
 
     Refuses: files.not-found, files.io-failed.
@@ -71,6 +71,46 @@ def require_absent(path: Path, *, overwrite: bool) -> None:
         )
 
 
+def require_apart(output: Path, inputs: Sequence[Path]) -> None:
+    """Refuse an output that lies inside an input, or that an input lies inside.
+
+    Refuses: files.output-overlaps-input.
+    """
+    target = output.resolve()
+    for path in inputs:
+        source = path.resolve()
+        if target.is_relative_to(source) or source.is_relative_to(target):
+            raise UsageRefusal(
+                "files.output-overlaps-input",
+                output,
+                found=f"it overlaps {path}, which is read",
+                expected="an output apart from every input",
+                fix="name another output",
+            )
+
+
+def require_replaceable(directory: Path, *, names: str, what: str) -> None:
+    """Refuse to replace a directory that holds anything but `what`.
+
+    `names` is a regular expression for the whole name of each file that may be lost.
+
+    Refuses: files.foreign-content.
+    """
+    if not directory.exists():
+        return
+    with io_refusals(directory):
+        entries = sorted(directory.iterdir()) if directory.is_dir() else [directory]
+    foreign = [entry.name for entry in entries if not re.fullmatch(names, entry.name)]
+    if foreign:
+        raise Refusal(
+            "files.foreign-content",
+            directory,
+            found=f"{len(foreign)} other entries: {', '.join(foreign[:4])}",
+            expected=f"nothing there but {what}, as --overwrite deletes it",
+            fix="name another output, or move the other files away",
+        )
+
+
 def sha256_bytes(data: bytes | memoryview) -> str:
     """Hex sha256 of a buffer."""
     return hashlib.sha256(data).hexdigest()
@@ -95,7 +135,7 @@ def sync_directory(directory: Path) -> None:
 
 
 @contextmanager
-def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
+def atomic_writer(path: Path) -> Generator[IO[bytes]]:
     """A binary file that replaces `path` only when the block ends without an exception.
 
     The bytes are written beside the target, fsynced, then renamed over it.
@@ -137,7 +177,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def atomic_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def atomic_directory(path: Path, *, overwrite: bool = False) -> Generator[Path]:
     """A directory that takes the place of `path` only when the block ends without an exception.
 
     Yields a staging directory beside the target. Every file in it is fsynced before the rename.

@@ -53,13 +53,16 @@ def read_documents(
 
     Refuses: as list_files, corpus.jsonl-damaged, corpus.not-text, corpus.empty.
     """
-    files = list_files(paths, drops=drops)
-    return _read_files(files, paths, content_field=content_field, drops=drops)
+    return read_files(list_files(paths, drops=drops), content_field=content_field, drops=drops)
 
 
-def _read_files(
-    files: list[CorpusFile], paths: Sequence[Path], *, content_field: str, drops: Drops
+def read_files(
+    files: Sequence[CorpusFile], *, content_field: str = "content", drops: Drops
 ) -> Iterator[Document]:
+    """Stream the documents of listed files.
+
+    Refuses: corpus.jsonl-damaged, corpus.not-text, corpus.empty.
+    """
     num_documents = 0
     for file in files:
         read = _read_jsonl(file, content_field, drops) if file.is_jsonl else read_text(file, drops)
@@ -69,7 +72,7 @@ def _read_files(
     if not num_documents:
         raise Refusal(
             "corpus.empty",
-            ", ".join(map(str, paths)) or "the corpus",
+            files[0].path.parent if files else "the corpus",
             found=f"{len(files)} files, no document; left out: {drops.describe()}",
             expected="at least one document with text",
             fix="name files or directories that hold text",

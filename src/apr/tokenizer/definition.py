@@ -53,6 +53,8 @@ class Definition:
     normalizer: dict[str, Any] | None
     pre_tokenizer: dict[str, Any] | None
     byte_fallback: bool
+    has_affixes: bool
+    """Whether pieces carry a mark of where in a word they stand, which is no text."""
     fingerprint: str
 
     @property
@@ -94,6 +96,9 @@ def read_definition(data: bytes, *, where: str) -> Definition:
         normalizer=normalizer,
         pre_tokenizer=pre_tokenizer,
         byte_fallback=bool(model.get("byte_fallback")),
+        has_affixes=any(
+            model.get(name) for name in ("continuing_subword_prefix", "end_of_word_suffix")
+        ),
         fingerprint=_fingerprint(canonical),
     )
 

@@ -12,9 +12,19 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from apr.errors import DamagedFile, PathNotFound, Refusal
-from apr.files import atomic_directory, read_bytes, read_json, sha256_bytes, write_bytes, write_json
+from apr.files import (
+    atomic_directory,
+    read_bytes,
+    read_json,
+    require_absent,
+    require_replaceable,
+    sha256_bytes,
+    write_bytes,
+    write_json,
+)
 from apr.tokenizer.definition import SIZE_LIMIT_BYTES, Definition
 
+_OUR_FILES = r"(tokenizer|tokenizer_config|vocab|manifest)\.json|merges\.txt"
 _NAMED_TOKENS = (
     "bos_token",
     "eos_token",
@@ -122,7 +132,7 @@ def write_directory(
 ) -> None:
     """Write the five files of a tokenizer directory, all or none.
 
-    Refuses: files.exists, files.io-failed.
+    Refuses: files.exists, files.foreign-content, files.io-failed.
     Writes: tokenizer.json, tokenizer_config.json, vocab.json, merges.txt, manifest.json.
     """
     manifest = TokenizerManifest(
@@ -141,6 +151,8 @@ def write_directory(
         "clean_up_tokenization_spaces": False,
     }
     merges = "".join(f"{left} {right}\n" for left, right in definition.merges)
+    require_absent(directory, overwrite=overwrite)
+    require_replaceable(directory, names=_OUR_FILES, what="a tokenizer")
     with atomic_directory(directory, overwrite=overwrite) as staged:
         write_bytes(staged / "tokenizer.json", json_bytes)
         write_json(staged / "tokenizer_config.json", config)

@@ -21,6 +21,7 @@ from apr.tokenizer.definition import SIZE_LIMIT_BYTES, Definition, read_definiti
 from apr.tokenizer.directory import Declaration, Training
 
 _NAMED_CANDIDATES = 8
+_UNICODE_FORMS = ("NFC", "NFD", "NFKC", "NFKD")  # all of them leave ASCII as it is
 
 
 class Tokenizer:
@@ -142,7 +143,8 @@ class Tokenizer:
     def normalize(self, text: str) -> str:
         """The text as the model sees it, after the tokenizer's own normalizer."""
         normalizer = self._full.normalizer
-        if normalizer is None:
+        kind = (self.definition.normalizer or {}).get("type")
+        if normalizer is None or (kind in _UNICODE_FORMS and text.isascii()):
             return text
         self._require_unicode(text)
         with _library_refusals(self.where):
