@@ -103,17 +103,19 @@ def read_manifest(directory: Path) -> tuple[Manifest, str]:
     require_exists(directory, "a directory of shards")
     path = directory / MANIFEST_NAME
     if not directory.is_dir():
-        raise _damaged("not-a-directory", directory, "a file", "a directory of shards")
+        raise _damaged("shards.not-a-directory", directory, "a file", "a directory of shards")
     if not path.exists():
         found = f"{len(list(directory.glob('*.bin')))} .bin files and no manifest"
-        raise _damaged("manifest-missing", path, found, "the manifest that encoding writes last")
+        raise _damaged(
+            "shards.manifest-missing", path, found, "the manifest that encoding writes last"
+        )
     data = read_bytes(
         path, limit_bytes=_LIMIT_BYTES, id="shards.manifest-damaged", what="a shard manifest"
     )
     manifest = _parse(data, path)
     for found, expected in _contradictions(manifest):
         if found != expected:
-            raise _damaged("manifest-inconsistent", path, str(found), str(expected))
+            raise _damaged("shards.manifest-inconsistent", path, str(found), str(expected))
     return manifest, sha256_bytes(data)
 
 
@@ -121,9 +123,9 @@ def _parse(data: bytes, path: Path) -> Manifest:
     try:
         value: Any = parse_json(data)
     except ValueError as err:
-        raise _damaged("manifest-damaged", path, str(err), "strict JSON") from err
+        raise _damaged("shards.manifest-damaged", path, str(err), "strict JSON") from err
     if not isinstance(value, dict):
-        raise _damaged("manifest-damaged", path, type(value).__name__, "a JSON object")
+        raise _damaged("shards.manifest-damaged", path, type(value).__name__, "a JSON object")
     fields = cast("dict[str, Any]", value)
     recorded = fields.pop("manifest_content_sha256", None)
     try:
@@ -131,10 +133,12 @@ def _parse(data: bytes, path: Path) -> Manifest:
     except ValidationError as err:
         first = err.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise _damaged("manifest-damaged", path, f"{place}: {first['msg']}", "a manifest") from err
+        raise _damaged(
+            "shards.manifest-damaged", path, f"{place}: {first['msg']}", "a manifest"
+        ) from err
     if recorded != _content_sha256(fields):
         found = f"fields whose sha256 is {_content_sha256(fields)}"
-        raise _damaged("manifest-edited", path, found, f"manifest_content_sha256 {recorded}")
+        raise _damaged("shards.manifest-edited", path, found, f"manifest_content_sha256 {recorded}")
     return manifest
 
 
@@ -173,9 +177,9 @@ def _spell(fields: dict[str, Any]) -> bytes:
     return text.encode("ascii") + b"\n"
 
 
-def _damaged(problem: str, path: Path, found: str, expected: str) -> DamagedFile:
+def _damaged(id: str, path: Path, found: str, expected: str) -> DamagedFile:
     return DamagedFile(
-        f"shards.{problem}",
+        id,
         path,
         found=found,
         expected=expected,

@@ -127,7 +127,7 @@ def _require_file(path: Path) -> Path:
     if path.is_file():
         return path
     raise _damaged(
-        "file-missing",
+        "shards.file-missing",
         path,
         "something that is no regular file" if path.exists() else "nothing",
         "the file that the manifest names",
@@ -139,7 +139,7 @@ def _map_tokens(directory: Path, shard: ShardFile) -> NDArray[np.uint32]:
     with io_refusals(path):
         size_bytes = path.stat().st_size
         if size_bytes != shard.size_bytes:
-            raise _damaged("size", path, f"{size_bytes} bytes", f"{shard.size_bytes} bytes")
+            raise _damaged("shards.size", path, f"{size_bytes} bytes", f"{shard.size_bytes} bytes")
         return np.memmap(path, dtype=TOKEN_DTYPE, mode="r")
 
 
@@ -154,11 +154,11 @@ def _verify(
         _require_hash(index_path, sha256_file(index_path), shard.index_sha256)
         if scan.largest_id >= manifest.vocab_size:
             raise _damaged(
-                "id-range", path, f"id {scan.largest_id}", f"ids below {manifest.vocab_size}"
+                "shards.id-range", path, f"id {scan.largest_id}", f"ids below {manifest.vocab_size}"
             )
     if manifest.eos_token_id is not None and scan.num_separators != manifest.eos_token_count:
         raise _damaged(
-            "separators",
+            "shards.separators",
             directory,
             f"{scan.num_separators} times id {manifest.eos_token_id}",
             f"{manifest.eos_token_count}, as eos_policy {manifest.eos_policy} demands",
@@ -193,12 +193,12 @@ class _Scan:
 
 def _require_hash(path: Path, found: str, expected: str) -> None:
     if found != expected:
-        raise _damaged("hash-mismatch", path, f"sha256 {found}", f"sha256 {expected}")
+        raise _damaged("shards.hash-mismatch", path, f"sha256 {found}", f"sha256 {expected}")
 
 
-def _damaged(problem: str, path: Path, found: str, expected: str) -> DamagedFile:
+def _damaged(id: str, path: Path, found: str, expected: str) -> DamagedFile:
     return DamagedFile(
-        f"shards.{problem}",
+        id,
         path,
         found=found,
         expected=expected,
