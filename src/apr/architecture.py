@@ -241,5 +241,6 @@ def preset(name: str, *, tokenizer_vocab_size: int, vocab_size: int | None = Non
             fix="choose one of these presets",
         )
     values = _PRESETS[name]
-    rows = vocab_size or values["vocab_size"] or tokenizer_vocab_size
-    return Architecture(**(values | {"vocab_size": rows}))
+    rows: int = vocab_size or values["vocab_size"] or tokenizer_vocab_size
+    resolved: dict[str, Any] = {**values, "vocab_size": rows}
+    return Architecture(**resolved)

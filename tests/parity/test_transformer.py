@@ -81,9 +81,7 @@ def test_logits_and_gradients_equal_transformers(architecture: Architecture) -> 
 
 
 @pytest.mark.parametrize("architecture", CASES[:1] + CASES[-1:])
-@pytest.mark.parametrize(
-    ("field", "value"), [("rope_theta", 10_000.0), ("rms_norm_eps", 1e-2)]
-)
+@pytest.mark.parametrize(("field", "value"), [("rope_theta", 10_000.0), ("rms_norm_eps", 1e-2)])
 def test_f01_a_wrong_field_is_seen(architecture: Architecture, field: str, value: float) -> None:
     """The planted fault: one field off, and the comparison above must be able to notice."""
     _, theirs = _pair(architecture)

@@ -71,7 +71,7 @@ def command(
     waive: tuple[str, ...],
     **flags: Any,
 ) -> output.Result:
-    """Train a model from scratch on shards, or continue a stopped run.
+    r"""Train a model from scratch on shards, or continue a stopped run.
 
     \b
     apr pretrain --dataset data/train --val-shard data/val --tokenizer tok \\

@@ -32,7 +32,7 @@ def command(
     top_p: float | None,
     seed: int,
 ) -> output.Result:
-    """Continue PROMPT with the model in the .apr file MODEL.
+    r"""Continue PROMPT with the model in the .apr file MODEL.
 
     \b
     apr run runs/demo/model.apr "def main(" -n 100 --temperature 0.7

@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM as a request to stop at the next step, asked twice as an order."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -9,7 +9,7 @@ from apr.cli import output
 
 
 @contextmanager
-def graceful_stop() -> Iterator[Callable[[], bool]]:
+def graceful_stop() -> Generator[Callable[[], bool]]:
     """Yield a question, `has a stop been asked for?`; a second signal interrupts at once."""
     asked = False
 

@@ -5,7 +5,7 @@ is measured before step 1, nothing is written before every gate has passed or be
 the run counts as finished only after its model file has been written and read back.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -165,7 +165,7 @@ def _restore(
 
 
 @contextmanager
-def _truthful_ending(record: RunRecord) -> Iterator[None]:
+def _truthful_ending(record: RunRecord) -> Generator[None]:
     """Give every way out of a run its own word in the record."""
     try:
         yield

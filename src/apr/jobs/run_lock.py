@@ -1,7 +1,7 @@
 """One process per run directory."""
 
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from apr.files import io_refusals
 
 
 @contextmanager
-def hold_run(run_dir: Path) -> Iterator[None]:
+def hold_run(run_dir: Path) -> Generator[None]:
     """Hold a run directory, created if need be; the lock dies with the process.
 
     Refuses: run.busy.

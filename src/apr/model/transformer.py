@@ -37,11 +37,11 @@ class Transformer(nn.Module):
                 parameter.fill_(float("nan"))
 
     @property
-    def head_weight(self) -> nn.Parameter:
+    def head_weight(self) -> Tensor:
         """The output head; for a tied model the embedding itself, the same storage."""
         if self.architecture.tie_word_embeddings:
-            return self.model.embed_tokens.weight
-        return self.lm_head.weight
+            return self.model.get_parameter("embed_tokens.weight")
+        return self.get_parameter("lm_head.weight")
 
     def hidden_states(
         self,
@@ -262,4 +262,6 @@ def document_mask(documents_BT: Tensor) -> Tensor:
 
 def _linear(num_inputs: int, num_outputs: int, *, bias: bool = False) -> nn.Linear:
     # skip_init leaves the memory as allocated: it is filled once, by init or by a load.
-    return nn.utils.skip_init(nn.Linear, num_inputs, num_outputs, bias=bias)
+    linear = nn.utils.skip_init(nn.Linear, num_inputs, num_outputs, bias=bias)
+    assert isinstance(linear, nn.Linear)
+    return linear

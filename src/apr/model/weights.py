@@ -13,24 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apr.architecture import Architecture
+from apr.container import free_keys
+from apr.container.contents import require_model
 from apr.container.embedded_tokenizer import embed_tokenizer, restore_tokenizer
-from apr.container.metadata import (
-    Metadata,
-    architecture_from_metadata,
-    metadata_from_architecture,
-)
+from apr.container.metadata import metadata_from_architecture
+from apr.container.named_keys import Metadata
 from apr.container.reader import Container
 from apr.container.writer import TensorSource, write_container
-from apr.errors import DamagedFile, Refusal
+from apr.errors import DamagedFile
 from apr.files import sha256_bytes
 from apr.model.transformer import Transformer
 from apr.progress import Report, silent
 from apr.tokenizer.tokenizer import Tokenizer
 
 _TORCH_DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
-_TIED_HEAD = "lm_head.weight"
-_EMBEDDING = "model.embed_tokens.weight"
 
 
 @dataclass(frozen=True)
@@ -67,14 +63,14 @@ def save_model(
         for name, parameter in parameters.items()
     ]
     free: dict[str, Any] = {
-        "apr.provenance": provenance,
-        "apr.tensor_sha256": {
+        free_keys.PROVENANCE: provenance,
+        free_keys.TENSOR_SHA256: {
             s.name: sha256_bytes(s.data())
             for s in sorted(sources, key=lambda source: source.name.encode())
         },
     }
     if architecture.tie_word_embeddings:
-        free["tied_embeddings"] = True
+        free[free_keys.TIED] = True
     if tokenizer is not None:
         free |= embed_tokenizer(tokenizer)
     metadata = metadata_from_architecture(
@@ -92,17 +88,13 @@ def load_model(path: Path, *, device: str = "cpu", progress: Report = silent) ->
 
     Weights become fp32 masters whatever the file stores.
 
-    Refuses: container.* for a damaged file, model.tensors for one that holds another model.
+    Refuses: container.*, for a damaged file as for one that does not hold exactly one model.
     """
     with Container.open(path) as container:
         container.verify(progress=progress)
-        architecture = architecture_from_metadata(
-            container.metadata, container.tensors, where=str(path)
-        )
-        model = Transformer(architecture)
-        _require_same_tensors(container, architecture)
+        model = Transformer(require_model(container))
         _copy_into(model, container)
-        tokenizer = restore_tokenizer(container.metadata, where=str(path))
+        tokenizer = restore_tokenizer(container.metadata, where=path)
         return LoadedModel(model.to(device), tokenizer, container.metadata)
 
 
@@ -110,52 +102,6 @@ def _copy_into(model: Transformer, container: Container) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(_tensor(container, name))
-
-
-def _require_same_tensors(container: Container, architecture: Architecture) -> None:
-    expected = architecture.parameter_shapes()
-    found = {name: entry.shape for name, entry in container.tensors.items()}
-    if architecture.tie_word_embeddings and _TIED_HEAD in found:
-        _require_redundant_head(container)
-        del found[_TIED_HEAD]
-    problems = [f"{name} is missing" for name in expected.keys() - found.keys()]
-    problems += [f"{name} is not part of the model" for name in found.keys() - expected.keys()]
-    problems += [
-        f"{name} is {list(found[name])}, not {list(expected[name])}"
-        for name in expected.keys() & found.keys()
-        if found[name] != expected[name]
-    ]
-    problems += [
-        f"{name} is stored as {container.tensors[name].dtype}"
-        for name in expected.keys() & found.keys()
-        if container.tensors[name].dtype not in _TORCH_DTYPES
-    ]
-    _refuse_tensors(container.path, sorted(problems), len(expected))
-
-
-def _require_redundant_head(container: Container) -> None:
-    head, embedding = container.tensors[_TIED_HEAD], container.tensors[_EMBEDDING]
-    same = head.dtype == embedding.dtype and head.shape == embedding.shape
-    if not same or not np.array_equal(
-        container.array(_TIED_HEAD).view(np.uint8), container.array(_EMBEDDING).view(np.uint8)
-    ):
-        _refuse_tensors(
-            container.path, [f"{_TIED_HEAD} differs from the embedding it is tied to"], 1
-        )
-
-
-def _refuse_tensors(path: Path, problems: list[str], num_expected: int) -> None:
-    if not problems:
-        return
-    more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-    raise Refusal(
-        "model.tensors",
-        path,
-        found="; ".join(problems[:5]) + more,
-        expected=f"exactly the {num_expected} tensors of the architecture in its metadata",
-        fix="convert the checkpoint again from its source",
-        upstream_id="FALSIFY-APR-PRETRAIN-INIT-007",
-    )
 
 
 def _tensor(container: Container, name: str) -> Tensor:
@@ -177,6 +123,6 @@ def _bytes_of(parameter: Tensor, dtype: str) -> Callable[[], memoryview]:
                 expected="finite weights",
                 fix="resume from an earlier checkpoint",
             )
-        return memoryview(stored.view(torch.uint8).numpy()).cast("B")
+        return stored.view(torch.uint8).numpy().data.cast("B")
 
     return data

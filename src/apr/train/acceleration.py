@@ -9,7 +9,7 @@ import platform
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -94,7 +94,7 @@ def choose_acceleration(config: TrainConfig, architecture: Architecture) -> Acce
 
 
 @contextmanager
-def repeatable(device_name: str) -> Iterator[None]:
+def repeatable(device_name: str) -> Generator[None]:
     """Make the same step on the same CPU give the same bits, compiled kernels included."""
     on_cpu = device_name == "cpu" or (device_name == "auto" and not torch.cuda.is_available())
     before = torch.are_deterministic_algorithms_enabled()
@@ -160,7 +160,7 @@ def _matmul_s(dtype: torch.dtype, width: int) -> float:
     times_s: list[float] = []
     for _ in range(6):
         started_s = time.perf_counter()
-        left @ right
+        torch.mm(left, right)
         times_s.append(time.perf_counter() - started_s)
     return min(times_s)
 

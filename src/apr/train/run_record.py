@@ -5,7 +5,7 @@ run has ended, so a killed run never looks finished.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -122,7 +122,7 @@ class StepLog:
 
     @classmethod
     @contextmanager
-    def open(cls, run_dir: Path, *, keep_through_step: int) -> Iterator["StepLog"]:
+    def open(cls, run_dir: Path, *, keep_through_step: int) -> Generator["StepLog"]:
         """Append to the log after cutting it back to what the checkpoint knows."""
         path = run_dir / "steps.jsonl"
         _cut_back(path, keep_through_step)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from apr.errors import Refusal
 from apr.model.transformer import Transformer
 from apr.progress import Progress, Report, silent
+from apr.tokenizer.conservation import bytes_per_id
 from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.batches import Batch, TokenRows, permute
 from apr.train.step import SummedLoss, to_device
@@ -112,7 +113,7 @@ def _validation_set(
     rows: TokenRows, row_indices: NDArray[np.int64], tokenizer: Tokenizer, text_bytes: int | None
 ) -> ValidationSet:
     num_tokens, target_bytes = 0, 0
-    lengths = tokenizer.token_byte_lengths
+    lengths = bytes_per_id(tokenizer.definition)
     for batch in rows.in_order(batch_size=64, row_indices=row_indices):
         targets = batch.target_ids_BT[batch.target_ids_BT >= 0]
         num_tokens += len(targets)

@@ -1,0 +1,117 @@
+"""`apr demo`: the whole main job, with a picture at the end."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from apr.cli import output
+from apr.cli.stopping import graceful_stop
+
+_BAR_WIDTH = 40
+
+
+@click.command("demo", short_help="Train a small model on your interpreter's own sources.")
+@click.option(
+    "-o",
+    "--output",
+    "root",
+    type=click.Path(path_type=Path),
+    default=Path("runs/demo"),
+    show_default=True,
+    help="Directory that is written.",
+)
+@click.option("--overwrite", is_flag=True, help="Start over, replacing what is there.")
+@click.option("--num-steps", type=click.IntRange(min=2), help="Optimizer updates [1000].")
+@click.option("--seed", default=42, show_default=True, help="Decides split, weights and order.")
+@output.standard_options
+def command(root: Path, overwrite: bool, num_steps: int | None, seed: int) -> output.Result:
+    r"""Train a small model on the Python sources of the running interpreter.
+
+    \b
+    apr demo
+    """
+    from apr.jobs.demo import NUM_STEPS, demo, existing_demo
+    from apr.jobs.pretrain import Listener
+
+    record = None if overwrite else existing_demo(root)
+    if record is not None:
+        return _result(
+            record,
+            root,
+            opening=f"a finished demo is in {root}; to start over: "
+            f"{output.command_line('apr', 'demo', '--overwrite', '-o', root)}\n\n",
+        )
+    with graceful_stop() as should_stop:
+        listener = Listener(
+            progress=output.progress(), notify=output.notify, should_stop=should_stop
+        )
+        record = demo(
+            root,
+            overwrite=overwrite,
+            num_steps=num_steps or NUM_STEPS,
+            seed=seed,
+            listener=listener,
+        )
+    return _result(record, root, opening="")
+
+
+def _result(record: dict[str, Any], root: Path, *, opening: str) -> output.Result:
+    model, report, val = root / "model.apr", root / "report.html", record["val"]
+    reopened = record.get("reopened_loss_nats")
+    data = {
+        "outcome": record["outcome"],
+        "val": val,
+        "init_loss_nats": record["init_loss_nats"],
+        "baselines": record["baselines"],
+        "reopened_loss_nats": reopened,
+        "throughput": record["throughput"],
+        "samples": record["samples"],
+        "run_dir": str(root),
+        "model": str(model),
+        "report": str(report),
+    }
+    proof = (
+        "" if reopened is None else (f"a fresh process reads {reopened:.4f} nats from the file\n")
+    )
+    text = (
+        f"{opening}{record['outcome']}: all {record['config']['num_steps']} planned steps were "
+        f"taken, {record['tokens_seen']} tokens at "
+        f"{record['throughput']['tokens_per_s']:.0f} tokens/s\n"
+        f"held-out loss {val['best_loss_nats']:.4f} nats per token "
+        f"(before step 1: {record['init_loss_nats']:.4f})\n{proof}\n"
+        f"{_yardsticks(record)}\n\n{_samples(record)}\n"
+        f"model:  {model}\nreport: {report}"
+    )
+    return output.Result(
+        data=data,
+        text=text,
+        next_commands=(
+            output.command_line("apr", "run", model, "def read(", "--temperature", "0.6"),
+            output.command_line("apr", "inspect", model),
+            output.command_line("apr", "validate", model),
+        ),
+    )
+
+
+def _yardsticks(record: dict[str, Any]) -> str:
+    """Bits per byte side by side; shorter is better."""
+    rows = [
+        ("unigram model", record["baselines"]["unigram_bits_per_byte"]),
+        ("gzip -9", record["baselines"]["gzip_bits_per_byte"]),
+        ("this model", record["val"]["bits_per_byte"]),
+    ]
+    longest = max(bits for _, bits in rows)
+    lines = ["bits per byte of held-out Python (less is better):"]
+    for name, bits in rows:
+        bar = "#" * max(1, round(_BAR_WIDTH * bits / longest))
+        lines.append(f"  {name:<14} {bits:5.3f}  {bar}")
+    return "\n".join(lines)
+
+
+def _samples(record: dict[str, Any]) -> str:
+    parts: list[str] = []
+    for sample in record["samples"]:
+        written = (sample["prompt"] + sample["text"]).splitlines()
+        parts.append("\n".join(f"  | {line}" for line in written))
+    return "it writes:\n\n" + "\n\n".join(parts) + "\n"

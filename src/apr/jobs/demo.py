@@ -1,0 +1,207 @@
+"""`apr demo`: the whole main job on the Python sources of the running interpreter.
+
+Nothing here is special to the demo but the choice of corpus and sizes: each hop is the function
+behind the command a person would type.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from apr.corpus.documents import Document
+from apr.corpus.drops import Drops
+from apr.corpus.interpreter import interpreter_documents
+from apr.corpus.jsonl import write_rows
+from apr.corpus.split import split_documents
+from apr.errors import Refusal
+from apr.files import atomic_directory, require_absent
+from apr.jobs.baselines import gzip_bits_per_byte, unigram_bits_per_byte
+from apr.jobs.pretrain import Listener, pretrain
+from apr.jobs.reopen import require_same_loss
+from apr.shards.encode import encode_corpus
+from apr.shards.reader import ShardReader
+from apr.tokenizer.train import train_bpe
+from apr.train.config import TrainConfig, resolve
+from apr.train.run_record import RunRecord
+
+VOCAB_SIZE = 4096
+NUM_STEPS = 1000
+MIN_HELD_OUT_DOCUMENTS = 30
+MIN_HELD_OUT_TOKENS = 80_000
+# Five bytes make a token at the very most; what encoding really gives is checked afterwards.
+_MIN_HELD_OUT_BYTES = 5 * MIN_HELD_OUT_TOKENS
+_HELD_OUT_FRACTION = 0.04
+_PROMPTS = (
+    'def main():\n    """',
+    "class Node:\n    def __init__(self, ",
+    "import os\n\nfor name in os.listdir(",
+)
+_WAIVED = "the demo trains for minutes; twenty tokens per parameter would take an hour"
+
+
+@dataclass(frozen=True)
+class DemoParts:
+    """Where the demo's parts lie under its directory."""
+
+    root: Path
+
+    @property
+    def train_corpus(self) -> Path:
+        """Training documents."""
+        return self.root / "corpus" / "train.jsonl"
+
+    @property
+    def val_corpus(self) -> Path:
+        """Held-out documents."""
+        return self.root / "corpus" / "val.jsonl"
+
+    @property
+    def tokenizer(self) -> Path:
+        """The tokenizer directory."""
+        return self.root / "tokenizer"
+
+    @property
+    def train_shards(self) -> Path:
+        """Training shards."""
+        return self.root / "shards" / "train"
+
+    @property
+    def val_shards(self) -> Path:
+        """Held-out shards."""
+        return self.root / "shards" / "val"
+
+
+def demo(
+    root: Path = Path("runs/demo"),
+    *,
+    overwrite: bool = False,
+    num_steps: int = NUM_STEPS,
+    seed: int = 42,
+    documents: list[Document] | None = None,
+    listener: Listener = Listener(),  # noqa: B008 - immutable
+) -> dict[str, Any]:
+    """Corpus, split, tokenizer, shards, training, proof: one directory, one run record.
+
+    `documents` replaces the interpreter's sources.
+
+    Refuses: files.exists, demo.unfinished, demo.held-out-too-small, corpus.interpreter-too-small,
+    model.loss-differs, and every refusal of pretraining. Raises Interrupted as `pretrain` does.
+    Writes: `root`: corpus/, tokenizer/, shards/ and the run directory's files.
+    """
+    _require_startable(root, overwrite=overwrite)
+    config = demo_config(root, num_steps=num_steps, seed=seed)
+    with atomic_directory(root, overwrite=overwrite) as staged:
+        baselines = _prepare_data(DemoParts(staged), documents, seed=seed, listener=listener)
+    record = pretrain(config, baselines=baselines, listener=listener)
+    val = record["val"]
+    reopened = require_same_loss(
+        root / "model.apr",
+        TrainConfig.model_validate(record["config"]),
+        recorded_nats=val["best_loss_nats"],
+        set_sha256=val["set_sha256"],
+    )
+    return record | {"reopened_loss_nats": reopened.loss_nats}
+
+
+def demo_config(root: Path, *, num_steps: int, seed: int) -> TrainConfig:
+    """The demo's training run, as `apr pretrain` would be told."""
+    parts = DemoParts(root)
+    return resolve(
+        {
+            "dataset": parts.train_shards,
+            "val_shard": parts.val_shards,
+            "tokenizer": parts.tokenizer,
+            "run_dir": root,
+            "arch": "demo",
+            "num_steps": num_steps,
+            "batch_size": 16,
+            "seq_length": 256,
+            "learning_rate": 4e-3,
+            "warmup_steps": min(100, num_steps // 10),
+            "eval_every": max(1, min(100, num_steps // 2)),
+            "stop_at_target": False,
+            "patience": max(1, num_steps),
+            "seed": seed,
+            "sample_prompts": _PROMPTS,
+            "waive": {"preflight.token-budget": _WAIVED},
+        }
+    )
+
+
+def existing_demo(root: Path) -> dict[str, Any] | None:
+    """The record of a demo that has ended, None where none was started.
+
+    Refuses: demo.unfinished.
+    """
+    if not (root / "run.json").is_file():
+        return None
+    record = RunRecord.load(root).data
+    if record["outcome"] != "budget_exhausted":
+        raise Refusal(
+            "demo.unfinished",
+            root,
+            found=f"a run whose outcome is {record['outcome']}",
+            expected="a finished demo, or none",
+            fix=f"finish it with: apr pretrain --resume {root}   "
+            f"or start over with: apr demo --overwrite -o {root}",
+        )
+    return record
+
+
+def _require_startable(root: Path, *, overwrite: bool) -> None:
+    # What a demo leaves when it is stopped between its data and its first step may be made anew.
+    only_data = DemoParts(root).val_shards.is_dir() and not (root / "run.json").exists()
+    require_absent(root, overwrite=overwrite or only_data)
+
+
+def _prepare_data(
+    parts: DemoParts, documents: list[Document] | None, *, seed: int, listener: Listener
+) -> dict[str, float]:
+    """Write corpus, tokenizer and shards; return the yardsticks. The split comes first."""
+    drops = Drops()
+    if documents is None:
+        documents = interpreter_documents(drops=drops)
+    split = split_documents(
+        documents,
+        fraction=_HELD_OUT_FRACTION,
+        min_documents=MIN_HELD_OUT_DOCUMENTS,
+        min_bytes=_MIN_HELD_OUT_BYTES,
+        seed=seed,
+        drops=drops,
+    )
+    for path, part in ((parts.train_corpus, split.train), (parts.val_corpus, split.held_out)):
+        write_rows(path, ((document.text, document.source) for document in part))
+    listener.notify(
+        f"corpus: {len(split.train)} training and {len(split.held_out)} held-out documents "
+        f"({', '.join(split.held_out_groups)}); left out: {drops.describe()}"
+    )
+    tokenizer = train_bpe(
+        (document.text for document in split.train),
+        vocab_size=VOCAB_SIZE,
+        progress=listener.progress,
+    )
+    tokenizer.save(parts.tokenizer)
+    for corpus, shards in (
+        (parts.train_corpus, parts.train_shards),
+        (parts.val_corpus, parts.val_shards),
+    ):
+        encode_corpus([corpus], tokenizer=tokenizer, output=shards, progress=listener.progress)
+    train, val = ShardReader.open(parts.train_shards), ShardReader.open(parts.val_shards)
+    _require_held_out(val)
+    return {
+        "unigram_bits_per_byte": unigram_bits_per_byte(train, val),
+        "gzip_bits_per_byte": gzip_bits_per_byte(document.text for document in split.held_out),
+    }
+
+
+def _require_held_out(val: ShardReader) -> None:
+    found = (val.manifest.total_documents, val.num_tokens)
+    if found[0] < MIN_HELD_OUT_DOCUMENTS or found[1] < MIN_HELD_OUT_TOKENS:
+        raise Refusal(
+            "demo.held-out-too-small",
+            "held-out part",
+            found=f"{found[0]} documents, {found[1]} tokens",
+            expected=f"at least {MIN_HELD_OUT_DOCUMENTS} documents and "
+            f"{MIN_HELD_OUT_TOKENS} tokens",
+            fix="use a Python with its whole standard library",
+        )

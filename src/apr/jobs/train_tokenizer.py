@@ -1,0 +1,51 @@
+"""`apr tokenize train`: a corpus becomes a tokenizer directory."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from apr.corpus.documents import read_documents
+from apr.corpus.drops import Drops
+from apr.files import require_apart
+from apr.progress import Report, silent
+from apr.tokenizer.directory import require_writable
+from apr.tokenizer.tokenizer import Tokenizer
+from apr.tokenizer.train import Normalization, train_bpe
+
+
+def train_tokenizer(
+    corpus: Sequence[Path],
+    *,
+    output: Path,
+    vocab_size: int = 50257,
+    min_frequency: int = 2,
+    normalization: Normalization = "nfc",
+    eos_token: str = "<|endoftext|>",
+    content_field: str = "content",
+    overwrite: bool = False,
+    drops: Drops | None = None,
+    progress: Report = silent,
+) -> Tokenizer:
+    """Learn a tokenizer from files and trees of text, and write its directory.
+
+    What was left out of the corpus is counted in `drops`.
+
+    Refuses: tokenizer.vocab-size, tokenizer.min-frequency, tokenizer.eos-ordinary,
+    tokenizer.no-text, corpus.* (what cannot be read), files.exists, files.foreign-content,
+    files.output-overlaps-input, files.io-failed.
+    Writes: tokenizer.json, tokenizer_config.json, vocab.json, merges.txt, manifest.json.
+    """
+    require_apart(output, corpus)
+    require_writable(output, overwrite=overwrite)
+    documents = read_documents(
+        corpus, content_field=content_field, drops=Drops() if drops is None else drops
+    )
+    tokenizer = train_bpe(
+        (document.text for document in documents),
+        vocab_size=vocab_size,
+        min_frequency=min_frequency,
+        normalization=normalization,
+        eos_token=eos_token,
+        progress=progress,
+    )
+    tokenizer.save(output, overwrite=overwrite)
+    return tokenizer
