@@ -11,7 +11,11 @@ __version__ = "0.1.0"
 _PUBLIC: dict[str, str] = {
     "Architecture": "apr.architecture",
     "Refusal": "apr.errors",
+    "ShardReader": "apr.shards.reader",
     "Tokenizer": "apr.tokenizer.tokenizer",
+    "encode_corpus": "apr.shards.encode",
+    "train_bpe": "apr.tokenizer.train",
+    "train_tokenizer": "apr.jobs.train_tokenizer",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -4,7 +4,16 @@ import pytest
 
 import apr
 
-PUBLIC = ["Architecture", "Refusal", "Tokenizer", "__version__"]
+PUBLIC = [
+    "Architecture",
+    "Refusal",
+    "ShardReader",
+    "Tokenizer",
+    "__version__",
+    "encode_corpus",
+    "train_bpe",
+    "train_tokenizer",
+]
 
 
 def test_public_names_are_the_listed_ones() -> None:

@@ -16,7 +16,7 @@ def train_tokenizer(
     corpus: Sequence[Path],
     *,
     output: Path,
-    vocab_size: int = 50257,
+    vocab_size: int,
     min_frequency: int = 2,
     normalization: Normalization = "nfc",
     eos_token: str = "<|endoftext|>",

@@ -96,6 +96,15 @@ def require_tokenizer_json(directory: Path) -> Path:
     )
 
 
+def require_writable(directory: Path, *, overwrite: bool) -> None:
+    """Refuse a target that holds something else, before any work is done for it.
+
+    Refuses: files.exists, files.foreign-content.
+    """
+    require_absent(directory, overwrite=overwrite)
+    require_replaceable(directory, names=_OUR_FILES, what="a tokenizer")
+
+
 def read_siblings(directory: Path, definition: Definition, *, json_bytes: bytes) -> Declaration:
     """What the files beside tokenizer.json declare, once they are known to agree with it.
 
@@ -151,8 +160,7 @@ def write_directory(
         "clean_up_tokenization_spaces": False,
     }
     merges = "".join(f"{left} {right}\n" for left, right in definition.merges)
-    require_absent(directory, overwrite=overwrite)
-    require_replaceable(directory, names=_OUR_FILES, what="a tokenizer")
+    require_writable(directory, overwrite=overwrite)
     with atomic_directory(directory, overwrite=overwrite) as staged:
         write_bytes(staged / "tokenizer.json", json_bytes)
         write_json(staged / "tokenizer_config.json", config)
