@@ -2,8 +2,12 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.run_data import RunData
 
 # Read by OpenMP, MKL and the tokenizers' thread pool when they are first loaded, and inherited by
 # every command a test starts; torch itself is not imported here, so that tests of the disk half
@@ -21,3 +25,11 @@ def shared_data() -> Path:
     if not _SHARED_DATA.is_dir():
         pytest.skip(f"optional test data is absent: {_SHARED_DATA}")
     return _SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def run_data(tmp_path_factory: pytest.TempPathFactory) -> "RunData":
+    """Tokenizer and shards of a small real corpus; read, never written."""
+    from tests.run_data import make_run_data
+
+    return make_run_data(tmp_path_factory.mktemp("run-data"))

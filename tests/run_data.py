@@ -1,0 +1,104 @@
+"""A small real corpus as shards: this project's own sources, split, tokenized, encoded."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from apr.corpus.jsonl import write_rows
+from apr.shards.encode import encode_corpus
+from apr.tokenizer.train import train_bpe
+from apr.train.config import TrainConfig, resolve
+
+SOURCES = Path(__file__).resolve().parents[1] / "src" / "apr"
+VOCAB_SIZE = 512
+
+
+@dataclass(frozen=True)
+class RunData:
+    """Where the parts lie."""
+
+    root: Path
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.root / "tokenizer"
+
+    @property
+    def train(self) -> Path:
+        return self.root / "train"
+
+    @property
+    def val(self) -> Path:
+        return self.root / "val"
+
+    def options(self, run_dir: Path, **changes: Any) -> dict[str, Any]:
+        """A run of a few seconds at most, as `resolve` takes it."""
+        return {
+            "dataset": self.train,
+            "val_shard": self.val,
+            "tokenizer": self.tokenizer,
+            "run_dir": run_dir,
+            "arch": "tiny",
+            "num_steps": 8,
+            "batch_size": 4,
+            "seq_length": 32,
+            "eval_every": 2,
+            "eval_tokens": 512,
+            "precision": "fp32",
+            "compile": False,
+            "stop_at_target": False,
+            "device": "cpu",
+            "waive": {"preflight.token-budget": "a test"},
+        } | changes
+
+    def config(self, run_dir: Path, **changes: Any) -> TrainConfig:
+        """The same, resolved."""
+        return resolve(self.options(run_dir, **changes))
+
+    def flags(self, run_dir: Path) -> list[str]:
+        """The same run as a command line."""
+        return [
+            "--dataset",
+            str(self.train),
+            "--val-shard",
+            str(self.val),
+            "--tokenizer",
+            str(self.tokenizer),
+            "--run-dir",
+            str(run_dir),
+            "--arch",
+            "tiny",
+            "--num-steps",
+            "8",
+            "--batch-size",
+            "4",
+            "--seq-length",
+            "32",
+            "--eval-every",
+            "2",
+            "--precision",
+            "fp32",
+            "--no-compile",
+            "--device",
+            "cpu",
+            "--force-under-provisioned",
+        ]
+
+
+def make_run_data(root: Path) -> RunData:
+    """Every fourth of the smaller source files is held out; the split comes first."""
+    files = sorted(SOURCES.rglob("*.py"))
+    texts = [(file.read_text(encoding="utf-8"), file.name) for file in files]
+    texts = sorted({text: name for text, name in texts if text}.items())
+    held_out = [pair for number, pair in enumerate(texts) if number % 8 == 0][:8]
+    train = [pair for number, pair in enumerate(texts) if number % 8 != 0]
+    data = RunData(root)
+    write_rows(root / "train.jsonl", train)
+    write_rows(root / "val.jsonl", held_out)
+    tokenizer = train_bpe((text for text, _ in train), vocab_size=VOCAB_SIZE)
+    tokenizer.save(data.tokenizer)
+    encode_corpus(
+        [root / "train.jsonl"], tokenizer=tokenizer, output=data.train, shard_tokens=50_000
+    )
+    encode_corpus([root / "val.jsonl"], tokenizer=tokenizer, output=data.val)
+    return data
