@@ -26,11 +26,11 @@ _BAR_WIDTH = 40
 @click.option("--seed", default=42, show_default=True, help="Decides split, weights and order.")
 @output.standard_options
 def command(root: Path, overwrite: bool, num_steps: int | None, seed: int) -> output.Result:
-    r"""Train a small model on the Python sources of the running interpreter.
+    """Train a small model on the Python sources of the running interpreter.
 
     \b
     apr demo
-    """
+    """  # noqa: D301  click reads the escaped character
     from apr.jobs.demo import NUM_STEPS, demo, existing_demo
     from apr.jobs.pretrain import Listener
 

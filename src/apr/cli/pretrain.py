@@ -71,14 +71,14 @@ def command(
     waive: tuple[str, ...],
     **flags: Any,
 ) -> output.Result:
-    r"""Train a model from scratch on shards, or continue a stopped run.
+    """Train a model from scratch on shards, or continue a stopped run.
 
     \b
     apr pretrain --dataset data/train --val-shard data/val --tokenizer tok \\
         --run-dir runs/first --arch tiny --num-steps 200 --batch-size 16 --seq-length 256 \\
         --force-under-provisioned
     apr pretrain --resume runs/first
-    """
+    """  # noqa: D301  click reads the escaped character
     from apr.jobs.pretrain import Listener, preflight, pretrain
     from apr.jobs.pretrain import resume as resume_run
     from apr.train.config import resolve

@@ -11,11 +11,11 @@ from apr.cli import output
 @click.argument("run", type=click.Path(path_type=Path))
 @output.standard_options
 def command(run: Path) -> output.Result:
-    r"""Write RUN/report.html again from run.json and steps.jsonl.
+    """Write RUN/report.html again from run.json and steps.jsonl.
 
     \b
     apr report runs/demo
-    """
+    """  # noqa: D301  click reads the escaped character
     from apr.report.page import write_report
     from apr.units import format_bytes
 

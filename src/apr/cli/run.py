@@ -32,11 +32,11 @@ def command(
     top_p: float | None,
     seed: int,
 ) -> output.Result:
-    r"""Continue PROMPT with the model in the .apr file MODEL.
+    """Continue PROMPT with the model in the .apr file MODEL.
 
     \b
     apr run runs/demo/model.apr "def main(" -n 100 --temperature 0.7
-    """
+    """  # noqa: D301  click reads the escaped character
     from apr.jobs.write_text import write_text
 
     written = write_text(

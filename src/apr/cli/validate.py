@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 def command(path: Path) -> output.Result:
     """Read every byte of the .apr file at PATH and say whether it is sound.
 
-    A check that could compare nothing is UNKNOWN, and blocks like FAIL (exit code 5). A file that
-    cannot be read as .apr at all is refused (exit code 4).
-
     \b
     apr validate runs/demo/model.apr
+
+    A check that could compare nothing is UNKNOWN, and blocks like FAIL (exit code 5). A file that
+    cannot be read as .apr at all is refused (exit code 4).
     """  # noqa: D301  click reads the escaped character
     from apr.container.validation import validate
 
