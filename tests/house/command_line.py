@@ -84,15 +84,21 @@ def _describe(parameter: click.Parameter) -> str:
     if isinstance(kind, click.Choice):
         words.append("{" + ",".join(map(str, kind.choices)) + "}")
     elif not getattr(parameter, "is_flag", False):
-        words.append(kind.name)
+        words.append(_describe_type(kind))
     if parameter.multiple or parameter.nargs == -1:
         words.append("...")
     if parameter.required:
         words.append("required")
-    shown = (None, False, (), "")
-    if isinstance(parameter.default, str | int | float | tuple) and parameter.default not in shown:
-        words.append(f"= {parameter.default}")
+    default = parameter.default
+    if isinstance(default, str | int | float) and not isinstance(default, bool) and default != "":
+        words.append(f"= {default}")
     return " ".join(words)
+
+
+def _describe_type(kind: click.ParamType) -> str:
+    if isinstance(kind, click.IntRange | click.FloatRange):
+        return f"{kind.name} {kind.min}..{kind.max}".replace("None", "")
+    return kind.name
 
 
 def document() -> str:

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from apr.cli.main import VERBS
+from tests.house.command_line import commands
 
 HEAVY = ("torch", "numpy", "pydantic", "rich", "tokenizers", "safetensors", "transformers")
 
@@ -47,11 +48,13 @@ def test_help_of_the_program_imports_no_verb() -> None:
     assert [verb for verb in VERBS if f"apr.cli.{verb}" in str(report["text"]).split()] == []
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_help_of_a_verb_loads_nothing_heavy(verb: str) -> None:
-    report = loaded_by(HELP.format(arguments=[verb, "--help"]))
+@pytest.mark.parametrize(
+    "path", sorted({f"apr {verb}" for verb in VERBS} | {path for path, _ in commands()})
+)
+def test_help_of_a_verb_loads_nothing_heavy(path: str) -> None:
+    report = loaded_by(HELP.format(arguments=[*path.split()[1:], "--help"]))
     assert report["heavy"] == []
-    assert f"Usage: apr {verb}" in str(report["text"])
+    assert f"Usage: {path}" in str(report["text"])
 
 
 def test_a_heavy_import_would_be_seen() -> None:
