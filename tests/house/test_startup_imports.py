@@ -5,9 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from tests.house.command_line import commands
 
 from apr.cli.main import VERBS
-from tests.house.command_line import commands
 
 HEAVY = ("torch", "numpy", "pydantic", "rich", "tokenizers", "safetensors", "transformers")
 
