@@ -72,14 +72,14 @@ def build(
 ) -> bytes:
     """A file with these rows in this order, and checksums that fit whatever it says."""
     text = metadata if isinstance(metadata, bytes) else json.dumps(metadata).encode()
-    index, data = b"", b""
+    index, data = bytearray(), bytearray()
     for row in rows:
         offset = len(data) if row.offset is None else row.offset
         size = len(row.data) if row.size is None else row.size
         index += struct.pack("<H", len(row.name)) + row.name
         index += struct.pack("<BB", row.code, len(row.shape))
         index += struct.pack(f"<{len(row.shape)}QQQ", *row.shape, offset, size)
-        data = pad(data + row.data)
+        data += pad(row.data)
     index_offset = 64 + len(pad(text))
     head = b"APR\0" + struct.pack(
         "<BBHIQIQQI20s",

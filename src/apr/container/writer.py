@@ -145,19 +145,24 @@ def _stream(
 ) -> Iterator[bytes | memoryview]:
     yield front
     for tensor, entry in zip(tensors, entries, strict=True):
-        data = tensor.data()
-        if not data.c_contiguous or data.nbytes != entry.size_bytes:
-            raise _refused(
-                "container.tensor-size",
-                tensor.name,
-                f"{data.nbytes} bytes" + ("" if data.c_contiguous else ", not contiguous"),
-                f"{entry.size_bytes} contiguous bytes, for {tensor.dtype} {list(tensor.shape)}",
-            )
-        # A view with a dimension of 0 cannot be cast, and has nothing to write.
-        flat = data.cast("B") if data.nbytes else memoryview(b"")
-        for at in range(0, len(flat), _PIECE_BYTES):
-            yield flat[at : at + _PIECE_BYTES]
+        # A generator of its own, so that this tensor is let go before the next one is made.
+        yield from _pieces(tensor, entry)
         yield layout.padding_after(entry.size_bytes)
+
+
+def _pieces(tensor: TensorSource, entry: TensorEntry) -> Iterator[memoryview]:
+    data = tensor.data()
+    if not data.c_contiguous or data.nbytes != entry.size_bytes:
+        raise _refused(
+            "container.tensor-size",
+            tensor.name,
+            f"{data.nbytes} bytes" + ("" if data.c_contiguous else ", not contiguous"),
+            f"{entry.size_bytes} contiguous bytes, for {tensor.dtype} {list(tensor.shape)}",
+        )
+    # A view with a dimension of 0 cannot be cast, and has nothing to write.
+    flat = data.cast("B") if data.nbytes else memoryview(b"")
+    for at in range(0, len(flat), _PIECE_BYTES):
+        yield flat[at : at + _PIECE_BYTES]
 
 
 def _require_reads_back(

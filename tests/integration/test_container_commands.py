@@ -1,0 +1,155 @@
+"""`apr inspect` and `apr validate` from the command line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.container_files import GOLDEN, build, f32, version_1
+from tests.container_models import LLAMA, hashes, model_file
+
+from apr.cli.main import run
+
+
+@pytest.fixture
+def golden(tmp_path: Path) -> Path:
+    path = tmp_path / "golden.apr"
+    path.write_bytes(GOLDEN)
+    return path
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    words = [f"word{number}" for number in range(LLAMA.vocab_size)]
+    file = model_file(free={"tokenizer.vocabulary": words, "tokenizer.merges": []})
+    file.set_free(hashes(file.arrays))
+    return file.write(tmp_path / "model.apr")
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, dict[str, Any]]:
+    code = run([*map(str, arguments), "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_inspect_as_json(capsys: pytest.CaptureFixture[str], model: Path) -> None:
+    code, found = answer(capsys, "inspect", model)
+    assert code == 0
+    assert found["num_parameters"] == LLAMA.num_parameters
+    assert found["architecture"]["hidden_size"] == 8
+    assert len(found["tensors"]) == 20
+    assert found["metadata"]["num_layers"] == 2
+    assert found["integrity"]["verified"]
+    assert found["integrity"]["not_verified"]
+
+
+def test_inspect_for_a_person(capsys: pytest.CaptureFixture[str], model: Path) -> None:
+    assert run(["inspect", str(model)]) == 0
+    text = capsys.readouterr().out
+    assert "LlamaForCausalLM: 2 layers" in text
+    assert f"{LLAMA.num_parameters:,}" in text
+    assert "word5" not in text
+    assert "down_proj" not in text
+    assert f"apr validate {model}" in text
+    assert run(["inspect", str(model), "--tensors"]) == 0
+    assert "model.layers.0.mlp.down_proj.weight" in capsys.readouterr().out
+
+
+def test_a_huge_vocabulary_stays_out_of_the_text(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "x.apr"
+    words = [f"word{number}" for number in range(100_000)]
+    free = {"tokenizer.vocabulary": words, "other": words, "chat_template": "z" * 10_000}
+    path.write_bytes(build(free, [f32("w", 1.0)]))
+    assert run(["inspect", str(path)]) == 0
+    text = capsys.readouterr().out
+    assert len(text) < 3000
+    assert "100000 tokens" in text
+    assert "100000 entries" in text
+
+
+def test_control_characters_do_not_reach_the_terminal(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "x.apr"
+    path.write_bytes(build({"name": "\x1b[2J", "\x1bkey": 1}, [f32("\x1b[31m", 1.0)]))
+    assert run(["inspect", str(path), "--tensors"]) == 0
+    assert run(["validate", str(path)]) == 0
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_validate_a_sound_file(capsys: pytest.CaptureFixture[str], golden: Path) -> None:
+    code, found = answer(capsys, "validate", golden)
+    assert (code, found["verdict"]) == (0, "PASS")
+    assert run(["validate", str(golden)]) == 0
+    assert capsys.readouterr().out.startswith("PASS")
+
+
+def test_validate_says_no(capsys: pytest.CaptureFixture[str], golden: Path) -> None:
+    golden.write_bytes(GOLDEN[:330] + b"\1" + GOLDEN[331:])
+    code, found = answer(capsys, "validate", golden)
+    assert (code, found["verdict"]) == (5, "FAIL")
+    golden.write_bytes(GOLDEN[:-4])
+    code, found = answer(capsys, "validate", golden)
+    assert (code, found["verdict"]) == (5, "UNKNOWN")
+    assert run(["validate", str(golden)]) == 5
+    text = capsys.readouterr().out
+    assert "UNKNOWN  container.footer" in text
+    assert "expected: a CRC-32" in text
+
+
+@pytest.mark.parametrize("verb", ["inspect", "validate"])
+@pytest.mark.parametrize(
+    ("data", "id"),
+    [
+        (b"", "container.truncated"),
+        (b"hello", "container.not-apr"),
+        (GOLDEN[:100], "container.truncated"),
+        (version_1(), "container.version-1"),
+        (build(b'{"hidden_size":4.0}'), "container.metadata-value"),
+    ],
+)
+def test_what_is_no_container_is_refused_as_one_object(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, verb: str, data: bytes, id: str
+) -> None:
+    path = tmp_path / "x.apr"
+    path.write_bytes(data)
+    code, found = answer(capsys, verb, path)
+    assert (code, found["exit_code"], found["refused"]["id"]) == (4, 4, id)
+    assert all(found["refused"][key] for key in ("where", "found", "expected", "fix"))
+    assert run([verb, str(path)]) == 4
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"refused[{id}]")
+
+
+@pytest.mark.parametrize("verb", ["inspect", "validate"])
+def test_a_path_that_is_not_there(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, verb: str
+) -> None:
+    code, found = answer(capsys, verb, tmp_path / "absent.apr")
+    assert (code, found["refused"]["id"]) == (3, "files.not-found")
+    code, found = answer(capsys, verb, tmp_path)
+    assert (code, found["refused"]["id"]) == (3, "container.not-a-file")
+
+
+@pytest.mark.parametrize("verb", ["inspect", "validate"])
+def test_usage(capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    code, found = answer(capsys, verb)
+    assert (code, found["refused"]["id"]) == (2, "usage")
+
+
+@pytest.mark.parametrize("verb", ["inspect", "validate"])
+def test_nothing_heavy_is_loaded(golden: Path, verb: str) -> None:
+    program = (
+        "import sys; from apr.cli.main import run; "
+        f"assert run(['{verb}', {str(golden)!r}, '--quiet']) == 0; "
+        "print([name for name in ('torch', 'transformers') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert done.stderr == ""
