@@ -14,10 +14,10 @@ from apr.train.loss import summed_loss
 from apr.train.step import SummedLoss, accumulate
 from apr.train.validation import ValidationResult
 
-_LOWEST_COSINE = 0.97
+_LOWEST_COSINE = 0.98
 _LARGEST_LOSS_DIFFERENCE = 0.01
 # A gradient this much smaller than the largest is rounding noise in bf16.
-_NEGLIGIBLE_NORM = 1e-4
+_NEGLIGIBLE_NORM = 1e-5
 
 
 def check_init_loss(model: Transformer, held_out: ValidationResult) -> Finding:
@@ -102,7 +102,7 @@ def _gradients(
         for name, parameter in model.named_parameters()
     }
     model.zero_grad(set_to_none=True)
-    norms = {name: float(gradient.norm()) for name, gradient in tensors.items()}
+    norms = {name: float(gradient.double().norm()) for name, gradient in tensors.items()}
     return _Gradients(loss_nats, tensors, norms)
 
 
