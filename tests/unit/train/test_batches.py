@@ -1,0 +1,125 @@
+"""Which tokens are in which batch: coverage, order, borders (F19)."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.run_data import RunData
+
+from apr.errors import Refusal
+from apr.shards.reader import ShardReader
+from apr.train.batches import IGNORED_TARGET, BatchOrder, TokenRows, permute, plan_data
+
+FROZEN_ORDER = [6, 0, 3, 2, 5, 7, 8, 4, 9, 1]
+
+
+@given(size=st.integers(1, 3000), key=st.text(max_size=8))
+def test_permute_is_a_bijection(size: int, key: str) -> None:
+    places = np.arange(size, dtype=np.uint64)
+    assert sorted(permute(places, size, key=key)) == list(range(size))
+
+
+def test_permute_is_frozen() -> None:
+    """Another order would make every recorded run irreproducible."""
+    places = np.arange(10, dtype=np.uint64)
+    assert permute(places, 10, key="frozen").tolist() == FROZEN_ORDER
+    assert permute(places[3:4], 10, key="frozen").tolist() == FROZEN_ORDER[3:4]
+
+
+@pytest.mark.parametrize("length", [7, 32, 100])
+def test_f19_each_token_but_the_first_is_a_target_exactly_once(
+    run_data: RunData, length: int
+) -> None:
+    shards = ShardReader.open(run_data.train)
+    assert len(shards.manifest.shards) > 1
+    rows = TokenRows(shards, 0, shards.num_tokens, length)
+    order = BatchOrder(rows, 8, seed=1)
+    stream = shards.read(0, shards.num_tokens)
+    hits = np.zeros(shards.num_tokens, np.int64)
+    visited: list[int] = []
+    for step in range(1, -(-rows.num_rows // 8) + 1):
+        batch = order.batch(step)
+        for at, row in enumerate(batch.row_indices[: rows.num_rows - len(visited)]):
+            visited.append(row)
+            first = row * length
+            counted = int((batch.target_ids_BT[at] != IGNORED_TARGET).sum())
+            targets = batch.target_ids_BT[at, :counted]
+            assert np.array_equal(targets, stream[first + 1 : first + 1 + counted])
+            assert np.array_equal(batch.input_ids_BT[at, :counted], stream[first : first + counted])
+            hits[first + 1 : first + 1 + counted] += 1
+    assert sorted(visited) == list(range(rows.num_rows))
+    assert hits[0] == 0
+    assert (hits[1:] == 1).all()
+
+
+def test_f19_a_second_epoch_has_every_row_again_in_another_order(run_data: RunData) -> None:
+    shards = ShardReader.open(run_data.val)
+    rows = TokenRows(shards, 0, shards.num_tokens, 64)
+    order = BatchOrder(rows, 1, seed=1)
+    count = rows.num_rows
+    epochs = [
+        [int(order.row_indices(step)[0]) for step in range(1 + e * count, 1 + (e + 1) * count)]
+        for e in range(2)
+    ]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(count))
+    assert epochs[0] != epochs[1]
+    assert epochs[0] != list(range(count))
+
+
+def test_batches_are_a_function_of_manifest_seed_and_step(run_data: RunData) -> None:
+    train, val = ShardReader.open(run_data.train), ShardReader.open(run_data.val)
+    rows = TokenRows(train, 0, train.num_tokens, 32)
+    here = BatchOrder(rows, 4, seed=1).row_indices(5)
+    assert np.array_equal(BatchOrder(rows, 4, seed=1).row_indices(5), here)
+    assert not np.array_equal(BatchOrder(rows, 4, seed=2).row_indices(5), here)
+    size = min(train.num_tokens, val.num_tokens)
+    one, other = (TokenRows(shards, 0, size, 32) for shards in (train, val))
+    assert not np.array_equal(
+        BatchOrder(one, 4, seed=1).row_indices(2), BatchOrder(other, 4, seed=1).row_indices(2)
+    )
+
+
+def test_documents_of_a_row_are_numbered_by_their_borders(run_data: RunData) -> None:
+    shards = ShardReader.open(run_data.train)
+    rows = TokenRows(shards, 0, shards.num_tokens, 50)
+    end = int(shards.document_ends[0])
+    batch = rows.batch(np.array([end // 50]), batch_size=1)
+    numbers = batch.document_numbers_BT[0]
+    inside = end - (end // 50) * 50
+    assert (numbers[:inside] == 0).all()
+    assert (numbers[inside:] == 1).all()
+
+
+def test_a_set_of_rows_has_an_identity(run_data: RunData) -> None:
+    shards = ShardReader.open(run_data.val)
+    rows = TokenRows(shards, 0, shards.num_tokens, 32)
+    everything = np.arange(rows.num_rows)
+    digest = rows.sha256(everything)
+    assert rows.sha256(everything) == digest
+    assert rows.sha256(everything[:-1]) != digest
+    assert (
+        TokenRows(shards, 0, shards.num_tokens, 33).sha256(
+            np.arange(TokenRows(shards, 0, shards.num_tokens, 33).num_rows)
+        )
+        != digest
+    )
+
+
+def test_the_reserve_is_whole_documents_that_training_never_reads(run_data: RunData) -> None:
+    shards = ShardReader.open(run_data.train)
+    plan = plan_data(shards, None, sequence_length=16, batch_size=2)
+    assert plan.val_source == "reserved"
+    assert plan.val.stop == plan.train.start
+    assert plan.val.stop in shards.document_ends
+    assert plan.val.stop >= 16 * 2 * 16 + 1
+    assert plan.train.stop == shards.num_tokens
+
+
+def test_a_corpus_too_small_to_reserve_from_is_refused(run_data: RunData) -> None:
+    shards = ShardReader.open(run_data.train)
+    with pytest.raises(Refusal) as refused:
+        plan_data(shards, None, sequence_length=2048, batch_size=64)
+    assert refused.value.id == "preflight.val-empty"
+    assert Path(refused.value.where) == run_data.train
