@@ -19,8 +19,8 @@ _MOST_LISTED = 256
 _MOST_SETS = 6
 _LINES_PER_REPORT = 20_000
 
-# NaN and infinity are what a broken run computed, so they are read as "no value", not refused.
-_DECODER = json.JSONDecoder(parse_constant=lambda _: None)
+# Lenient about NaN and infinity, which a broken run may have computed; `_number` drops them.
+_DECODER = json.JSONDecoder()
 
 
 @dataclass(frozen=True)

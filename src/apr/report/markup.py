@@ -14,6 +14,7 @@ Html = NewType("Html", str)
 
 NOTHING = Html("")
 CELL_BYTES = 400
+_ATTRIBUTE_BYTES = 1 << 20
 ROW_LIMIT = 100
 
 _LEFT, _RIGHT = "\N{MATHEMATICAL LEFT ANGLE BRACKET}", "\N{MATHEMATICAL RIGHT ANGLE BRACKET}"
@@ -64,7 +65,7 @@ def _attribute(value: str) -> Html:
     # Curves are long and plain; walking them character by character would take most of the time.
     if value.isascii() and value.isprintable():
         return Html(html.escape(value))
-    return escape(value)
+    return escape(value, limit_bytes=_ATTRIBUTE_BYTES)
 
 
 def join(parts: Iterable[Html]) -> Html:
@@ -103,10 +104,14 @@ def section(title: str, *content: Html, id: str) -> Html:
     return element("section", heading, body, id=id, aria_labelledby=f"{id}-heading")
 
 
-def facts(pairs: Sequence[tuple[str, Html]]) -> Html:
-    """Names with their values, at most `ROW_LIMIT` of them."""
+def facts(pairs: Sequence[tuple[str, object]]) -> Html:
+    """Names with the values they have on record, at most `ROW_LIMIT` of them."""
     rows = [
-        element("div", element("dt", escape(name, limit_bytes=200)), element("dd", value))
+        element(
+            "div",
+            element("dt", escape(name, limit_bytes=200)),
+            element("dd", value_words(value)),
+        )
         for name, value in pairs[:ROW_LIMIT]
     ]
     return join([element("dl", *rows, class_="facts"), left_out(len(pairs), ROW_LIMIT)])

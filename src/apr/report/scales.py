@@ -17,7 +17,7 @@ _SUFFIXES = ((1e12, 1e12, "T"), (1e9, 1e9, "B"), (1e6, 1e6, "M"), (1e4, 1e3, "K"
 
 @dataclass(frozen=True)
 class Scale:
-    """An axis from `low` to `high`, both of them ticks; logarithmic ones are positive."""
+    """An axis from `low` to `high`, with the places that get a number."""
 
     low: float
     high: float
@@ -59,7 +59,7 @@ def log_scale(values: Sequence[float]) -> Scale:
     below = max(tick for tick in fine if tick <= low * (1 + 1e-9))
     above = min(tick for tick in fine if tick >= high * (1 - 1e-9) and tick > below)
     ticks = [tick for tick in fine if below <= tick <= above]
-    stride = 1 + len(ticks) // _MOST_LOG_TICKS
+    stride = -(-len(ticks) // _MOST_LOG_TICKS)
     return Scale(below, above, tuple(ticks[::-stride][::-1]), is_log=True)
 
 

@@ -131,16 +131,14 @@ def remainder(record: Record) -> list[Html]:
         for key, value in record.values.items()
         if key not in _PLACED and not key.endswith("_reason")
     }
-    pairs = [
-        (name, value_words(value)) for name, value in _leaves(rest) if not name.endswith("_reason")
-    ]
+    pairs = [(name, value) for name, value in _leaves(rest) if not name.endswith("_reason")]
     return [section("Also on record", facts(pairs), id="remainder")] if pairs else []
 
 
 def not_measured_section(record: Record) -> Html:
     """Every number that is missing, with the run's own reason."""
     reasons = [
-        (name.removesuffix("_reason"), value_words(value))
+        (name.removesuffix("_reason"), value)
         for name, value in _leaves(record.values)
         if name.endswith("_reason") and value is not None
     ]
@@ -149,7 +147,7 @@ def not_measured_section(record: Record) -> Html:
 
 
 def _facts_section(record: Record, key: str, *, title: str, id: str) -> Html:
-    pairs = [(name, value_words(value)) for name, value in _leaves(record.child(key).values)]
+    pairs = list(_leaves(record.child(key).values))
     content = facts(pairs) if pairs else paragraph(absent("not on record", record.reason(key)))
     return section(title, content, id=id)
 
