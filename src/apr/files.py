@@ -76,9 +76,9 @@ def require_apart(output: Path, inputs: Sequence[Path]) -> None:
 
     Refuses: files.output-overlaps-input.
     """
-    target = output.resolve()
+    target = Path(os.path.realpath(output))
     for path in inputs:
-        source = path.resolve()
+        source = Path(os.path.realpath(path))
         if target.is_relative_to(source) or source.is_relative_to(target):
             raise UsageRefusal(
                 "files.output-overlaps-input",
@@ -221,8 +221,10 @@ def read_bytes(path: Path, *, limit_bytes: int, id: str, what: str) -> bytes:
     if not path.is_file():
         raise DamagedFile(id, path, found="not a regular file", expected=what, fix="name a file")
     with io_refusals(path), path.open("rb") as source:
-        data = source.read(limit_bytes + 1)
-    if len(data) > limit_bytes:
+        size_bytes = os.fstat(source.fileno()).st_size
+        # Python reserves as much memory as it is asked to read.
+        data = source.read(size_bytes + 1) if size_bytes <= limit_bytes else b""
+    if max(size_bytes, len(data)) > limit_bytes:
         raise DamagedFile(
             id,
             path,

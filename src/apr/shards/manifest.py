@@ -172,7 +172,6 @@ def _content_sha256(fields: dict[str, Any]) -> str:
 
 
 def _spell(fields: dict[str, Any]) -> bytes:
-    # ASCII, because a JSON escape can smuggle in a lone surrogate, which has no UTF-8 form.
     text = json.dumps(fields, indent=2, ensure_ascii=True, allow_nan=False)
     return text.encode("ascii") + b"\n"
 

@@ -1,29 +1,23 @@
-"""What a tokenizer.json says: checked, in one spelling, with a fingerprint of what it does.
+"""What a tokenizer.json says, read strictly and checked before any library sees it.
 
-The same tokenizer is written in many ways: merges as strings or as pairs, defaults left out,
-JSON indented or not. Everything here is read into one spelling first, so that a fingerprint is
-equal exactly when the ids are decided by the same rules and tables.
+The library is lenient where it should not be: it renumbers added tokens, lets two pieces share
+an id, and ends in a panic on some tables. What is read here is what the file says.
 """
 
-import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
+from math import prod
 from typing import Any, NoReturn
 
 from apr.errors import DamagedFile, Refusal
-from apr.files import parse_json, sha256_bytes
+from apr.files import parse_json
+from apr.tokenizer.fingerprint import fingerprint
 
 SIZE_LIMIT_BYTES = 64 << 20
 
-# What the `tokenizers` library assumes where a model leaves a field out.
-_MODEL_DEFAULTS: dict[str, Any] = {
-    "dropout": None,
-    "unk_token": None,
-    "continuing_subword_prefix": None,
-    "end_of_word_suffix": None,
-    "fuse_unk": False,
-    "byte_fallback": False,
-    "ignore_merges": False,
-}
+# A component nested deeper, or one that makes more than this of one character, is no tokenizer's.
+_MAX_DEPTH = 16
+_MAX_GROWTH = 64
 
 
 @dataclass(frozen=True)
@@ -57,7 +51,7 @@ class Definition:
     """Whether pieces carry a mark of where in a word they stand, which is no text."""
     fingerprint: str
 
-    @property
+    @cached_property
     def ids(self) -> dict[str, int]:
         """The id of every piece, added tokens included."""
         return {piece: id for id, piece in enumerate(self.vocabulary)}
@@ -75,18 +69,14 @@ def read_definition(data: bytes, *, where: str) -> Definition:
         _damaged(where, "no model", "an object `model`")
     _require_bpe(model, where)
     _require_no_dropout(model, where)
+    _require_texts(model, where)
     vocab = _read_vocab(model, where)
     merges = _read_merges(model, vocab, where)
     added_tokens = _read_added_tokens(document, vocab, where)
     vocabulary = _by_id(vocab, added_tokens, where)
     normalizer = _component(document, "normalizer", where)
     pre_tokenizer = _component(document, "pre_tokenizer", where)
-    canonical = {
-        "normalizer": _canonical_component(normalizer),
-        "pre_tokenizer": _canonical_component(pre_tokenizer),
-        "model": _canonical_model(model, vocab, merges),
-        "added_tokens": [asdict(token) for token in sorted(added_tokens, key=lambda t: t.id)],
-    }
+    _component(document, "decoder", where)
     return Definition(
         vocab=vocab,
         merges=merges,
@@ -99,7 +89,13 @@ def read_definition(data: bytes, *, where: str) -> Definition:
         has_affixes=any(
             model.get(name) for name in ("continuing_subword_prefix", "end_of_word_suffix")
         ),
-        fingerprint=_fingerprint(canonical),
+        fingerprint=fingerprint(
+            normalizer=normalizer,
+            pre_tokenizer=pre_tokenizer,
+            model=model,
+            merges=merges,
+            added_tokens=[asdict(token) for token in added_tokens],
+        ),
     )
 
 
@@ -138,6 +134,12 @@ def _require_no_dropout(model: dict[str, Any], where: str) -> None:
         expected="no dropout",
         fix='set "dropout" to null in tokenizer.json',
     )
+
+
+def _require_texts(model: dict[str, Any], where: str) -> None:
+    for name in ("unk_token", "continuing_subword_prefix", "end_of_word_suffix"):
+        if not isinstance(model.get(name), str | None):
+            _damaged(where, f"model.{name} is {model[name]!r}", "a string or null")
 
 
 def _read_vocab(model: dict[str, Any], where: str) -> dict[str, int]:
@@ -237,33 +239,25 @@ def _by_id(vocab: dict[str, int], added_tokens: tuple[AddedToken, ...], where: s
 def _component(document: dict[str, Any], name: str, where: str) -> dict[str, Any] | None:
     value = document.get(name)
     if value is not None and not isinstance(value, dict):
-        _damaged(where, f"{name} is {value!r}", "an object or null")
+        _damaged(where, f"{name} is {type(value).__name__}", "an object or null")
+    growth = _growth(value, depth=0)
+    if growth > _MAX_GROWTH:
+        # Replacing one character by many, again and again, fills any memory with a short text.
+        _damaged(where, f"a {name} that makes up to {growth:.3g} characters of one", "a tokenizer")
     return value
 
 
-def _canonical_component(component: Any) -> Any:
-    """The component with defaults written out and without what changes offsets only."""
+def _growth(component: Any, *, depth: int) -> float:
+    """An upper bound of the characters that a component makes of one."""
+    if depth > _MAX_DEPTH:
+        return float("inf")
     if isinstance(component, list):
-        return [_canonical_component(part) for part in component]
+        return prod(_growth(part, depth=depth + 1) for part in component)
     if not isinstance(component, dict):
-        return component
-    result = {key: _canonical_component(part) for key, part in component.items()}
-    if result.get("type") == "ByteLevel":
-        result.pop("trim_offsets", None)
-        result.setdefault("use_regex", True)
-    return result
-
-
-def _canonical_model(
-    model: dict[str, Any], vocab: dict[str, int], merges: list[tuple[str, str]]
-) -> dict[str, Any]:
-    settings = {name: model.get(name) or default for name, default in _MODEL_DEFAULTS.items()}
-    return settings | {"type": "BPE", "vocab": vocab, "merges": merges}
-
-
-def _fingerprint(canonical: dict[str, Any]) -> str:
-    text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return sha256_bytes(text.encode("ascii"))
+        return 1.0
+    inserted = [component.get(name) for name in ("content", "prepend")]
+    own = max(len(text) if isinstance(text, str) else 1 for text in inserted)
+    return max(1, own) * prod(_growth(part, depth=depth + 1) for part in component.values())
 
 
 def _damaged(where: str, found: str, expected: str, *, cause: Exception | None = None) -> NoReturn:

@@ -61,7 +61,7 @@ class Tokenizer:
         definition = read_definition(data, where=str(file))
         declaration = Declaration()
         if path.is_dir():
-            declaration = tokenizer_directory.read_siblings(path, definition, json_bytes=data)
+            declaration = tokenizer_directory.read_declaration(path, definition, json_bytes=data)
         return cls(
             definition,
             json_bytes=data,

@@ -1,0 +1,58 @@
+"""The running interpreter's sources as a corpus."""
+
+from pathlib import Path
+
+import pytest
+
+from apr.corpus.documents import Document
+from apr.corpus.drops import Drops
+from apr.corpus.interpreter import MIN_SOURCE_BYTES, interpreter_documents
+from apr.errors import Refusal
+
+
+@pytest.fixture(scope="module")
+def documents() -> list[Document]:
+    try:
+        return interpreter_documents(drops=Drops())
+    except Refusal as refusal:
+        if refusal.id == "corpus.interpreter-too-small":
+            pytest.skip("this interpreter comes without its whole standard library")
+        raise
+
+
+def test_the_library_is_there(documents: list[Document]) -> None:
+    sources = {document.source for document in documents}
+    assert {"json/decoder.py", "argparse.py"} <= sources
+    assert not any("site-packages" in source or "__pycache__" in source for source in sources)
+    assert sum(len(document.text) for document in documents) > MIN_SOURCE_BYTES / 2
+
+
+def test_groups_are_packages_and_modules(documents: list[Document]) -> None:
+    groups = {document.source: document.group for document in documents}
+    assert groups["json/decoder.py"] == "json"
+    assert groups["argparse.py"] == "argparse"
+
+
+def library(root: Path, size_bytes: int) -> Path:
+    for name in ("pkg/a.py", "encodings/cp037.py", "site-packages/b.py", "pkg/data.txt"):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * size_bytes)
+    (root / "pkg" / "latin.py").write_bytes(b"\xe9")
+    return root
+
+
+def test_generated_and_installed_files_are_left_out(tmp_path: Path) -> None:
+    drops = Drops()
+    root = library(tmp_path, MIN_SOURCE_BYTES // 2)
+    documents = interpreter_documents(drops=drops, root=root)
+    assert [document.source for document in documents] == ["pkg/a.py"]
+    assert drops.counts == {"generated": 1, "not_utf8": 1}
+
+
+def test_a_library_that_is_too_small_is_refused(tmp_path: Path) -> None:
+    for root in (library(tmp_path / "small", 1000), tmp_path / "nothing"):
+        with pytest.raises(Refusal) as refused:
+            interpreter_documents(drops=Drops(), root=root)
+        assert refused.value.id == "corpus.interpreter-too-small"
+        assert "apt install" in refused.value.fix

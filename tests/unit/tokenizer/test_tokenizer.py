@@ -1,0 +1,155 @@
+"""Encoding, decoding and declaring, on a tokenizer small enough to read."""
+
+import json
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.tokenizer_files import (
+    EOS,
+    changed,
+    nothing,
+    set_in,
+    tokenizer,
+    write,
+)
+
+from apr.errors import DamagedFile, PathNotFound, Refusal
+from apr.tokenizer.tokenizer import Tokenizer
+
+SMALL = tokenizer()
+TEXTS = ["hello he", "", "naïve — 世界\n\tx\0", f"{EOS}", "\U0001f600\r\n"]
+
+
+def test_merges_make_pieces() -> None:
+    pieces = [SMALL.vocabulary[id] for id in SMALL.encode("hello he")]
+    assert pieces == ["hel", "l", "o", "Ġhe"]
+
+
+def test_vocabulary_is_by_id_and_holds_the_control_tokens() -> None:
+    assert SMALL.vocab_size == len(SMALL.vocabulary) == 256 + 3 + 1
+    assert SMALL.vocabulary[-1] == EOS == SMALL.eos_token
+    assert SMALL.eos_token_id == 259
+    assert SMALL.merges == ["h e", "he l", "Ġ he"]
+
+
+def test_the_json_is_kept_byte_for_byte() -> None:
+    data = changed(nothing)
+    assert Tokenizer.from_json_bytes(data, eos_token=None, where="x").json_bytes == data
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_decode_undoes_encode(text: str) -> None:
+    token_ids = SMALL.encode(text)
+    assert token_ids.dtype == np.uint32
+    assert SMALL.decode(token_ids) == text
+
+
+def test_a_batch_equals_its_parts() -> None:
+    together = SMALL.encode_batch(TEXTS)
+    assert [ids.tolist() for ids in together] == [SMALL.encode(text).tolist() for text in TEXTS]
+
+
+def test_decode_shows_control_tokens() -> None:
+    assert SMALL.decode([259, *SMALL.encode("he"), 259]) == f"{EOS}he{EOS}"
+
+
+@pytest.mark.parametrize("token_ids", [[260], [0, -1], [1 << 40]])
+def test_ids_of_another_tokenizer_are_refused(token_ids: list[int]) -> None:
+    with pytest.raises(Refusal) as refused:
+        SMALL.decode(token_ids)
+    assert refused.value.id == "tokenizer.id-range"
+
+
+def test_a_lone_surrogate_is_refused() -> None:
+    for use in (SMALL.encode, tokenizer(set_in("normalizer", to={"type": "NFC"})).normalize):
+        with pytest.raises(Refusal) as refused:
+            use("ab\ud800")
+        assert refused.value.id == "tokenizer.lone-surrogate"
+        assert "character 2" in refused.value.found
+
+
+def test_text_is_normalized_as_the_tokenizer_says() -> None:
+    composing = tokenizer(set_in("normalizer", to={"type": "NFC"}))
+    assert composing.normalize("e\u0301") == "\u00e9"
+    assert composing.normalize("ascii") == "ascii"
+    assert SMALL.normalize("e\u0301") == "e\u0301"
+    lower = tokenizer(set_in("normalizer", to={"type": "Lowercase"}))
+    assert lower.normalize("ASCII") == "ascii"
+
+
+def test_truncation_and_padding_are_switched_off() -> None:
+    limits = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
+    pads = {"strategy": {"Fixed": 64}, "direction": "Right", "pad_to_multiple_of": None}
+    pads |= {"pad_id": 0, "pad_type_id": 0, "pad_token": "!"}
+    cutting = tokenizer(lambda value: value.update(truncation=limits, padding=pads))
+    assert len(cutting.encode("x" * 50)) == 50
+    assert len(cutting.encode("x")) == 1
+
+
+def test_an_undeclared_separator_is_not_guessed() -> None:
+    undeclared = tokenizer(eos=None, control=("<|pad|>", EOS))
+    assert (undeclared.eos_token, undeclared.eos_token_id) == (None, None)
+    assert undeclared.encode("he").size == 1
+    with pytest.raises(Refusal) as refused:
+        undeclared.require_eos_token_id()
+    assert refused.value.id == "tokenizer.eos-undeclared"
+    assert f"<|pad|>, {EOS}" in refused.value.found
+    assert SMALL.require_eos_token_id() == 259
+
+
+@pytest.mark.parametrize(
+    ("eos", "found"), [("he", "an ordinary piece"), ("</s>", "not one token"), ("", "not one")]
+)
+def test_a_separator_that_is_no_control_token_is_refused(eos: str, found: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        tokenizer(eos=eos)
+    assert refused.value.id == "tokenizer.eos-unknown"
+    assert found in refused.value.found
+    assert EOS in refused.value.expected
+
+
+def test_many_candidates_are_cut_short() -> None:
+    with pytest.raises(Refusal) as refused:
+        tokenizer(eos="x", control=tuple(f"<{number}>" for number in range(40)))
+    assert "and 32 more" in refused.value.expected
+
+
+def test_load_reads_a_file_or_a_directory(tmp_path: Path) -> None:
+    directory = write(tmp_path / "tok")
+    for path in (directory, directory / "tokenizer.json"):
+        loaded = Tokenizer.load(path, eos_token=EOS)
+        assert loaded.fingerprint == SMALL.fingerprint
+        assert loaded.eos_token_id == 259
+    assert Tokenizer.load(directory).eos_token is None
+
+
+def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PathNotFound):
+        Tokenizer.load(tmp_path / "nothing")
+    (tmp_path / "vocab.json").write_text("{}")
+    with pytest.raises(PathNotFound) as refused:
+        Tokenizer.load(tmp_path)
+    assert refused.value.id == "tokenizer.json-missing"
+    assert "vocab.json" in refused.value.found
+
+
+def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    with path.open("wb") as sparse:
+        sparse.truncate(1 << 40)
+    tracemalloc.start()
+    with pytest.raises(DamagedFile) as refused:
+        Tokenizer.load(path)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert refused.value.id == "tokenizer.damaged"
+    assert peak_bytes < 200 << 20
+
+
+def test_json_without_a_model_type_is_bpe_when_it_has_merges() -> None:
+    value = json.loads(changed(nothing))
+    del value["model"]["type"]
+    data = json.dumps(value).encode()
+    assert Tokenizer.from_json_bytes(data, eos_token=EOS, where="x").encode("he").size == 1
