@@ -34,10 +34,12 @@ def test_long_text_is_cut_by_its_size_as_markup_and_says_so() -> None:
 
 
 def test_attributes_are_escaped_and_never_cut() -> None:
-    made = element("p", class_='a"b<\x1b', data_label="y" * 5000)
+    made = element("p", class_='a"b<\x1b', data_label="y" * 5000, id='<">', d="é" * 5000)
     parsed = ET.fromstring(made)
     assert parsed.get("class") == 'a"b<⟨U+001B⟩'
     assert parsed.get("data-label") == "y" * 5000
+    assert parsed.get("id") == '<">'
+    assert parsed.get("d") == "é" * 5000
 
 
 def test_a_table_keeps_its_meaning_when_rows_become_cards() -> None:

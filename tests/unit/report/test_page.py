@@ -254,6 +254,23 @@ def test_a_killed_runs_torn_last_line_is_left_out_and_said(complete: Page, tmp_p
     assert "torn" not in complete.text
 
 
+@pytest.mark.parametrize(
+    ("finished_at", "words"),
+    [
+        ("2026-11-20T18:05:00Z", "2h05m"),
+        ("2026-11-20T15:59:00Z", "the clock was changed"),
+        ("2026-11-20T16:01:00", "up to the last step on record"),
+        ("yesterday", "up to the last step on record"),
+        (None, "up to the last step on record"),
+    ],
+)
+def test_time_is_told_only_where_the_clock_allows(
+    finished_at: str | None, words: str, tmp_path: Path
+) -> None:
+    page = _page(tmp_path / "run", run_record(finished_at=finished_at), step_lines(20))
+    assert words in page.texts["numbers"]
+
+
 def test_a_line_of_an_unknown_kind_is_counted_not_dropped_in_silence(tmp_path: Path) -> None:
     lines = [*step_lines(5, eval_every=9), {"kind": "eval", "score": 1}]
     assert "1 lines of steps.jsonl are of a kind" in _page(tmp_path / "run", None, lines).text
