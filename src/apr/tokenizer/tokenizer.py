@@ -37,11 +37,11 @@ class Tokenizer:
         self.merges: list[str] = [f"{left} {right}" for left, right in definition.merges]
         self.fingerprint: str = definition.fingerprint
         self.training: Training | None = declaration.training
-        self._full = _build(json_bytes, definition, where)
-        self._documents = _without_added_tokens(self._full)
         self._candidates = _candidates(definition, declaration)
         self.eos_token: str | None = declaration.eos_token
         self.eos_token_id: int | None = self._declared_id(declaration.eos_token)
+        self._full = _build(json_bytes, definition, where)
+        self._documents = _without_added_tokens(self._full)
         self._is_control = self._control_ids()
 
     @classmethod

@@ -1,0 +1,145 @@
+"""F15: shards without identity.
+
+The truth lies in a hashed manifest that is written last; the reader opens only what it names; a
+directory that holds anything else is refused, for reading and for writing.
+"""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.shard_files import TEXTS, encode, manifest_value, write_corpus
+from tests.tokenizer_files import tokenizer
+
+from apr.errors import Refusal
+from apr.shards.reader import ShardReader
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    return encode(tmp_path)[0]
+
+
+def refusal_id(directory: Path) -> str:
+    with pytest.raises(Refusal) as refused:
+        ShardReader.open(directory)
+    return refused.value.id
+
+
+def flip_one_byte(directory: Path) -> None:
+    path = directory / "shard-00000.bin"
+    data = bytearray(path.read_bytes())
+    data[0] ^= 1
+    path.write_bytes(data)
+
+
+def cut_one_token(directory: Path) -> None:
+    path = directory / "shard-00000.bin"
+    path.write_bytes(path.read_bytes()[:-4])
+
+
+def empty_a_shard(directory: Path) -> None:
+    (directory / "shard-00000.bin").write_bytes(b"")
+
+
+def add_a_stale_shard(directory: Path) -> None:
+    shutil.copy(directory / "shard-00000.bin", directory / "shard-00009.bin")
+
+
+def take_a_shard_of_another_run(directory: Path) -> None:
+    swapped_case = [text.swapcase() for text in TEXTS]
+    other, _ = encode(directory.parent, swapped_case, name="other")
+    shutil.copy(other / "shard-00000.bin", directory / "shard-00000.bin")
+
+
+def lose_a_named_shard(directory: Path) -> None:
+    (directory / "shard-00001.bin").unlink()
+
+
+def lose_the_manifest(directory: Path) -> None:
+    (directory / "manifest.json").unlink()
+
+
+def edit_the_manifest(directory: Path) -> None:
+    path = directory / "manifest.json"
+    path.write_text(path.read_text().replace('"text_bytes": ', '"text_bytes": 1'))
+
+
+@pytest.mark.parametrize(
+    ("plant", "id"),
+    [
+        (add_a_stale_shard, "shards.foreign-file"),
+        (flip_one_byte, "shards.hash-mismatch"),
+        (cut_one_token, "shards.size"),
+        (take_a_shard_of_another_run, "shards.size"),
+        (empty_a_shard, "shards.size"),
+        (lose_a_named_shard, "shards.file-missing"),
+        (lose_the_manifest, "shards.manifest-missing"),
+        (edit_the_manifest, "shards.manifest-edited"),
+    ],
+)
+def test_it_is_noticed(shards: Path, plant: Callable[[Path], object], id: str) -> None:
+    assert ShardReader.open(shards).num_tokens > 0
+    plant(shards)
+    assert refusal_id(shards) == id
+
+
+def test_an_equally_long_shard_of_another_run_is_noticed(tmp_path: Path) -> None:
+    first, _ = encode(tmp_path, ["aaaa", "bbbb"], name="first")
+    second, _ = encode(tmp_path, ["cccc", "dddd"], name="second")
+    shutil.copy(second / "shard-00000.bin", first / "shard-00000.bin")
+    assert refusal_id(first) == "shards.hash-mismatch"
+
+
+def test_bare_shards_of_another_tool_are_not_guessed_at(tmp_path: Path) -> None:
+    (tmp_path / "shard-00000.bin").write_bytes(bytes(400))
+    with pytest.raises(Refusal) as refused:
+        ShardReader.open(tmp_path)
+    assert refused.value.id == "shards.manifest-missing"
+    assert "1 .bin files" in refused.value.found
+
+
+def test_a_smaller_second_run_leaves_no_old_shard(tmp_path: Path) -> None:
+    output, first = encode(tmp_path, TEXTS * 6)
+    _, second = encode(tmp_path, overwrite=True)
+    assert first.shard_count > second.shard_count
+    assert len(list(output.glob("shard-*.bin"))) == second.shard_count
+    assert ShardReader.open(output).manifest == second
+
+
+ENCODE_FOR_EVER = """
+import sys
+from pathlib import Path
+from apr.shards.encode import encode_corpus
+from apr.tokenizer.tokenizer import Tokenizer
+corpus, tok, output = map(Path, sys.argv[1:])
+tokenizer = Tokenizer.load(tok)
+while True:
+    encode_corpus([corpus], tokenizer=tokenizer, output=output, shard_tokens=50, overwrite=True)
+"""
+
+
+def test_a_killed_writer_leaves_whole_shards_or_none(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "a.jsonl", TEXTS * 40)
+    tokenizer().save(tmp_path / "tok")
+    output = tmp_path / "shards"
+    environment = {"PYTHONPATH": ":".join(sys.path), "RAYON_NUM_THREADS": "1"}
+    num_complete = 0
+    for delay_s in (0.0, 0.013, 0.037):
+        words = [sys.executable, "-c", ENCODE_FOR_EVER, corpus, tmp_path / "tok", output]
+        writer = subprocess.Popen(list(map(str, words)), env=environment)
+        while not output.exists() and writer.poll() is None:
+            time.sleep(0.01)
+        time.sleep(delay_s)
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+        if output.exists():
+            assert ShardReader.open(output).num_tokens == manifest_value(output)["total_tokens"]
+            num_complete += 1
+            shutil.rmtree(output)
+    assert num_complete > 0
