@@ -104,7 +104,7 @@ def run_apr() -> list[float]:
         }
     )
     keep_freed_memory()
-    with repeatable(config.device):
+    with repeatable(config.device, seed=0):
         acceleration = choose_acceleration(config, REFERENCE)
         model = Transformer(REFERENCE)
         initialize(model, seed=0)

@@ -58,7 +58,7 @@ def pretrain(
     config = absolute_paths(config)
     require_no_run(config.run_dir)
     keep_freed_memory()
-    with repeatable(config.device):
+    with repeatable(config.device, seed=config.seed):
         inputs = open_inputs(config, progress=listener.progress)
         gates = judge_files(config, inputs)
         require_passed(gates, config.run_dir)
@@ -83,7 +83,7 @@ def preflight(
     """Judge every gate of a run and write nothing; the configuration comes back resolved."""
     config = absolute_paths(config)
     keep_freed_memory()
-    with repeatable(config.device):
+    with repeatable(config.device, seed=config.seed):
         inputs = open_inputs(config, progress=listener.progress)
         gates = judge_files(config, inputs)
         if any(gate.blocks for gate in gates):
@@ -110,7 +110,7 @@ def resume(
         _require_unfinished(record)
         config = _recorded_config(record)
         keep_freed_memory()
-        with repeatable(config.device):
+        with repeatable(config.device, seed=config.seed):
             inputs = open_inputs(config, progress=listener.progress)
             _require_same_inputs(record, inputs)
             run = prepare(config, inputs, notify=listener.notify)

@@ -60,7 +60,7 @@ def _measure(model_path: Path, config: TrainConfig) -> Reopened:
     loaded.model.compute_dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
     shards = ShardReader.open(config.val_shard)
     rows = TokenRows(shards, 0, shards.num_tokens, config.seq_length)
-    with repeatable("cpu"), torch.no_grad():
+    with repeatable("cpu", seed=config.seed), torch.no_grad():
         result = validate(
             loaded.model,
             whole_set(rows, loaded.tokenizer),

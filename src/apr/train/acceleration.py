@@ -94,8 +94,11 @@ def choose_acceleration(config: TrainConfig, architecture: Architecture) -> Acce
 
 
 @contextmanager
-def repeatable(device_name: str) -> Generator[None]:
-    """Make the same step on the same CPU give the same bits, compiled kernels included."""
+def repeatable(device_name: str, *, seed: int) -> Generator[None]:
+    """Make the same step on the same CPU give the same bits, compiled kernels included.
+
+    Random numbers inside come from `seed`; the caller's own generator is left as it was.
+    """
     on_cpu = device_name == "cpu" or (device_name == "auto" and not torch.cuda.is_available())
     before = torch.are_deterministic_algorithms_enabled()
     fill_before = torch.utils.deterministic.fill_uninitialized_memory  # pyright: ignore[reportAttributeAccessIssue]
@@ -103,7 +106,9 @@ def repeatable(device_name: str) -> Generator[None]:
     # Uninitialised memory is never read here; filling it would only cost time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     try:
-        yield
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            yield
     finally:
         torch.use_deterministic_algorithms(before)
         torch.utils.deterministic.fill_uninitialized_memory = fill_before  # pyright: ignore[reportAttributeAccessIssue]
