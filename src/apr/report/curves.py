@@ -18,7 +18,7 @@ from apr.report.series import LARGEST_DRAWN, Series, extremes, smoothed
 
 _HEIGHT = 104
 _MOST_STEP_TICKS = 10
-_WINDOWS_PER_RUN = 60
+_WINDOWS_PER_RUN = 15
 _SMOOTHED_FROM = 40
 
 
@@ -116,7 +116,7 @@ def median_width(series: Series) -> float | None:
 
 
 def _half_window(series: Series) -> int:
-    return max(2, len(series.buckets) // _WINDOWS_PER_RUN)
+    return max(3, len(series.buckets) // (2 * _WINDOWS_PER_RUN))
 
 
 def end_label(

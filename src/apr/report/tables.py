@@ -1,7 +1,8 @@
 """The lower part of the page: everything that the run was made of, as it stands on record."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from apr.report.markup import (
@@ -30,6 +31,7 @@ _PLACED = {
     "schema", "config", "inputs", "architecture", "gates", "environment", "samples", "resumes",
     "model", "apr_version", "started_at", "finished_at", "outcome_detail",
 }  # fmt: skip
+_REASON = "_reason"
 _INPUT_COUNTS = {"total_tokens": "tokens", "total_documents": "documents", "text_bytes": "bytes"}
 
 
@@ -126,52 +128,66 @@ def _resume_words(entry: Record) -> str:
 
 def remainder(record: Record) -> list[Html]:
     """Whatever the record holds that has no place elsewhere on the page, so that nothing hides."""
-    rest = {
-        key: value
-        for key, value in record.values.items()
-        if key not in _PLACED and not key.endswith("_reason")
-    }
-    pairs = [(name, value) for name, value in _leaves(rest) if not name.endswith("_reason")]
+    pairs = [pair for pair in _leaves(record.values) if _top_key(pair[0]) not in _PLACED]
     return [section("Also on record", facts(pairs), id="remainder")] if pairs else []
 
 
 def not_measured_section(record: Record) -> Html:
     """Every number that is missing, with the run's own reason."""
-    reasons = [
-        (name.removesuffix("_reason"), value)
-        for name, value in _leaves(record.values)
-        if name.endswith("_reason") and value is not None
-    ]
+    reasons = list(_reasons(record.values))
     content = facts(reasons) if reasons else paragraph(escape("The record gives no reasons."))
     return section("Not measured", content, id="not-measured")
 
 
 def _facts_section(record: Record, key: str, *, title: str, id: str) -> Html:
-    pairs = list(_leaves(record.child(key).values))
+    values = record.child(key).values
+    pairs = list(_leaves(values)) if values else []
     content = facts(pairs) if pairs else paragraph(absent("not on record", record.reason(key)))
     return section(title, content, id=id)
 
 
-def _leaves(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        yield from _leaves_below(value, key)
-
-
-def _leaves_below(value: Any, name: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and value:
-        for key, child in cast(dict[str, Any], value).items():
-            yield from _leaves_below(child, f"{name}.{key}")
-    elif _holds_objects(value):
-        for index, child in enumerate(value):
-            yield from _leaves_below(child, f"{name}[{index}]")
-    else:
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value with the path that leads to it; reasons for missing ones are not values."""
+    children = _named_children(value, name)
+    if not children:
         yield name, value
+    for child_name, child, is_reason in children:
+        if not is_reason:
+            yield from _leaves(child, child_name)
 
 
-def _holds_objects(value: Any) -> bool:
-    return isinstance(value, list) and any(
-        isinstance(item, dict) for item in cast(list[Any], value)
-    )
+def _reasons(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every recorded reason with the path of the number that it excuses."""
+    for child_name, child, is_reason in _named_children(value, name):
+        if is_reason and child is not None:
+            yield child_name.removesuffix(_REASON), child
+        elif not is_reason:
+            yield from _reasons(child, child_name)
+
+
+def _named_children(value: Any, name: str) -> list[tuple[str, Any, bool]]:
+    """What an object, or a list of objects, holds; and whether it is a reason.
+
+    A reason stands beside the key it is about: `mfu_reason` beside `mfu`, but `stop_reason` alone.
+    """
+    if isinstance(value, dict):
+        values = cast(dict[str, Any], value)
+        return [
+            (
+                f"{name}.{key}" if name else key,
+                child,
+                key.endswith(_REASON) and key.removesuffix(_REASON) in values,
+            )
+            for key, child in values.items()
+        ]
+    items = cast(list[Any], value) if isinstance(value, list) else []
+    if any(isinstance(item, dict) for item in items):
+        return [(f"{name}[{index}]", item, False) for index, item in enumerate(items)]
+    return []
+
+
+def _top_key(name: str) -> str:
+    return re.split(r"[.\[]", name, maxsplit=1)[0]
 
 
 def _items(value: Any) -> Sequence[Any]:

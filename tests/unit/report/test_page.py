@@ -124,6 +124,9 @@ def test_every_reason_is_listed(tmp_path: Path) -> None:
     assert "model" in text
     assert "the disk was full" in text
     assert "tokens_seen" not in text
+    # Why a sample stopped excuses no missing number.
+    assert record["samples"][0]["stop_reason"] == "end_of_text"
+    assert "end_of_text" not in text
 
 
 def test_charts_carry_their_meaning_in_words(complete: Page) -> None:
@@ -145,7 +148,7 @@ def test_the_loss_chart_has_step_0_the_guess_and_both_curves(complete: Page) -> 
     titles = [title.text for title in picture.iter("title")]
     assert "step 0: 8.331 nats per token" in titles
     labels = [mark.text for mark in picture.iter("text") if "label" in (mark.get("class") or "")]
-    assert labels == ["ln V 8.32", "val 3.40", "train 3.31"]
+    assert labels == ["ln V 8.32", "val 3.40", "train 3.29"]
 
 
 def test_readings_of_another_set_are_another_curve(complete: Page, tmp_path: Path) -> None:
