@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
@@ -92,28 +93,21 @@ def read_history(
         if not path.exists():
             return history
         if not path.is_file():
-            raise _damaged(path, 0, "not a regular file")
+            raise _damaged(path, None, "not a regular file")
         history.is_present = True
         reader = _Reader(history, frozenset(resumed_at))
-        total_bytes = path.stat().st_size
         digest = hashlib.sha256()
-        number = done_bytes = 0
+        total_bytes, done_bytes = path.stat().st_size, 0
         with path.open("rb") as source:
-            while line := source.readline(_LINE_LIMIT_BYTES + 1):
-                number += 1
-                done_bytes += len(line)
+            for number in count(1):
+                # A run under way may finish the torn line meanwhile; its rest is no line.
+                line = b"" if history.is_torn else source.readline(_LINE_LIMIT_BYTES + 1)
+                if not line:
+                    break
                 digest.update(line)
-                if len(line) > _LINE_LIMIT_BYTES:
-                    raise _damaged(path, number, f"a line of over {_LINE_LIMIT_BYTES} bytes")
+                done_bytes += len(line)
                 try:
-                    entry = _parse(line)
-                except ValueError as err:
-                    if not line.endswith(b"\n"):
-                        history.is_torn = True
-                        break
-                    raise _damaged(path, number, str(err)) from err
-                try:
-                    reader.add(entry)
+                    reader.read(line)
                 except ValueError as err:
                     raise _damaged(path, number, str(err)) from err
                 if number % _LINES_PER_REPORT == 0:
@@ -123,13 +117,26 @@ def read_history(
 
 
 class _Reader:
-    """Turns entries into curves; remembers the step before, because a rate needs two."""
+    """Turns lines into curves; remembers the step before, because a rate needs two."""
 
     def __init__(self, history: History, resumed_at: frozenset[int]) -> None:
         self._history = history
         self._resumed_at = resumed_at
 
-    def add(self, entry: dict[str, Any]) -> None:
+    def read(self, line: bytes) -> None:
+        if len(line) > _LINE_LIMIT_BYTES:
+            raise ValueError(f"a line of over {_LINE_LIMIT_BYTES} bytes")
+        try:
+            entry = _parse(line)
+        except ValueError:
+            # Only the last line of a file can lack its end.
+            if line.endswith(b"\n"):
+                raise
+            self._history.is_torn = True
+            return
+        self._add(entry)
+
+    def _add(self, entry: dict[str, Any]) -> None:
         kind = entry.get("kind")
         if kind == "step":
             self._add_step(entry)
@@ -211,10 +218,10 @@ def _held_out(entry: dict[str, Any]) -> HeldOutSet:
     return HeldOutSet(None if num_tokens is None else int(num_tokens), sha256)
 
 
-def _damaged(path: Path, number: int, found: str) -> DamagedFile:
+def _damaged(path: Path, number: int | None, found: str) -> DamagedFile:
     return DamagedFile(
         "run.steps-damaged",
-        f"{path}, line {number}" if number else path,
+        path if number is None else f"{path}, line {number}",
         found=found,
         expected="one JSON object per line, steps ascending",
         fix="restore steps.jsonl as the run wrote it",

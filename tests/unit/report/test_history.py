@@ -67,6 +67,21 @@ def test_a_torn_last_line_is_told_apart_from_a_damaged_one(tmp_path: Path) -> No
         assert refused.value.where == f"{path}, line 2"
 
 
+def test_a_line_that_grows_while_it_is_read_is_torn_not_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "steps.jsonl"
+    path.write_text('{"kind":"note"}\n' * 19_999 + '{"kind":"ste')
+    grown: list[Progress] = []
+
+    def grow(report: Progress) -> None:
+        grown.append(report)
+        with path.open("a") as target:
+            target.write('p","step":1}\n')
+
+    history = read_history(path, progress=grow)
+    assert len(grown) == 1
+    assert (history.is_torn, history.num_unknown_lines) == (True, 19_999)
+
+
 def test_a_whole_last_line_needs_no_line_end(tmp_path: Path) -> None:
     path = tmp_path / "steps.jsonl"
     path.write_text(json.dumps(_step(1)) + "\n" + json.dumps(_step(2)))
