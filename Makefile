@@ -45,6 +45,7 @@ check-layers: setup
 
 bench: setup
 	@$(VENV)/python benchmarks/startup.py
+	@$(VENV)/python benchmarks/train_throughput.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -31,10 +31,10 @@ def command(root: Path, overwrite: bool, num_steps: int | None, seed: int) -> ou
     \b
     apr demo
     """  # noqa: D301  click reads the escaped character
-    from apr.jobs.demo import NUM_STEPS, demo, existing_demo
+    from apr.jobs.demo import NUM_STEPS, demo, finished_demo
     from apr.jobs.pretrain import Listener
 
-    record = None if overwrite else existing_demo(root)
+    record = None if overwrite else finished_demo(root)
     if record is not None:
         return _result(
             record,
@@ -58,28 +58,25 @@ def command(root: Path, overwrite: bool, num_steps: int | None, seed: int) -> ou
 
 def _result(record: dict[str, Any], root: Path, *, opening: str) -> output.Result:
     model, report, val = root / "model.apr", root / "report.html", record["val"]
-    reopened = record.get("reopened_loss_nats")
     data = {
         "outcome": record["outcome"],
         "val": val,
         "init_loss_nats": record["init_loss_nats"],
         "baselines": record["baselines"],
-        "reopened_loss_nats": reopened,
+        "reopened_loss_nats": record["reopened_loss_nats"],
         "throughput": record["throughput"],
         "samples": record["samples"],
         "run_dir": str(root),
         "model": str(model),
         "report": str(report),
     }
-    proof = (
-        "" if reopened is None else (f"a fresh process reads {reopened:.4f} nats from the file\n")
-    )
     text = (
         f"{opening}{record['outcome']}: all {record['config']['num_steps']} planned steps were "
         f"taken, {record['tokens_seen']} tokens at "
         f"{record['throughput']['tokens_per_s']:.0f} tokens/s\n"
         f"held-out loss {val['best_loss_nats']:.4f} nats per token "
-        f"(before step 1: {record['init_loss_nats']:.4f})\n{proof}\n"
+        f"(before step 1: {record['init_loss_nats']:.4f})\n"
+        f"a fresh process reads {record['reopened_loss_nats']:.4f} nats from the file\n\n"
         f"{_yardsticks(record)}\n\n{_samples(record)}\n"
         f"model:  {model}\nreport: {report}"
     )

@@ -14,10 +14,11 @@ from apr.corpus.interpreter import interpreter_documents
 from apr.corpus.jsonl import write_rows
 from apr.corpus.split import split_documents
 from apr.errors import Refusal
-from apr.files import atomic_directory, require_absent
+from apr.files import atomic_directory, require_absent, require_replaceable
 from apr.jobs.baselines import gzip_bits_per_byte, unigram_bits_per_byte
 from apr.jobs.pretrain import Listener, pretrain
 from apr.jobs.reopen import require_same_loss
+from apr.jobs.run_lock import hold_run
 from apr.shards.encode import encode_corpus
 from apr.shards.reader import ShardReader
 from apr.tokenizer.train import train_bpe
@@ -30,11 +31,14 @@ MIN_HELD_OUT_DOCUMENTS = 30
 MIN_HELD_OUT_TOKENS = 80_000
 # Five bytes make a token at the very most; what encoding really gives is checked afterwards.
 _MIN_HELD_OUT_BYTES = 5 * MIN_HELD_OUT_TOKENS
-_HELD_OUT_FRACTION = 0.04
+_HELD_OUT_FRACTION = 0.02
 _PROMPTS = (
     'def main():\n    """',
     "class Node:\n    def __init__(self, ",
     "import os\n\nfor name in os.listdir(",
+)
+_OUR_FILES = (
+    r"corpus|tokenizer|shards|checkpoints|run\.json|steps\.jsonl|model\.apr|report\.html|\.lock"
 )
 _WAIVED = "the demo trains for minutes; twenty tokens per parameter would take an hour"
 
@@ -84,23 +88,19 @@ def demo(
 
     `documents` replaces the interpreter's sources.
 
-    Refuses: files.exists, demo.unfinished, demo.held-out-too-small, corpus.interpreter-too-small,
-    model.loss-differs, and every refusal of pretraining. Raises Interrupted as `pretrain` does.
+    Refuses: files.exists, files.foreign-content, run.busy, demo.held-out-too-small,
+    corpus.interpreter-too-small, model.loss-differs, and every refusal of pretraining. Raises
+    Interrupted as `pretrain` does.
     Writes: `root`: corpus/, tokenizer/, shards/ and the run directory's files.
     """
     _require_startable(root, overwrite=overwrite)
     config = demo_config(root, num_steps=num_steps, seed=seed)
     with atomic_directory(root, overwrite=overwrite) as staged:
         baselines = _prepare_data(DemoParts(staged), documents, seed=seed, listener=listener)
-    record = pretrain(config, baselines=baselines, listener=listener)
-    val = record["val"]
-    reopened = require_same_loss(
-        root / "model.apr",
-        TrainConfig.model_validate(record["config"]),
-        recorded_nats=val["best_loss_nats"],
-        set_sha256=val["set_sha256"],
-    )
-    return record | {"reopened_loss_nats": reopened.loss_nats}
+    pretrain(config, baselines=baselines, listener=listener)
+    record = RunRecord.load(root)
+    _prove_in_a_fresh_process(record)
+    return record.data
 
 
 def demo_config(root: Path, *, num_steps: int, seed: int) -> TrainConfig:
@@ -119,6 +119,7 @@ def demo_config(root: Path, *, num_steps: int, seed: int) -> TrainConfig:
             "learning_rate": 4e-3,
             "warmup_steps": min(100, num_steps // 10),
             "eval_every": max(1, min(100, num_steps // 2)),
+            "eval_tokens": 50_000,
             "stop_at_target": False,
             "patience": max(1, num_steps),
             "seed": seed,
@@ -128,30 +129,59 @@ def demo_config(root: Path, *, num_steps: int, seed: int) -> TrainConfig:
     )
 
 
-def existing_demo(root: Path) -> dict[str, Any] | None:
+def finished_demo(root: Path) -> dict[str, Any] | None:
     """The record of a demo that has ended, None where none was started.
 
-    Refuses: demo.unfinished.
+    A run that was finished by `apr pretrain --resume` gets the demo's last proof here.
+
+    Refuses: demo.another-run, demo.unfinished, model.loss-differs.
+    Writes: run.json, when the proof was still missing.
     """
     if not (root / "run.json").is_file():
         return None
-    record = RunRecord.load(root).data
-    if record["outcome"] != "budget_exhausted":
+    record = RunRecord.load(root)
+    if not record.data.get("baselines"):
+        raise Refusal(
+            "demo.another-run",
+            root,
+            found="a run that apr demo did not start",
+            expected="a demo, or a free path",
+            fix="name another directory with -o",
+        )
+    if record.data["outcome"] != "budget_exhausted":
         raise Refusal(
             "demo.unfinished",
             root,
-            found=f"a run whose outcome is {record['outcome']}",
+            found=f"a run whose outcome is {record.data['outcome']}",
             expected="a finished demo, or none",
-            fix=f"finish it with: apr pretrain --resume {root}   "
-            f"or start over with: apr demo --overwrite -o {root}",
+            fix=f"finish it: apr pretrain --resume {root}; or start over: "
+            f"apr demo --overwrite -o {root}",
         )
-    return record
+    if record.data.get("reopened_loss_nats") is None:
+        _prove_in_a_fresh_process(record)
+    return record.data
+
+
+def _prove_in_a_fresh_process(record: RunRecord) -> None:
+    val = record.data["val"]
+    reopened = require_same_loss(
+        record.run_dir / "model.apr",
+        TrainConfig.model_validate(record.data["config"]),
+        recorded_nats=val["best_loss_nats"],
+        set_sha256=val["set_sha256"],
+    )
+    record.data["reopened_loss_nats"] = reopened.loss_nats
+    record.write()
 
 
 def _require_startable(root: Path, *, overwrite: bool) -> None:
     # What a demo leaves when it is stopped between its data and its first step may be made anew.
     only_data = DemoParts(root).val_shards.is_dir() and not (root / "run.json").exists()
     require_absent(root, overwrite=overwrite or only_data)
+    require_replaceable(root, names=_OUR_FILES, what="a demo")
+    if root.exists():
+        with hold_run(root):
+            pass
 
 
 def _prepare_data(
