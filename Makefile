@@ -25,6 +25,7 @@ setup:
 demo:
 	@tools/setup.sh runtime
 	@$(VENV)/python -m apr demo $(DEMO_FLAGS)
+	@echo 'apr is $(VENV)/apr; to call it by its name: . $(VENV)/activate' >&2
 
 test: setup
 	@$(VENV)/python -m pytest $(TEST_FLAGS)
