@@ -88,12 +88,12 @@ def run_apr() -> list[float]:
     from apr.model.transformer import Transformer
     from apr.train.acceleration import choose_acceleration, keep_freed_memory, repeatable
     from apr.train.batches import Batch
-    from apr.train.config import resolve
+    from apr.train.config import resolve_config
     from apr.train.optimizer import build_optimizer
     from apr.train.step import train_step
 
     nowhere = Path("unused")
-    config = resolve(
+    config = resolve_config(
         {
             "dataset": nowhere,
             "tokenizer": nowhere,

@@ -7,7 +7,7 @@ from typing import Any
 from apr.corpus.jsonl import write_rows
 from apr.shards.encode import encode_corpus
 from apr.tokenizer.train import train_bpe
-from apr.train.config import TrainConfig, resolve
+from apr.train.config import TrainConfig, resolve_config
 
 SOURCES = Path(__file__).resolve().parents[1] / "src" / "apr"
 VOCAB_SIZE = 512
@@ -32,7 +32,7 @@ class RunData:
         return self.root / "val"
 
     def options(self, run_dir: Path, **changes: Any) -> dict[str, Any]:
-        """A run of a few seconds at most, as `resolve` takes it."""
+        """A run of a few seconds at most, as `resolve_config` takes it."""
         return {
             "dataset": self.train,
             "val_shard": self.val,
@@ -53,7 +53,7 @@ class RunData:
 
     def config(self, run_dir: Path, **changes: Any) -> TrainConfig:
         """The same, resolved."""
-        return resolve(self.options(run_dir, **changes))
+        return resolve_config(self.options(run_dir, **changes))
 
     def flags(self, run_dir: Path) -> list[str]:
         """The same run as a command line."""

@@ -13,9 +13,20 @@ _PUBLIC: dict[str, str] = {
     "Refusal": "apr.errors",
     "ShardReader": "apr.shards.reader",
     "Tokenizer": "apr.tokenizer.tokenizer",
+    "TrainConfig": "apr.train.config",
+    "demo": "apr.jobs.demo",
+    "describe": "apr.container.inspection",
     "encode_corpus": "apr.shards.encode",
+    "load_model": "apr.model.weights",
+    "preflight": "apr.jobs.pretrain",
+    "pretrain": "apr.jobs.pretrain",
+    "resolve_config": "apr.train.config",
+    "resume": "apr.jobs.pretrain",
     "train_bpe": "apr.tokenizer.train",
     "train_tokenizer": "apr.jobs.train_tokenizer",
+    "validate": "apr.container.validation",
+    "write_report": "apr.report.page",
+    "write_text": "apr.jobs.write_text",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -9,10 +9,21 @@ PUBLIC = [
     "Refusal",
     "ShardReader",
     "Tokenizer",
+    "TrainConfig",
     "__version__",
+    "demo",
+    "describe",
     "encode_corpus",
+    "load_model",
+    "preflight",
+    "pretrain",
+    "resolve_config",
+    "resume",
     "train_bpe",
     "train_tokenizer",
+    "validate",
+    "write_report",
+    "write_text",
 ]
 
 

@@ -81,7 +81,7 @@ def command(
     """  # noqa: D301  click reads the escaped character
     from apr.jobs.pretrain import Listener, preflight, pretrain
     from apr.jobs.pretrain import resume as resume_run
-    from apr.train.config import resolve
+    from apr.train.config import resolve_config
     from apr.train.gates import parse_waivers
 
     given = {
@@ -106,7 +106,7 @@ def command(
             waivers.setdefault("preflight.token-budget", "--force-under-provisioned")
         if waivers:
             given["waive"] = waivers
-        config = resolve(given, config_path=config_path)
+        config = resolve_config(given, config_path=config_path)
         if dry_run:
             resolved, gates = preflight(config, listener=listener)
             return _judged(resolved.model_dump(mode="json"), gates)

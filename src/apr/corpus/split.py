@@ -17,6 +17,8 @@ from apr.errors import Refusal
 # A group this large would unbalance the split wherever it went but into the training part.
 _LARGEST_HELD_OUT_SHARE = 0.1
 _MOST_HELD_OUT_SHARE = 0.5
+# One package says little about the others: larger groups are set aside only if they must be.
+_LARGE_SHARE_OF_HELD_OUT = 0.25
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,10 @@ def _choose(
     eligible = [group for group in sizes if sizes[group] <= largest_bytes]
     chosen: set[str] = set()
     held_bytes = held_documents = 0
-    for group in sorted(eligible, key=lambda group: _rank(group, seed)):
+    large_bytes = _LARGE_SHARE_OF_HELD_OUT * wanted_bytes
+    for group in sorted(
+        eligible, key=lambda group: (sizes[group] > large_bytes, _rank(group, seed))
+    ):
         if held_bytes >= wanted_bytes and held_documents >= min_documents:
             break
         chosen.add(group)

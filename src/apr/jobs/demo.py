@@ -22,7 +22,7 @@ from apr.jobs.run_lock import hold_run
 from apr.shards.encode import encode_corpus
 from apr.shards.reader import ShardReader
 from apr.tokenizer.train import train_bpe
-from apr.train.config import TrainConfig, resolve
+from apr.train.config import TrainConfig, resolve_config
 from apr.train.run_record import RunRecord
 
 VOCAB_SIZE = 4096
@@ -106,7 +106,7 @@ def demo(
 def demo_config(root: Path, *, num_steps: int, seed: int) -> TrainConfig:
     """The demo's training run, as `apr pretrain` would be told."""
     parts = DemoParts(root)
-    return resolve(
+    return resolve_config(
         {
             "dataset": parts.train_shards,
             "val_shard": parts.val_shards,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from apr.corpus.documents import read_documents
+from apr.corpus.documents import list_files, read_files
 from apr.corpus.drops import Drops
 from apr.files import require_apart
 from apr.progress import Report, silent
@@ -36,15 +36,16 @@ def train_tokenizer(
     """
     require_apart(output, corpus)
     require_writable(output, overwrite=overwrite)
-    documents = read_documents(
-        corpus, content_field=content_field, drops=Drops() if drops is None else drops
-    )
+    drops = Drops() if drops is None else drops
+    files = list_files(corpus, drops=drops)
+    documents = read_files(files, content_field=content_field, drops=drops)
     tokenizer = train_bpe(
         (document.text for document in documents),
         vocab_size=vocab_size,
         min_frequency=min_frequency,
         normalization=normalization,
         eos_token=eos_token,
+        expected_bytes=sum(file.size_bytes for file in files),
         progress=progress,
     )
     tokenizer.save(output, overwrite=overwrite)

@@ -1,7 +1,7 @@
 """Everything that decides what a run does: one closed object, resolved once, recorded whole.
 
 A command-line flag is an override of one field here, nothing else. Fields that the mode or
-another field decides are None until `resolve`, so that what was asked for and what follows
+another field decides are None until `resolve_config`, so that what was asked for and what follows
 from it stay apart.
 """
 
@@ -105,7 +105,7 @@ class TrainConfig(BaseModel):
         return self.num_steps * self.batch_tokens
 
 
-def resolve(options: dict[str, Any], *, config_path: Path | None = None) -> TrainConfig:
+def resolve_config(options: dict[str, Any], *, config_path: Path | None = None) -> TrainConfig:
     """Merge a TOML file with overrides, fill in what follows, and refuse what cannot be.
 
     `options` holds the fields that were given explicitly.

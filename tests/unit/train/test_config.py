@@ -8,7 +8,7 @@ import pytest
 
 from apr.cli import pretrain as pretrain_cli
 from apr.errors import Refusal
-from apr.train.config import TrainConfig, absolute_paths, resolve
+from apr.train.config import TrainConfig, absolute_paths, resolve_config
 
 SOURCES = Path(__file__).resolve().parents[3] / "src" / "apr"
 REQUIRED: dict[str, Any] = {"dataset": Path("d"), "tokenizer": Path("t"), "run_dir": Path("r")}
@@ -24,14 +24,16 @@ NOT_FIELDS = {
 
 
 def test_defaults_by_mode_are_upstreams() -> None:
-    config = resolve(REQUIRED | {"num_steps": 5000})
+    config = resolve_config(REQUIRED | {"num_steps": 5000})
     assert (config.learning_rate, config.warmup_steps, config.target_val_loss) == (3e-4, 1000, 3.0)
     assert config.arch == "llama-370m"
     assert (config.batch_size, config.seq_length, config.seed) == (16, 1024, 42)
 
 
 def test_explicit_values_win_over_the_mode() -> None:
-    config = resolve(REQUIRED | {"learning_rate": 1.0, "warmup_steps": 0, "target_val_loss": 9.0})
+    config = resolve_config(
+        REQUIRED | {"learning_rate": 1.0, "warmup_steps": 0, "target_val_loss": 9.0}
+    )
     assert (config.learning_rate, config.warmup_steps, config.target_val_loss) == (1.0, 0, 9.0)
 
 
@@ -44,7 +46,7 @@ def test_f24_every_field_is_read_somewhere() -> None:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute):
                 read.add(node.attr)
-    # `mode` and `stop_at_target` are consumed by `resolve` itself.
+    # `mode` and `stop_at_target` are consumed by `resolve_config` itself.
     unread = set(TrainConfig.model_fields) - read - {"mode", "stop_at_target"}
     assert len(TrainConfig.model_fields) > 25
     assert unread == set()
@@ -62,7 +64,7 @@ def test_f24_every_flag_overrides_one_field() -> None:
 def test_a_toml_file_and_its_overrides(tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
     path.write_text('dataset = "d"\ntokenizer = "t"\nrun_dir = "r"\nseed = 7\nbatch_size = 4\n')
-    config = resolve({"batch_size": 8}, config_path=path)
+    config = resolve_config({"batch_size": 8}, config_path=path)
     assert (config.seed, config.batch_size) == (7, 8)
 
 
@@ -89,13 +91,13 @@ def test_a_toml_file_and_its_overrides(tmp_path: Path) -> None:
 )
 def test_f24_impossible_options_are_refused(options: dict[str, Any], id: str) -> None:
     with pytest.raises(Refusal) as refused:
-        resolve(REQUIRED | {"num_steps": 100} | options)
+        resolve_config(REQUIRED | {"num_steps": 100} | options)
     assert refused.value.id == id
 
 
 @pytest.mark.parametrize("device", ["cpu", "auto", "cuda", "cuda:0", "cuda:15"])
 def test_devices_of_the_grammar_are_accepted(device: str) -> None:
-    assert resolve(REQUIRED | {"device": device}).device == device
+    assert resolve_config(REQUIRED | {"device": device}).device == device
 
 
 @pytest.mark.parametrize("text", ["seed = ", "\x00", "a = 1\na = 2\n"])
@@ -103,17 +105,17 @@ def test_a_broken_toml_file_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "run.toml"
     path.write_text(text)
     with pytest.raises(Refusal) as refused:
-        resolve({}, config_path=path)
+        resolve_config({}, config_path=path)
     assert (refused.value.id, refused.value.exit_code) == ("config.not-toml", 4)
 
 
 def test_a_missing_required_path_is_named() -> None:
     with pytest.raises(Refusal) as refused:
-        resolve({"dataset": Path("d"), "tokenizer": Path("t")})
+        resolve_config({"dataset": Path("d"), "tokenizer": Path("t")})
     assert refused.value.id == "config.invalid"
     assert refused.value.where == "run_dir"
 
 
 def test_recorded_paths_do_not_depend_on_the_working_directory() -> None:
-    config = absolute_paths(resolve(REQUIRED))
+    config = absolute_paths(resolve_config(REQUIRED))
     assert all(path.is_absolute() for path in (config.dataset, config.tokenizer, config.run_dir))

@@ -13,7 +13,7 @@ from torch.nn import functional
 from apr.errors import Refusal
 from apr.model.transformer import Transformer
 from apr.train.batches import Batch
-from apr.train.config import TrainConfig, resolve
+from apr.train.config import TrainConfig, resolve_config
 from apr.train.loss import summed_loss
 from apr.train.optimizer import applied_learning_rate, build_optimizer
 from apr.train.schedule import cosine_learning_rate
@@ -22,7 +22,7 @@ from apr.train.step import StepResult, accumulate, train_step
 
 def config(**options: Any) -> TrainConfig:
     nowhere = Path("nowhere")
-    return resolve({"dataset": nowhere, "tokenizer": nowhere, "run_dir": nowhere, **options})
+    return resolve_config({"dataset": nowhere, "tokenizer": nowhere, "run_dir": nowhere, **options})
 
 
 def step(
