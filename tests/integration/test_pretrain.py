@@ -283,6 +283,19 @@ def test_f39_early_stop_after_patience(run_data: RunData, tmp_path: Path) -> Non
     assert steps_of(tmp_path / "run")[-1]["step"] == 6
 
 
+def test_f39_an_ending_that_was_killed_ends_the_same_way(run_data: RunData, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    pretrain(run_data.config(run_dir, patience=2, min_delta=5.0))
+    # What a kill between the last checkpoint and the model file leaves behind.
+    record = record_of(run_dir)
+    (run_dir / "model.apr").unlink()
+    write_json(run_dir / "run.json", record | {"outcome": "running", "model": None})
+    resume(run_dir)
+    assert record_of(run_dir)["outcome"] == "early_stop"
+    assert steps_of(run_dir)[-1]["step"] == 6
+    assert record_of(run_dir)["model"] == record["model"]
+
+
 def test_f39_divergence_is_aborted_and_nothing_is_shipped(
     run_data: RunData, tmp_path: Path
 ) -> None:

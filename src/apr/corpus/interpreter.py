@@ -19,10 +19,14 @@ MIN_SOURCE_BYTES = 8_000_000
 _INSTALLED = frozenset({"site-packages", "dist-packages", "__pycache__"})
 # Mapping tables and help texts that programs wrote; a model would learn little but them.
 _GENERATED = ("encodings", "pydoc_data")
+# The library's own tests, two thirds of all where they are installed, are another kind of text.
+_TESTS = frozenset({"test", "tests", "idle_test"})
 
 
 def interpreter_documents(*, drops: Drops, root: Path | None = None) -> list[Document]:
     """The Python sources of the standard library, each under its path inside the library.
+
+    Its own tests and generated tables are left out and counted in `drops`.
 
     `root` is another library's directory than the running interpreter's.
 
@@ -46,6 +50,9 @@ def interpreter_documents(*, drops: Drops, root: Path | None = None) -> list[Doc
         source = printable(file.path.relative_to(library))
         if file.group in _GENERATED:
             drops.add("generated", source)
+            continue
+        if _TESTS.intersection(source.split("/")[:-1]):
+            drops.add("tests", source)
             continue
         documents += [replace(document, source=source) for document in read_text(file, drops)]
     return documents

@@ -11,16 +11,16 @@ from apr.files import sha256_file
 from apr.model.generate import generate
 from apr.model.weights import load_model, save_model
 from apr.report.page import write_report
-from apr.train.checkpoint import TrainState, checkpoint_dir, require_verified
+from apr.train.checkpoint import Ending, TrainState, checkpoint_dir, read_state, require_verified
 from apr.train.run_record import RunRecord
-from apr.train.trainer import Outcome, Trainer
+from apr.train.trainer import Trainer
 from apr.train.validation import ValidationResult
 
 _SAMPLE_TOKENS = 160
 _SAMPLE_TEMPERATURE = 0.6
 
 
-def end_run(trainer: Trainer, record: RunRecord, state: TrainState, outcome: Outcome) -> None:
+def end_run(trainer: Trainer, record: RunRecord, state: TrainState, outcome: Ending) -> None:
     """Measure the end, ship the best model, write the ending.
 
     Raises Interrupted, with the command that continues, when the run was stopped.
@@ -49,14 +49,15 @@ def _ship_best(trainer: Trainer, record: RunRecord, state: TrainState) -> None:
     last = _whole_set(trainer, "validating the last step")
     best, best_step = last, state.step
     if state.best_step is not None and state.best_step != state.step:
-        candidate = _load_weights(trainer, state.best_step)
+        _load_weights(trainer, state.best_step)
+        candidate = _whole_set(trainer, f"validating step {state.best_step}")
         if candidate.loss_nats < last.loss_nats:
             best, best_step = candidate, state.best_step
         else:
             _load_weights(trainer, state.step)
     path = record.run_dir / "model.apr"
-    provenance = trainer.provenance("best checkpoint of a run", best_step, state.tokens_seen)
-    provenance |= {
+    tokens_seen = read_state(checkpoint_dir(record.run_dir, best_step)).tokens_seen
+    provenance = trainer.provenance("best checkpoint of a run", best_step, tokens_seen) | {
         "val_loss_nats": best.loss_nats,
         "val_set_sha256": best.set_sha256,
         "val_num_tokens": best.num_tokens,
@@ -86,12 +87,11 @@ def _whole_set(trainer: Trainer, activity: str) -> ValidationResult:
     return trainer.run.validate(trainer.run.whole_set, activity=activity, progress=trainer.progress)
 
 
-def _load_weights(trainer: Trainer, step: int) -> ValidationResult:
+def _load_weights(trainer: Trainer, step: int) -> None:
     directory = checkpoint_dir(trainer.run_dir, step)
     require_verified(directory)
     stored = load_model(directory / "model.apr").model
     trainer.run.model.load_state_dict(stored.state_dict(), strict=True)
-    return _whole_set(trainer, f"validating step {step}")
 
 
 def _read_back_and_sample(path: Path, trainer: Trainer) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ count. The weights are an `.apr` file of their own.
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -26,11 +26,15 @@ _LISTING_LIMIT_BYTES = 1 << 20
 _RNG = "rng/torch"
 
 
+Ending = Literal["target_met", "budget_exhausted", "early_stop", "interrupted"]
+
+
 @dataclass
 class TrainState:
     """Everything a resume needs beside weights, moments and RNG.
 
-    The data cursor is `step`: batches are a function of it.
+    The data cursor is `step`: batches are a function of it. `ended` is the word of a run that
+    needs no further step.
     """
 
     step: int = 0
@@ -38,6 +42,7 @@ class TrainState:
     best_step: int | None = None
     best_loss_nats: float | None = None
     stale_validations: int = 0
+    ended: Ending | None = None
     train_s: float = 0.0
     data_s: float = 0.0
     validation_s: float = 0.0
@@ -121,7 +126,7 @@ def load_checkpoint(
     except (SafetensorError, KeyError) as err:
         raise _damaged(directory, f"{type(err).__name__}: {err}") from err
     torch.set_rng_state(rng_state.cpu())
-    return _read_state(directory)
+    return read_state(directory)
 
 
 def require_verified(directory: Path) -> None:
@@ -173,7 +178,7 @@ def prune(run_dir: Path, *, keep: int) -> None:
     )
     kept = set(finished[-keep:])
     for directory in finished[-keep:]:
-        best_step = _read_state(directory).best_step
+        best_step = read_state(directory).best_step
         if best_step is not None:
             kept.add(checkpoint_dir(run_dir, best_step))
     for directory in set(finished) - kept:
@@ -183,7 +188,11 @@ def prune(run_dir: Path, *, keep: int) -> None:
             shutil.rmtree(directory)
 
 
-def _read_state(directory: Path) -> TrainState:
+def read_state(directory: Path) -> TrainState:
+    """What a checkpoint holds beside tensors.
+
+    Refuses: checkpoint.damaged.
+    """
     fields = read_json(
         directory / "state.json",
         limit_bytes=_LISTING_LIMIT_BYTES,

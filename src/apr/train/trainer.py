@@ -8,20 +8,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from apr.progress import Progress, Report
-from apr.train.checkpoint import TrainState, prune, save_checkpoint
+from apr.train.checkpoint import Ending, TrainState, prune, save_checkpoint
 from apr.train.config import TrainConfig
 from apr.train.prepare import PreparedRun
 from apr.train.run_record import StepLog
 from apr.train.schedule import cosine_learning_rate
 from apr.train.step import train_step
 from apr.train.validation import ValidationResult
-
-Outcome = Literal["target_met", "budget_exhausted", "early_stop", "interrupted"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Trainer:
     log: StepLog
     progress: Report
 
-    def train(self, state: TrainState, *, should_stop: Callable[[], bool]) -> Outcome:
+    def train(self, state: TrainState, *, should_stop: Callable[[], bool]) -> Ending:
         """Go on from `state` until target, patience, budget or a request to stop.
 
         Refuses: train.non-finite, train.non-finite-validation, files.io-failed.
@@ -44,16 +42,14 @@ class Trainer:
         config = self.run.config
         if state.step == 0:
             self._validate(state)
-        while state.step < config.num_steps:
+        while state.ended is None:
             if should_stop():
                 self._checkpoint(state)
                 return "interrupted"
             self._one_step(state)
             if state.step == config.num_steps or state.step % config.eval_every == 0:
-                outcome = self._validate_and_save(state)
-                if outcome is not None:
-                    return outcome
-        return "budget_exhausted"
+                self._validate_and_save(state)
+        return state.ended
 
     def provenance(self, what: str, step: int, tokens_seen: int) -> dict[str, Any]:
         """Where weights of this run come from, as a container carries it."""
@@ -105,23 +101,22 @@ class Trainer:
             )
         )
 
-    def _validate_and_save(self, state: TrainState) -> Outcome | None:
-        periodic = self._validate(state)
+    def _validate_and_save(self, state: TrainState) -> None:
+        periodic, config = self._validate(state), self.run.config
         best = state.best_loss_nats
-        if best is None or periodic.loss_nats < best - self.run.config.min_delta:
+        if best is None or periodic.loss_nats < best - config.min_delta:
             state.best_step, state.best_loss_nats = state.step, periodic.loss_nats
             state.stale_validations = 0
         else:
             state.stale_validations += 1
-        reached = self._target_reached(periodic)
+        # The verdict is saved with the step: a run killed while it ends must end the same way.
+        if self._target_reached(periodic):
+            state.ended = "target_met"
+        elif state.step == config.num_steps:
+            state.ended = "budget_exhausted"
+        elif state.stale_validations >= config.patience:
+            state.ended = "early_stop"
         self._checkpoint(state)
-        if reached:
-            return "target_met"
-        if state.step < self.run.config.num_steps and (
-            state.stale_validations >= self.run.config.patience
-        ):
-            return "early_stop"
-        return None
 
     def _validate(self, state: TrainState) -> ValidationResult:
         started_s = time.monotonic()

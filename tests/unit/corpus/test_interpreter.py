@@ -34,7 +34,8 @@ def test_groups_are_packages_and_modules(documents: list[Document]) -> None:
 
 
 def library(root: Path, size_bytes: int) -> Path:
-    for name in ("pkg/a.py", "encodings/cp037.py", "site-packages/b.py", "pkg/data.txt"):
+    left_out = ("encodings/cp037.py", "site-packages/b.py", "pkg/data.txt", "test/c.py")
+    for name in ("pkg/a.py", "pkg/test/d.py", "test.py", *left_out):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x" * size_bytes)
@@ -42,12 +43,12 @@ def library(root: Path, size_bytes: int) -> Path:
     return root
 
 
-def test_generated_and_installed_files_are_left_out(tmp_path: Path) -> None:
+def test_generated_installed_and_test_files_are_left_out(tmp_path: Path) -> None:
     drops = Drops()
     root = library(tmp_path, MIN_SOURCE_BYTES // 2)
     documents = interpreter_documents(drops=drops, root=root)
-    assert [document.source for document in documents] == ["pkg/a.py"]
-    assert drops.counts == {"generated": 1, "not_utf8": 1}
+    assert [document.source for document in documents] == ["pkg/a.py", "test.py"]
+    assert drops.counts == {"generated": 1, "not_utf8": 1, "tests": 2}
 
 
 def test_a_library_that_is_too_small_is_refused(tmp_path: Path) -> None:
