@@ -22,7 +22,7 @@ _BAR_WIDTH = 40
     help="Directory that is written.",
 )
 @click.option("--overwrite", is_flag=True, help="Start over, replacing what is there.")
-@click.option("--num-steps", type=click.IntRange(min=2), help="Optimizer updates [1000].")
+@click.option("--num-steps", type=click.IntRange(min=2), help="Optimizer updates [2000].")
 @click.option("--seed", default=42, show_default=True, help="Decides split, weights and order.")
 @output.standard_options
 def command(root: Path, overwrite: bool, num_steps: int | None, seed: int) -> output.Result:

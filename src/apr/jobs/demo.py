@@ -26,7 +26,7 @@ from apr.train.config import TrainConfig, resolve_config
 from apr.train.run_record import RunRecord
 
 VOCAB_SIZE = 4096
-NUM_STEPS = 1000
+NUM_STEPS = 2000
 MIN_HELD_OUT_DOCUMENTS = 30
 MIN_HELD_OUT_TOKENS = 80_000
 # Five bytes make a token at the very most; what encoding really gives is checked afterwards.
@@ -114,11 +114,11 @@ def demo_config(root: Path, *, num_steps: int, seed: int) -> TrainConfig:
             "run_dir": root,
             "arch": "demo",
             "num_steps": num_steps,
-            "batch_size": 16,
+            "batch_size": 8,
             "seq_length": 256,
-            "learning_rate": 4e-3,
+            "learning_rate": 2.5e-3,
             "warmup_steps": min(100, num_steps // 10),
-            "eval_every": max(1, min(100, num_steps // 2)),
+            "eval_every": max(1, min(200, num_steps // 2)),
             "eval_tokens": 50_000,
             "stop_at_target": False,
             "patience": max(1, num_steps),
