@@ -72,10 +72,13 @@ def test_a_line_without_end_is_not_read_whole(tmp_path: Path) -> None:
 
 def test_a_document_that_is_too_large_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"content": "' + b"x" * (8 << 20) + b'"}\n')
+    assert len(read(path)[0]) == 8 << 20
     path.write_bytes(b'{"content": "' + b"x" * ((8 << 20) + 1) + b'"}\n')
-    with pytest.raises(DamagedFile) as refused:
+    with pytest.raises(Refusal) as refused:
         read(path)
-    assert "bytes of text" in refused.value.found
+    assert (refused.value.id, refused.value.exit_code) == ("corpus.document-too-large", 5)
+    assert refused.value.where == f"{path}:1"
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.jsonl.gz", "a.jsonl.zst"])

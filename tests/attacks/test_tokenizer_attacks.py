@@ -67,6 +67,7 @@ DAMAGED: dict[str, Change] = {
     "a prefix that is a number": set_in("model", "continuing_subword_prefix", to=5),
     "an unknown token that is an object": set_in("model", "unk_token", to={}),
     "added tokens that are an object": set_in("added_tokens", to={"a": 1}),
+    "an added token that is a text": set_in("added_tokens", 0, to="<|endoftext|>"),
     "an added token without id": without("added_tokens", 0, "id"),
     "an added token without text": set_in("added_tokens", 0, "content", to=None),
     "an added token with another piece's id": set_in("added_tokens", 0, "id", to=3),

@@ -4,6 +4,7 @@ No text, however it is spelled, yields the id of a control token, special or not
 ids in shards are the separators that encoding put there.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,18 @@ def test_shards_hold_one_control_id_per_document(tmp_path: Path) -> None:
     output, manifest = encode(tmp_path, [f"{EOS}{EOS} a", EOS, "plain"])
     ids = ShardReader.open(output).read(0, manifest.total_tokens)
     assert np.count_nonzero(ids >= 259) == 3 == manifest.eos_token_count
+
+
+def test_documents_that_spell_control_tokens_are_counted_and_named(tmp_path: Path) -> None:
+    output, manifest = encode(tmp_path, [f"{EOS}{EOS} a", "plain", EOS])
+    assert manifest.statistics.num_documents_with_control_text == 2
+    how = json.loads((output / "encode.json").read_text())
+    assert [Path(place).name for place in how["control_text_examples"]] == [
+        "shards.jsonl:1",
+        "shards.jsonl:3",
+    ]
+    _, twin = encode(tmp_path, ["plain <|endoftext"], name="twin")
+    assert twin.statistics.num_documents_with_control_text == 0
 
 
 def test_qwens_control_strings_stay_text(shared_data: Path, tmp_path: Path) -> None:

@@ -47,7 +47,8 @@ MANIFEST = """\
     "longest_run": 1,
     "unk_rate": 0.0,
     "max_token_id": 256,
-    "num_documents_changed_by_normalizer": 0
+    "num_documents_changed_by_normalizer": 0,
+    "num_documents_with_control_text": 0
   }
 }
 """

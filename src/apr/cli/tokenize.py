@@ -194,10 +194,11 @@ def _tokenizer_text(tokenizer: "Tokenizer", directory: Path, drops: "Drops") -> 
 def _manifest_text(manifest: "Manifest", directory: Path) -> str:
     left_out = ", ".join(f"{count} {reason}" for reason, count in manifest.drops.items())
     separator = "" if manifest.eos_token is None else f" {manifest.eos_token}"
+    shards = "1 shard" if manifest.shard_count == 1 else f"{manifest.shard_count} shards"
     return "\n".join(
         [
             f"shards: {directory}",
-            f"  {format_count(manifest.total_tokens)} tokens in {manifest.shard_count} shards, "
+            f"  {format_count(manifest.total_tokens)} tokens in {shards}, "
             f"{manifest.statistics.bytes_per_token:.2f} bytes per token",
             f"  {format_count(manifest.total_documents)} documents, "
             f"{format_bytes(manifest.text_bytes)}; left out: {left_out or 'nothing'}",

@@ -51,7 +51,7 @@ def read_documents(
 
     The group of a document in a tree is the tree's first level: package, module or repository.
 
-    Refuses: as list_files, corpus.jsonl-damaged, corpus.not-text, corpus.empty.
+    Refuses: as list_files and read_files.
     """
     return read_files(list_files(paths, drops=drops), content_field=content_field, drops=drops)
 
@@ -61,7 +61,7 @@ def read_files(
 ) -> Iterator[Document]:
     """Stream the documents of listed files.
 
-    Refuses: corpus.jsonl-damaged, corpus.not-text, corpus.empty.
+    Refuses: corpus.jsonl-damaged, corpus.not-text, corpus.document-too-large, corpus.empty.
     """
     num_documents = 0
     for file in files:
@@ -83,8 +83,9 @@ def _require_distinct(paths: Sequence[Path]) -> None:
     seen: dict[Path, Path] = {}
     for path in paths:
         require_exists(path, "a corpus file or directory")
-        if seen.setdefault(path.resolve(), path) is not path:
-            _refuse_repeated(path, seen[path.resolve()])
+        resolved = path.resolve()
+        if seen.setdefault(resolved, path) is not path:
+            _refuse_repeated(path, seen[resolved])
     for resolved, path in seen.items():
         for parent in resolved.parents:
             if parent in seen:
@@ -120,7 +121,7 @@ def _list_path(path: Path, drops: Drops) -> list[CorpusFile]:
 
 def _require_one_format(path: Path, files: list[CorpusFile]) -> None:
     for file in files:
-        if file.path.name.endswith(_NOT_READ):
+        if file.path.name.lower().endswith(_NOT_READ):
             raise Refusal(
                 "corpus.format-not-read",
                 file.path,
@@ -140,12 +141,12 @@ def _require_one_format(path: Path, files: list[CorpusFile]) -> None:
 
 
 def _read_jsonl(file: CorpusFile, content_field: str, drops: Drops) -> Iterator[Document]:
-    rows = jsonl.read_rows(file.path, content_field=content_field, limit_bytes=DOCUMENT_LIMIT_BYTES)
-    for number, text in rows:
+    for number, text in jsonl.read_rows(file.path, content_field=content_field):
         source = f"{printable(file.path)}:{number}"
         if not text:
             drops.add("blank_line" if text is None else "empty", source)
             continue
+        _require_bounded(source, text.encode("utf-8"))
         # A line says nothing of what it belongs together with, so it stands alone.
         yield Document(text, source, group=f"{file.group}:{number}")
 
@@ -153,7 +154,7 @@ def _read_jsonl(file: CorpusFile, content_field: str, drops: Drops) -> Iterator[
 def read_text(file: CorpusFile, drops: Drops) -> Iterator[Document]:
     """The one document of a text file, or none when it is no text and part of a tree.
 
-    Refuses: corpus.not-text, files.not-found, files.io-failed.
+    Refuses: corpus.not-text, corpus.document-too-large, files.not-found, files.io-failed.
     """
     with io_refusals(file.path), file.path.open("rb") as opened:
         data = opened.read(DOCUMENT_LIMIT_BYTES + 1)
@@ -163,13 +164,26 @@ def read_text(file: CorpusFile, drops: Drops) -> Iterator[Document]:
     elif file.in_tree or problem == "empty":
         drops.add(problem, printable(file.path))
     else:
+        _require_bounded(printable(file.path), data)
         raise DamagedFile(
             "corpus.not-text",
             file.path,
             found=problem,
-            expected=f"UTF-8 text of at most {DOCUMENT_LIMIT_BYTES} bytes",
+            expected="UTF-8 text",
             fix="name a text file",
         )
+
+
+def _require_bounded(source: str, data: bytes) -> None:
+    if len(data) <= DOCUMENT_LIMIT_BYTES:
+        return
+    raise Refusal(
+        "corpus.document-too-large",
+        source,
+        found=f"more than {DOCUMENT_LIMIT_BYTES} bytes of text",
+        expected="documents that an encoder can take whole",
+        fix="cut the document into several",
+    )
 
 
 def _decode(data: bytes) -> tuple[str | None, str]:

@@ -17,9 +17,7 @@ from apr.files import atomic_writer, io_refusals, parse_json, require_absent
 _LINE_LIMIT_BYTES = 64 << 20
 
 
-def read_rows(
-    path: Path, *, content_field: str, limit_bytes: int
-) -> Iterator[tuple[int, str | None]]:
+def read_rows(path: Path, *, content_field: str) -> Iterator[tuple[int, str | None]]:
     """The number and the text of every line, in order; None for a blank line.
 
     Refuses: corpus.jsonl-damaged, files.not-found, files.io-failed.
@@ -34,7 +32,7 @@ def read_rows(
             if not line.strip():
                 yield number, None
                 continue
-            yield number, _text(line, place, content_field, limit_bytes)
+            yield number, _text(line, place, content_field)
 
 
 def write_rows(path: Path, rows: Iterable[tuple[str, str]], *, overwrite: bool = False) -> int:
@@ -53,7 +51,7 @@ def write_rows(path: Path, rows: Iterable[tuple[str, str]], *, overwrite: bool =
     return num_rows
 
 
-def _text(line: bytes, place: str, content_field: str, limit_bytes: int) -> str:
+def _text(line: bytes, place: str, content_field: str) -> str:
     try:
         row: object = parse_json(line)
     except ValueError as err:
@@ -72,12 +70,6 @@ def _text(line: bytes, place: str, content_field: str, limit_bytes: int) -> str:
     if not isinstance(text, str):
         kind = "null" if text is None else type(text).__name__
         _damaged(place, f"{content_field!r} is {kind}", "a string")
-    try:
-        size_bytes = len(text.encode("utf-8"))
-    except UnicodeEncodeError as err:
-        _damaged(place, f"a lone surrogate at character {err.start}", "Unicode text", cause=err)
-    if size_bytes > limit_bytes:
-        _damaged(place, f"{size_bytes} bytes of text", f"at most {limit_bytes}")
     return text
 
 

@@ -23,7 +23,7 @@ class CorpusFile:
     @property
     def is_jsonl(self) -> bool:
         """Whether the file holds one document per line."""
-        return self.path.name.endswith(".jsonl")
+        return self.path.suffix.lower() == ".jsonl"
 
 
 def list_tree(

@@ -37,7 +37,7 @@ from apr.tokenizer.tokenizer import Tokenizer
 ENCODE_NAME = "encode.json"
 
 _OUR_FILES = r"shard-\d{5}\.(bin|idx)|(manifest|encode)\.json"
-_BATCH_BYTES = 2 << 20
+_BATCH_CHARACTERS = 2 << 20
 
 
 def encode_corpus(
@@ -70,6 +70,7 @@ def encode_corpus(
     files = list_files(corpus, drops=drops)
     documents = read_files(files, content_field=content_field, drops=drops)
     corpus_bytes = sum(file.size_bytes for file in files)
+    tally, proof = Tally(tokenizer), SpellingProof(tokenizer)
     with atomic_directory(output, overwrite=overwrite) as staged:
         with ShardWriter(
             staged,
@@ -77,84 +78,72 @@ def encode_corpus(
             eos_policy=eos_policy,
             eos_token_id=tokenizer.eos_token_id,
         ) as writer:
-            manifest = _encode(
-                documents, writer, tokenizer, eos_policy, drops, corpus_bytes, progress
-            )
+            for batch in _batches(documents):
+                _encode(batch, tokenizer, writer, tally, proof)
+                done_bytes = tally.text_bytes
+                total_bytes = max(corpus_bytes, done_bytes)
+                progress(Progress("encoding", done_bytes, total_bytes, "bytes"))
+            shards = writer.close()
+        progress(Progress("encoding", corpus_bytes, corpus_bytes, "bytes"))
+        manifest = Manifest(
+            tokenizer_fingerprint=tokenizer.fingerprint,
+            vocab_size=tokenizer.vocab_size,
+            eos_policy=eos_policy,
+            eos_token=tokenizer.eos_token,
+            eos_token_id=tokenizer.eos_token_id,
+            eos_token_count=writer.num_separators,
+            total_tokens=sum(shard.num_tokens for shard in shards),
+            total_documents=writer.num_documents,
+            text_bytes=tally.text_bytes,
+            shard_count=len(shards),
+            shards=shards,
+            drops=dict(sorted(drops.counts.items())),
+            statistics=tally.statistics(proof.num_changed_by_normalizer),
+        )
         elapsed_s = time.monotonic() - started_s
-        how = _how(corpus, content_field, shard_tokens, drops, tokenizer)
-        rate = {"tokens_per_s": round(manifest.total_tokens / elapsed_s)}
-        when = {"started_at": started_at.isoformat(timespec="seconds")}
-        write_json(staged / ENCODE_NAME, how | when | {"elapsed_s": round(elapsed_s, 3)} | rate)
+        how = {
+            "started_at": started_at.isoformat(timespec="seconds"),
+            "elapsed_s": round(elapsed_s, 3),
+            "tokens_per_s": round(manifest.total_tokens / elapsed_s),
+            "content_field": content_field,
+            "shard_tokens": shard_tokens,
+            "drop_examples": drops.examples,
+            "control_text_examples": tally.control_text_examples,
+        }
+        write_json(staged / ENCODE_NAME, _where(corpus, tokenizer) | how)
         write_manifest(staged, manifest)
         ShardReader.open(staged, progress=progress)
     return manifest
 
 
 def _encode(
-    documents: Iterable[Document],
-    writer: ShardWriter,
+    batch: list[Document],
     tokenizer: Tokenizer,
-    eos_policy: EosPolicy,
-    drops: Drops,
-    corpus_bytes: int,
-    progress: Report,
-) -> Manifest:
-    tally, proof = Tally(tokenizer), SpellingProof(tokenizer)
-    text_bytes = num_tokens = 0
-    for batch in _batches(documents):
-        token_ids = tokenizer.encode_batch([document.text for document in batch])
-        proof.require(batch, token_ids)
-        tally.add(token_ids)
-        for document, ids in zip(batch, token_ids, strict=True):
-            writer.append(ids, document_hash(document.text))
-            num_tokens += len(ids)
-            text_bytes += _size_bytes(document)
-        progress(Progress("encoding", text_bytes, max(corpus_bytes, text_bytes), "bytes"))
-    progress(Progress("encoding", corpus_bytes, corpus_bytes, "bytes"))
-    shards = writer.close()
-    return Manifest(
-        tokenizer_fingerprint=tokenizer.fingerprint,
-        vocab_size=tokenizer.vocab_size,
-        eos_policy=eos_policy,
-        eos_token=tokenizer.eos_token,
-        eos_token_id=tokenizer.eos_token_id,
-        eos_token_count=writer.num_separators,
-        total_tokens=sum(shard.num_tokens for shard in shards),
-        total_documents=writer.num_documents,
-        text_bytes=text_bytes,
-        shard_count=len(shards),
-        shards=shards,
-        drops=dict(sorted(drops.counts.items())),
-        statistics=tally.statistics(
-            text_bytes=text_bytes, num_changed_by_normalizer=proof.num_changed_by_normalizer
-        ),
-    )
+    writer: ShardWriter,
+    tally: Tally,
+    proof: SpellingProof,
+) -> None:
+    token_ids = tokenizer.encode_batch([document.text for document in batch])
+    proof.require(batch, token_ids)
+    tally.add(batch, token_ids)
+    for document, ids in zip(batch, token_ids, strict=True):
+        writer.append(ids, document_hash(document.text))
 
 
 def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
     batch: list[Document] = []
-    batch_bytes = 0
+    num_characters = 0
     for document in documents:
         batch.append(document)
-        batch_bytes += _size_bytes(document)
-        if batch_bytes >= _BATCH_BYTES:
+        num_characters += len(document.text)
+        if num_characters >= _BATCH_CHARACTERS:
             yield batch
-            batch, batch_bytes = [], 0
+            batch, num_characters = [], 0
     if batch:
         yield batch
 
 
-def _size_bytes(document: Document) -> int:
-    return len(document.text.encode("utf-8"))
-
-
-def _how(
-    corpus: Sequence[Path],
-    content_field: str,
-    shard_tokens: int,
-    drops: Drops,
-    tokenizer: Tokenizer,
-) -> dict[str, Any]:
+def _where(corpus: Sequence[Path], tokenizer: Tokenizer) -> dict[str, Any]:
     """What the manifest may not hold, because it differs from machine to machine."""
     return {
         "apr_version": __version__,
@@ -163,7 +152,4 @@ def _how(
         "python_version": platform.python_version(),
         "corpus": [printable(path.resolve()) for path in corpus],
         "tokenizer": tokenizer.where,
-        "content_field": content_field,
-        "shard_tokens": shard_tokens,
-        "drop_examples": drops.examples,
     }

@@ -52,6 +52,8 @@ class Statistics(_Closed):
     """Share of tokens that are the tokenizer's unknown token."""
     max_token_id: Count
     num_documents_changed_by_normalizer: Count
+    num_documents_with_control_text: Count
+    """Documents that spell a control token, such as `<|endoftext|>`; it was encoded as text."""
 
 
 class Manifest(_Closed):

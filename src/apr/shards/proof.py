@@ -36,6 +36,8 @@ class SpellingProof:
         Refuses: shards.text-lost.
         """
         for document, token_ids in zip(documents, batch, strict=True):
+            if not token_ids.size:
+                raise _lost(document, "no token", "at least one")
             normalized = self._tokenizer.normalize(document.text)
             self.num_changed_by_normalizer += normalized != document.text
             self._require_bytes(document, normalized, token_ids)

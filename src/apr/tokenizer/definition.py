@@ -72,7 +72,7 @@ def read_definition(data: bytes, *, where: str) -> Definition:
     _require_texts(model, where)
     vocab = _read_vocab(model, where)
     merges = _read_merges(model, vocab, where)
-    added_tokens = _read_added_tokens(document, vocab, where)
+    added_tokens = _read_added_tokens(document, where)
     vocabulary = _by_id(vocab, added_tokens, where)
     normalizer = _component(document, "normalizer", where)
     pre_tokenizer = _component(document, "pre_tokenizer", where)
@@ -185,21 +185,11 @@ def _refuse_space(where: str, rank: int, left: str, right: str) -> NoReturn:
     )
 
 
-def _read_added_tokens(
-    document: dict[str, Any], vocab: dict[str, int], where: str
-) -> tuple[AddedToken, ...]:
+def _read_added_tokens(document: dict[str, Any], where: str) -> tuple[AddedToken, ...]:
     entries = document.get("added_tokens") or []
     if not isinstance(entries, list):
         _damaged(where, "added_tokens is no list", "a list of objects")
-    tokens = tuple(_read_added_token(entry, where) for entry in entries)
-    for token in tokens:
-        if vocab.get(token.content, token.id) != token.id:
-            _damaged(
-                where,
-                f"added token {token.content!r} with id {token.id}",
-                f"id {vocab[token.content]}, as in the model's vocabulary",
-            )
-    return tokens
+    return tuple(_read_added_token(entry, where) for entry in entries)
 
 
 def _read_added_token(entry: Any, where: str) -> AddedToken:

@@ -223,8 +223,6 @@ class Tokenizer:
 def _build(data: bytes, definition: Definition, where: str) -> tokenizers.Tokenizer:
     with _library_refusals(where):
         full = tokenizers.Tokenizer.from_str(data.decode("utf-8"))
-        full.no_truncation()
-        full.no_padding()
         library_ids = full.get_vocab(with_added_tokens=True)
     if library_ids != definition.ids:
         # The library renumbers added tokens that do not continue the model's ids in order.
@@ -244,6 +242,7 @@ def _build(data: bytes, definition: Definition, where: str) -> tokenizers.Tokeni
 
 
 def _without_added_tokens(full: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    # Truncation and padding are left behind too: they would cut or lengthen documents.
     documents = tokenizers.Tokenizer(full.model)
     if full.normalizer is not None:
         documents.normalizer = full.normalizer

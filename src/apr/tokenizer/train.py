@@ -23,8 +23,9 @@ from apr.tokenizer.tokenizer import Tokenizer
 
 Normalization = Literal["none", "nfc"]
 
-# All bytes and the separator.
-MIN_VOCAB_SIZE = 257
+MIN_VOCAB_SIZE = 257  # all bytes and the separator
+_MAX_VOCAB_SIZE = 1 << 20
+_MAX_MIN_FREQUENCY = 1 << 32
 
 _WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -44,12 +45,13 @@ def train_bpe(
     min_frequency: int = 2,
     eos_token: str = "<|endoftext|>",
     normalization: Normalization = "nfc",
+    expected_bytes: int | None = None,
     progress: Report = silent,
 ) -> Tokenizer:
     """Learn a tokenizer; the same texts give the same bytes of tokenizer.json.
 
     A small corpus may not have enough pairs that occur `min_frequency` times; the vocabulary
-    is then smaller than `vocab_size`.
+    is then smaller than `vocab_size`. `expected_bytes` of text make an ETA possible.
 
     Refuses: tokenizer.vocab-size, tokenizer.min-frequency, tokenizer.eos-ordinary,
     tokenizer.no-text, tokenizer.lone-surrogate.
@@ -66,7 +68,7 @@ def train_bpe(
     )
     learner.decoder = decoders.ByteLevel()
     _require_control_text(learner, eos_token)
-    feed = _Feed(texts, progress)
+    feed = _Feed(texts, expected_bytes, progress)
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - 1,
         min_frequency=min_frequency,
@@ -96,17 +98,19 @@ def train_bpe(
 class _Feed:
     """The texts on their way to the trainer, checked, counted and cut."""
 
-    def __init__(self, texts: Iterable[str], progress: Report) -> None:
+    def __init__(self, texts: Iterable[str], expected_bytes: int | None, progress: Report) -> None:
         self.num_documents = 0
         self.text_bytes = 0
         self._texts = texts
+        self._expected_bytes = expected_bytes
         self._progress = progress
 
     def pieces(self) -> Iterator[str]:
         for text in self._texts:
             self.text_bytes += _size_bytes(text, self.num_documents)
             self.num_documents += 1
-            self._progress(Progress("reading text", self.text_bytes, None, "bytes"))
+            total_bytes = self._expected_bytes and max(self._expected_bytes, self.text_bytes)
+            self._progress(Progress("reading text", self.text_bytes, total_bytes, "bytes"))
             yield from _cut(text)
         self._progress(Progress("learning merges", 0, None, "merges"))
 
@@ -149,20 +153,20 @@ def _size_bytes(text: str, document_number: int) -> int:
 
 
 def _require_sizes(vocab_size: int, min_frequency: int) -> None:
-    if vocab_size < MIN_VOCAB_SIZE:
+    if not MIN_VOCAB_SIZE <= vocab_size <= _MAX_VOCAB_SIZE:
         raise UsageRefusal(
             "tokenizer.vocab-size",
             "--vocab-size",
             found=vocab_size,
-            expected=f"at least {MIN_VOCAB_SIZE}: every byte and the separator",
-            fix="ask for a larger vocabulary, for example 4096",
+            expected=f"{MIN_VOCAB_SIZE} (every byte and the separator) to {_MAX_VOCAB_SIZE}",
+            fix="ask for a usual size, for example 4096 for a small corpus",
         )
-    if min_frequency < 1:
+    if not 1 <= min_frequency <= _MAX_MIN_FREQUENCY:
         raise UsageRefusal(
             "tokenizer.min-frequency",
             "--min-frequency",
             found=min_frequency,
-            expected="at least 1",
+            expected=f"1 to {_MAX_MIN_FREQUENCY}",
             fix="leave it out for the usual 2",
         )
 

@@ -8,7 +8,7 @@ from tests.shard_files import write_corpus
 
 from apr.corpus.documents import Document, read_documents
 from apr.corpus.drops import Drops
-from apr.errors import DamagedFile, PathNotFound, Refusal, UsageRefusal
+from apr.errors import PathNotFound, Refusal, UsageRefusal
 
 
 def read(*paths: Path, field: str = "content") -> tuple[list[Document], Drops]:
@@ -145,14 +145,25 @@ def test_a_document_is_not_read_twice(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"\0", "é".encode("latin-1"), b"x" * (8 << 20) + b"x"], ids=["NUL", "latin", "large"]
+    ("data", "id"),
+    [
+        (b"\0", "corpus.not-text"),
+        ("é".encode("latin-1"), "corpus.not-text"),
+        (b"x" * ((8 << 20) + 1), "corpus.document-too-large"),
+    ],
+    ids=["NUL", "latin", "large"],
 )
-def test_a_named_file_that_is_no_text_is_refused(tmp_path: Path, data: bytes) -> None:
+def test_a_named_file_that_cannot_be_read_is_refused(tmp_path: Path, data: bytes, id: str) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(data)
-    with pytest.raises(DamagedFile) as refused:
+    with pytest.raises(Refusal) as refused:
         read(path)
-    assert refused.value.id == "corpus.not-text"
+    assert refused.value.id == id
+
+
+@pytest.mark.parametrize("name", ["A.JSONL", "b.jsonl"])
+def test_the_case_of_a_suffix_does_not_matter(tmp_path: Path, name: str) -> None:
+    assert len(read(write_corpus(tmp_path / name, ["x", "y"]))[0]) == 2
 
 
 def test_a_very_large_file_in_a_tree_is_counted(tmp_path: Path) -> None:

@@ -92,7 +92,8 @@ def test_the_bytes_do_not_depend_on_the_process(seed: str) -> None:
 
 def test_progress_counts_bytes() -> None:
     reports: list[Progress] = []
-    train_bpe(TEXTS, vocab_size=260, progress=reports.append)
+    train_bpe(TEXTS, vocab_size=260, expected_bytes=20, progress=reports.append)
+    assert reports[0].total == max(20, len(TEXTS[0]))
     assert reports[len(TEXTS) - 1].done == sum(len(text.encode()) for text in TEXTS)
     assert reports[-1].activity == "learning merges"
 
@@ -107,17 +108,18 @@ def test_a_long_word_does_not_stall_the_trainer() -> None:
     assert learned.training.text_bytes == 600_000
 
 
-@pytest.mark.parametrize("vocab_size", [-1, 0, 256])
-def test_a_vocabulary_below_the_bytes_is_refused(vocab_size: int) -> None:
+@pytest.mark.parametrize("vocab_size", [-1, 0, 256, 10**30])
+def test_a_vocabulary_without_the_bytes_or_without_end_is_refused(vocab_size: int) -> None:
     with pytest.raises(UsageRefusal) as refused:
         train_bpe(TEXTS, vocab_size=vocab_size)
     assert refused.value.id == "tokenizer.vocab-size"
     assert train_bpe(TEXTS, vocab_size=257).vocab_size == 257
 
 
-def test_a_frequency_of_zero_is_refused() -> None:
+@pytest.mark.parametrize("min_frequency", [0, -1, 10**30])
+def test_a_frequency_that_makes_no_sense_is_refused(min_frequency: int) -> None:
     with pytest.raises(UsageRefusal) as refused:
-        train_bpe(TEXTS, vocab_size=300, min_frequency=0)
+        train_bpe(TEXTS, vocab_size=300, min_frequency=min_frequency)
     assert refused.value.id == "tokenizer.min-frequency"
 
 
