@@ -29,7 +29,7 @@ _PUBLIC: dict[str, str] = {
     "write_text": "apr.jobs.write_text",
 }
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["__version__", *_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
