@@ -67,6 +67,7 @@ def test_a_line_without_end_is_not_read_whole(tmp_path: Path) -> None:
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert refused.value.where == f"{path}:1"
+    assert refused.value.found.startswith("more than ")
     assert peak_bytes < 300 << 20
 
 
