@@ -1,5 +1,6 @@
 """An index holds what was put in, and its size says how much."""
 
+import struct
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,15 @@ def test_ends_that_do_not_ascend_are_refused(tmp_path: Path, ends: list[int]) ->
     with pytest.raises(DamagedFile) as refused:
         read_index(path, num_tokens=5, num_documents=3)
     assert refused.value.id == "shards.index-damaged"
+
+
+def test_a_last_document_that_ends_before_the_tokens_do_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "shard-00000.idx"
+    data = index_bytes([2, 3, 4], [bytes(16)] * 3)
+    path.write_bytes(data[:16] + struct.pack("<Q", 5) + data[24:])
+    with pytest.raises(DamagedFile) as refused:
+        read_index(path, num_tokens=5, num_documents=3)
+    assert refused.value.found == "document ends out of order"
 
 
 def test_a_document_is_known_by_its_text_alone() -> None:
