@@ -119,7 +119,7 @@ class Container:
         if self._source.closed:
             raise ValueError("the container is closed")
         start = self.sections.header.data_offset + entry.offset
-        return memoryview(self._data)[start : start + entry.size_bytes].toreadonly()
+        return memoryview(self._data)[start : start + entry.size_bytes]
 
     def array(self, name: str) -> NDArray[Any]:
         """A tensor in place and read-only; bf16 comes as uint16, quantised types as raw uint8.
