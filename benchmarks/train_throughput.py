@@ -10,6 +10,7 @@ rounds does not.
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -58,7 +59,9 @@ def main() -> None:
 def tokens_per_s(side: str) -> float:
     """One fresh process; the median of its steady steps."""
     command = [sys.executable, __file__, "--side", side]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    # The apr command sets this for itself; Trainer has no such default.
+    own = {"OMP_WAIT_POLICY": "PASSIVE"} if side == "apr" else {}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | own)
     step_s = json.loads(done.stdout.splitlines()[-1])
     return BATCH_SIZE * SEQUENCE_LENGTH / statistics.median(step_s)
 

@@ -69,6 +69,10 @@ def main(argv: list[str] | None = None) -> NoReturn:
 def run(arguments: list[str]) -> int:
     """Run one command line; return its exit code. Every ending prints through `output`."""
     as_json = "--json" in arguments[: _end_of_options(arguments)]
+    # Idle threads that spin steal the core that a busy one waits for: on a machine with other
+    # work training is twice as fast when they sleep, and no slower on an idle one (docs/log.md).
+    # OpenMP reads this once, when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         result = cli.main(args=arguments, prog_name="apr", standalone_mode=False)
         if isinstance(result, output.Result):
