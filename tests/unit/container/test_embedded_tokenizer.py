@@ -2,6 +2,7 @@
 
 import base64
 import json
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -127,6 +128,7 @@ def test_a_vocabulary_alone_is_not_enough() -> None:
         ({"eos_token": 7}, "container.tokenizer-damaged"),
         ({"tokenizer_json_zlib": 7}, "container.tokenizer-damaged"),
         ({"tokenizer_json_zlib": "not base64!"}, "container.tokenizer-damaged"),
+        ({"tokenizer_json_zlib": "!" + packed(JSON_BYTES)}, "container.tokenizer-damaged"),
         ({"tokenizer_json_zlib": "\N{SNOWMAN}"}, "container.tokenizer-damaged"),
         ({"tokenizer_json_zlib": ""}, "container.tokenizer-damaged"),
         ({"tokenizer_json_zlib": base64.b64encode(b"x").decode()}, "container.tokenizer-damaged"),
@@ -162,11 +164,18 @@ def test_bytes_behind_the_stream() -> None:
 
 
 def test_a_stream_that_unpacks_without_end() -> None:
-    free = keys(tokenizer_json_zlib=packed(bytes(SIZE_LIMIT_BYTES + 1)))
-    assert len(free["apr.tokenizer_json_zlib"]) < 100_000
-    refusal = refusal_of(free)
+    free = keys(tokenizer_json_zlib=packed(bytes(3 * SIZE_LIMIT_BYTES)))
+    assert len(free["apr.tokenizer_json_zlib"]) < SIZE_LIMIT_BYTES // 100
+    tracemalloc.start()
+    try:
+        refusal = refusal_of(free)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
     assert refusal.id == "container.tokenizer-damaged"
     assert str(SIZE_LIMIT_BYTES) in refusal.found
+    # Twice the limit is what joining the pieces of one stopped stream takes.
+    assert peak_bytes < 2.5 * SIZE_LIMIT_BYTES
 
 
 def tokenizer_check(path: Path, free: dict[str, Any], flags: int = 0x400) -> Check | None:
