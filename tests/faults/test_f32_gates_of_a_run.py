@@ -57,12 +57,14 @@ def refused_by(config: TrainConfig) -> Refusal:
 
 
 def test_the_harmless_twin_passes_every_gate(run_data: RunData, tmp_path: Path) -> None:
-    config, gates = preflight(run_data.config(tmp_path / "run"))
+    plan = preflight(run_data.config(tmp_path / "run"))
+    gates = plan.gates
+    assert plan.may_start
     assert [gate.id for gate in gates] == list(UPSTREAM_IDS)
     failed = [gate.id for gate in gates if gate.verdict != "PASS"]
     assert failed == ["preflight.token-budget"]
     assert gates[5].waiver == {"reason": "a test"}
-    assert not config.run_dir.exists()
+    assert not plan.config.run_dir.exists()
 
 
 def _swap_two_ids(tokenizer: Tokenizer) -> bytes:

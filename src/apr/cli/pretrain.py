@@ -10,7 +10,7 @@ from apr.cli.stopping import graceful_stop
 from apr.errors import UsageRefusal
 
 if TYPE_CHECKING:
-    from apr.train.gates import Gate
+    from apr.jobs.pretrain import Plan
 
 # flag -> the configuration field it overrides, where the two names differ
 _FIELD_OF_FLAG = {"lr": "learning_rate"}
@@ -108,8 +108,7 @@ def command(
             given["waive"] = waivers
         config = resolve_config(given, config_path=config_path)
         if dry_run:
-            resolved, gates = preflight(config, listener=listener)
-            return _judged(resolved.model_dump(mode="json"), gates)
+            return _judged(preflight(config, listener=listener))
         return ended(pretrain(config, listener=listener), config.run_dir)
 
 
@@ -154,25 +153,28 @@ def _ending_text(record: dict[str, Any], run_dir: Path) -> str:
     )
 
 
-def _judged(config: dict[str, Any], gates: "list[Gate]") -> output.Result:
+def _judged(plan: "Plan") -> output.Result:
     """A dry run's verdicts as the command's answer; a blocking gate is exit code 5."""
     from apr.errors import Refusal
+    from apr.units import format_bytes, format_count
 
-    lines = ["verdict  gate"]
-    for gate in gates:
+    lines = [
+        f"{format_count(plan.architecture.num_parameters)} parameters, "
+        f"{format_count(plan.config.planned_tokens)} tokens, "
+        f"{format_bytes(plan.architecture.training_state_bytes())} of weights, gradients and "
+        "optimizer state",
+        "",
+        "verdict  gate",
+    ]
+    for gate in plan.gates:
         lines.append(f"{gate.verdict:<8} {gate.id}: {gate.found}; expected {gate.expected}")
         if gate.waiver:
             lines.append(f"         waived: {gate.waiver['reason']}")
         elif gate.blocks:
             lines.append(f"         fix: {gate.fix}")
-    blocked = any(gate.blocks for gate in gates)
-    lines.append("the run would be refused" if blocked else "the run may start")
+    lines.append("\nthe run may start" if plan.may_start else "\nthe run would be refused")
     return output.Result(
-        data={
-            "config": config,
-            "gates": [gate.as_record() for gate in gates],
-            "may_start": not blocked,
-        },
+        data=plan.as_dict(),
         text="\n".join(lines),
-        exit_code=Refusal.exit_code if blocked else 0,
+        exit_code=0 if plan.may_start else Refusal.exit_code,
     )

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
+from apr.architecture import Architecture
 from apr.errors import DamagedFile, Interrupted, IoFailed, Refusal
 from apr.files import require_exists, sha256_bytes
 from apr.jobs.finish import end_run
@@ -75,21 +76,51 @@ def pretrain(
             return _work(run, record, TrainState(), listener=listener)
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A run as it would be: its resolved configuration, its model, its verdicts."""
+
+    config: TrainConfig
+    architecture: Architecture
+    gates: list[Gate]
+
+    @property
+    def may_start(self) -> bool:
+        """Whether no gate blocks."""
+        return not any(gate.blocks for gate in self.gates)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object that `apr pretrain --dry-run --json` prints."""
+        return {
+            "may_start": self.may_start,
+            "gates": [gate.as_record() for gate in self.gates],
+            "num_parameters": self.architecture.num_parameters,
+            "planned_tokens": self.config.planned_tokens,
+            "training_state_bytes": self.architecture.training_state_bytes(),
+            "config": self.config.model_dump(mode="json"),
+        }
+
+
 def preflight(
     config: TrainConfig,
     *,
     listener: Listener = Listener(),
-) -> tuple[TrainConfig, list[Gate]]:
-    """Judge every gate of a run and write nothing; the configuration comes back resolved."""
+) -> Plan:
+    """Judge every gate of a run and write nothing.
+
+    Refuses: what opening tokenizer and shards refuses; a failed gate is in the answer.
+    """
     config = absolute_paths(config)
+    require_no_run(config.run_dir)
     keep_freed_memory()
     with repeatable(config.device, seed=config.seed):
         inputs = open_inputs(config, progress=listener.progress)
         gates = judge_files(config, inputs)
         if any(gate.blocks for gate in gates):
-            return config, gates
+            return Plan(config, inputs.architecture, gates)
         run = prepare(config, inputs, notify=listener.notify)
-        return run.config, gates + judge_model(run, progress=listener.progress).gates
+        gates += judge_model(run, progress=listener.progress).gates
+        return Plan(run.config, inputs.architecture, gates)
 
 
 def resume(
