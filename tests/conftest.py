@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
     os.environ.setdefault(_variable, str(max(1, (os.cpu_count() or 1) // _workers)))
+# As `apr` itself does: threads that wait for work must not take the core another process needs.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
