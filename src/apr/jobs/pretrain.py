@@ -7,28 +7,32 @@ the run counts as finished only after its model file has been written and read b
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 
 from apr.architecture import Architecture
-from apr.errors import DamagedFile, Interrupted, IoFailed, Refusal
-from apr.files import require_exists, sha256_bytes
+from apr.errors import Interrupted, IoFailed, Refusal
+from apr.files import require_exists
 from apr.jobs.finish import end_run
+from apr.jobs.record import (
+    first_record,
+    recorded_config,
+    require_same_inputs,
+    require_unfinished,
+)
 from apr.jobs.run_lock import hold_run
 from apr.progress import Report, silent
 from apr.report.page import write_report
-from apr.shards.reader import ShardReader
 from apr.train.acceleration import keep_freed_memory, repeatable
 from apr.train.checkpoint import TrainState, latest_checkpoint, load_checkpoint
 from apr.train.config import TrainConfig, absolute_paths
 from apr.train.gates import Gate, require_passed
 from apr.train.optimizer import build_optimizer
-from apr.train.preflight import Inputs, open_inputs
-from apr.train.prepare import Judgement, PreparedRun, judge_files, judge_model, prepare
+from apr.train.preflight import open_inputs
+from apr.train.prepare import PreparedRun, judge_files, judge_model, prepare
 from apr.train.run_record import RunRecord, StepLog, now, require_no_run
 from apr.train.trainer import Trainer
 
@@ -71,7 +75,7 @@ def pretrain(
             raise Interrupted("stopped before step 1; nothing was written")
         with hold_run(config.run_dir):
             require_no_run(config.run_dir)
-            record = _first_record(run, gates, judgement, baselines)
+            record = first_record(run, gates, judgement, baselines)
             record.write()
             return _work(run, record, TrainState(), listener=listener)
 
@@ -138,12 +142,12 @@ def resume(
     RunRecord.load(run_dir)
     with hold_run(run_dir):
         record = RunRecord.load(run_dir)
-        _require_unfinished(record)
-        config = _recorded_config(record)
+        require_unfinished(record)
+        config = recorded_config(record)
         keep_freed_memory()
         with repeatable(config.device, seed=config.seed):
             inputs = open_inputs(config, progress=listener.progress)
-            _require_same_inputs(record, inputs)
+            require_same_inputs(record, inputs)
             run = prepare(config, inputs, notify=listener.notify)
             return _work(run, record, None, listener=listener)
 
@@ -221,103 +225,3 @@ def _try_to_finish(record: RunRecord, outcome: str, detail: str) -> None:
     with suppress(Refusal):
         record.finish(outcome, detail=detail)
         write_report(record.run_dir)
-
-
-def _first_record(
-    run: PreparedRun,
-    gates: list[Gate],
-    judgement: Judgement,
-    baselines: dict[str, float] | None,
-) -> RunRecord:
-    inputs, init = run.inputs, judgement.init
-    held_out = run.whole_set
-    unmeasured = "the run has not ended"
-    return RunRecord.start(
-        run.config.run_dir,
-        config=run.config.model_dump(mode="json"),
-        inputs={
-            "tokenizer": {
-                "path": str(run.config.tokenizer),
-                "sha256": sha256_bytes(inputs.tokenizer.json_bytes),
-                "fingerprint": inputs.tokenizer.fingerprint,
-            },
-            "train": [_shards_input(inputs.train)],
-            "val": _shards_input(inputs.val) if inputs.val else None,
-            "init": None,
-        },
-        architecture=asdict(inputs.architecture)
-        | {"num_parameters": sum(parameter.numel() for parameter in run.model.parameters())},
-        gates=[gate.as_record() for gate in gates],
-        init_loss_nats=init.loss_nats if init else None,
-        val={
-            "source": inputs.data.val_source,
-            "best_loss_nats": None,
-            "best_loss_nats_reason": unmeasured,
-            "last_loss_nats": None,
-            "last_loss_nats_reason": unmeasured,
-            "best_step": None,
-            "bits_per_byte": None,
-            "bits_per_byte_reason": unmeasured,
-            "num_tokens": held_out.num_tokens,
-            "text_bytes": held_out.text_bytes,
-            "set_sha256": held_out.sha256,
-            "init_bits_per_byte": init.bits_per_byte if init else None,
-        },
-        baselines=baselines,
-        unique_tokens=inputs.data.train.stop - inputs.data.train.start,
-        environment=run.acceleration.environment(),
-    )
-
-
-def _shards_input(shards: ShardReader) -> dict[str, Any]:
-    return {
-        "path": str(shards.directory),
-        "sha256": shards.manifest_sha256,
-        "total_tokens": shards.manifest.total_tokens,
-        "total_documents": shards.manifest.total_documents,
-        "text_bytes": shards.manifest.text_bytes,
-    }
-
-
-def _recorded_config(record: RunRecord) -> TrainConfig:
-    try:
-        return TrainConfig.model_validate(record.data["config"])
-    except (KeyError, ValidationError) as err:
-        raise DamagedFile(
-            "run.record-damaged",
-            record.run_dir / "run.json",
-            found=str(err),
-            expected="the configuration of a run",
-            fix="restore the file",
-        ) from err
-
-
-def _require_unfinished(record: RunRecord) -> None:
-    outcome = record.data.get("outcome")
-    if outcome in ("target_met", "budget_exhausted", "early_stop"):
-        raise Refusal(
-            "run.finished",
-            record.run_dir,
-            found=f"the run has ended: {outcome}",
-            expected="a run that was stopped",
-            fix="start a new run; to train longer, with more --num-steps",
-        )
-
-
-def _require_same_inputs(record: RunRecord, inputs: Inputs) -> None:
-    recorded = record.data["inputs"]
-    pairs = [
-        ("tokenizer", recorded["tokenizer"]["fingerprint"], inputs.tokenizer.fingerprint),
-        ("training shards", recorded["train"][0]["sha256"], inputs.train.manifest_sha256),
-    ]
-    if inputs.val is not None:
-        pairs.append(("held-out shards", recorded["val"]["sha256"], inputs.val.manifest_sha256))
-    for name, before, found in pairs:
-        if before != found:
-            raise Refusal(
-                "resume.inputs-changed",
-                name,
-                found=found,
-                expected=f"{before}, as at the start",
-                fix="put the original back, or start a new run",
-            )

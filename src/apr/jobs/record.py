@@ -1,0 +1,128 @@
+"""What a run's record says at its beginning, and what a resume demands of it."""
+
+from dataclasses import asdict
+from typing import Any
+
+from pydantic import ValidationError
+
+from apr.errors import DamagedFile, Refusal
+from apr.files import sha256_bytes
+from apr.shards.reader import ShardReader
+from apr.train.config import TrainConfig
+from apr.train.gates import Gate
+from apr.train.preflight import Inputs
+from apr.train.prepare import Judgement, PreparedRun
+from apr.train.run_record import RunRecord
+
+
+def first_record(
+    run: PreparedRun,
+    gates: list[Gate],
+    judgement: Judgement,
+    baselines: dict[str, float] | None,
+) -> RunRecord:
+    """The record of a run that is about to begin, every input named by hash; not yet written."""
+    inputs, init = run.inputs, judgement.init
+    held_out = run.whole_set
+    unmeasured = "the run has not ended"
+    return RunRecord.start(
+        run.config.run_dir,
+        config=run.config.model_dump(mode="json"),
+        inputs={
+            "tokenizer": {
+                "path": str(run.config.tokenizer),
+                "sha256": sha256_bytes(inputs.tokenizer.json_bytes),
+                "fingerprint": inputs.tokenizer.fingerprint,
+            },
+            "train": [_shards_input(inputs.train)],
+            "val": _shards_input(inputs.val) if inputs.val else None,
+            "init": None,
+        },
+        architecture=asdict(inputs.architecture)
+        | {"num_parameters": sum(parameter.numel() for parameter in run.model.parameters())},
+        gates=[gate.as_record() for gate in gates],
+        init_loss_nats=init.loss_nats if init else None,
+        val={
+            "source": inputs.data.val_source,
+            "best_loss_nats": None,
+            "best_loss_nats_reason": unmeasured,
+            "last_loss_nats": None,
+            "last_loss_nats_reason": unmeasured,
+            "best_step": None,
+            "bits_per_byte": None,
+            "bits_per_byte_reason": unmeasured,
+            "num_tokens": held_out.num_tokens,
+            "text_bytes": held_out.text_bytes,
+            "set_sha256": held_out.sha256,
+            "init_bits_per_byte": init.bits_per_byte if init else None,
+        },
+        baselines=baselines,
+        unique_tokens=inputs.data.train.stop - inputs.data.train.start,
+        environment=run.acceleration.environment(),
+    )
+
+
+def recorded_config(record: RunRecord) -> TrainConfig:
+    """The configuration a run was started with.
+
+    Refuses: run.record-damaged.
+    """
+    try:
+        return TrainConfig.model_validate(record.data["config"])
+    except (KeyError, ValidationError) as err:
+        raise DamagedFile(
+            "run.record-damaged",
+            record.run_dir / "run.json",
+            found=str(err),
+            expected="the configuration of a run",
+            fix="restore the file",
+        ) from err
+
+
+def require_unfinished(record: RunRecord) -> None:
+    """Refuse to go on with a run that has ended well.
+
+    Refuses: run.finished.
+    """
+    outcome = record.data.get("outcome")
+    if outcome in ("target_met", "budget_exhausted", "early_stop"):
+        raise Refusal(
+            "run.finished",
+            record.run_dir,
+            found=f"the run has ended: {outcome}",
+            expected="a run that was stopped",
+            fix="start a new run; to train longer, with more --num-steps",
+        )
+
+
+def require_same_inputs(record: RunRecord, inputs: Inputs) -> None:
+    """Refuse to go on with other data or another tokenizer than a run began with.
+
+    Refuses: resume.inputs-changed.
+    """
+    recorded = record.data["inputs"]
+    pairs = [
+        ("tokenizer", recorded["tokenizer"]["fingerprint"], inputs.tokenizer.fingerprint),
+        ("training shards", recorded["train"][0]["sha256"], inputs.train.manifest_sha256),
+    ]
+    if inputs.val is not None:
+        pairs.append(("held-out shards", recorded["val"]["sha256"], inputs.val.manifest_sha256))
+    for name, before, found in pairs:
+        if before != found:
+            raise Refusal(
+                "resume.inputs-changed",
+                name,
+                found=found,
+                expected=f"{before}, as at the start",
+                fix="put the original back, or start a new run",
+            )
+
+
+def _shards_input(shards: ShardReader) -> dict[str, Any]:
+    return {
+        "path": str(shards.directory),
+        "sha256": shards.manifest_sha256,
+        "total_tokens": shards.manifest.total_tokens,
+        "total_documents": shards.manifest.total_documents,
+        "text_bytes": shards.manifest.text_bytes,
+    }
