@@ -13,7 +13,7 @@ from tests.container_files import Row, build
 from tests.container_models import LLAMA, QWEN2, ModelFile, model_file
 
 from apr.architecture import Architecture
-from apr.container.contents import require_model
+from apr.container.contents import require_contents, require_model
 from apr.container.metadata import metadata_from_architecture
 from apr.container.reader import Container
 from apr.container.validation import validate
@@ -95,6 +95,26 @@ def test_a_tensor_of_integers(tmp_path: Path) -> None:
         require_model(container)
     assert caught.value.id == "container.tensor-dtype"
     assert (caught.value.found, DOWN in caught.value.where) == ("i32", True)
+
+
+def test_a_quantised_tensor_is_sound_and_not_taken_for_numbers(tmp_path: Path) -> None:
+    # 11 x 8 elements are three blocks of 32.
+    file = model_file(LLAMA)
+    rows = [
+        Row(name.encode(), 0, array.shape, array.tobytes())
+        for name, array in sorted(file.arrays.items())
+    ]
+    embedding = next(row for row in rows if row.name == EMBEDDING.encode())
+    embedding.code, embedding.data = 128, bytes(3 * 18)
+    path = tmp_path / "model.apr"
+    path.write_bytes(build(file.metadata.encode(), rows))
+    assert validate(path).verdict == "PASS"
+    with Container.open(path) as container:
+        assert require_contents(container) == LLAMA
+        with pytest.raises(Refusal) as caught:
+            require_model(container)
+    assert caught.value.id == "container.tensor-quantized"
+    assert (caught.value.found, EMBEDDING in caught.value.where) == ("q4", True)
 
 
 def test_metadata_is_not_made_for_other_tensors() -> None:

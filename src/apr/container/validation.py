@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from apr.container import free_keys, layout
-from apr.container.contents import require_model
+from apr.container.contents import require_contents
 from apr.container.embedded_tokenizer import restore_tokenizer, vocabulary_problem
 from apr.container.integrity import (
     check_footer,
@@ -166,7 +166,7 @@ def _model(container: Container) -> Check | NotApplicable:
     if not claims_a_model(container.metadata, container.tensors):
         return NotApplicable("container.model", "does not present itself as a transformer")
     try:
-        architecture = require_model(container)
+        architecture = require_contents(container)
     except Refusal as err:
         # Another family may be perfectly sound; it is only not known here.
         is_foreign = err.id == "container.architecture-unsupported"
