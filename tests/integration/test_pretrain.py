@@ -345,6 +345,32 @@ def test_f35_resume_on_other_data_is_refused(run_data: RunData, tmp_path: Path) 
     assert refused.value.id == "resume.inputs-changed"
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"config": None},
+        {"config": {"seed": "x"}},
+        {"inputs": {}},
+        {"inputs": {"tokenizer": 1}},
+        {"resumes": {}},
+        {"environment": []},
+        {"outcome": 7},
+        {"val": None},
+    ],
+    ids=str,
+)
+def test_a_damaged_record_is_refused_by_resume(
+    finished: Path, tmp_path: Path, damage: dict[str, Any]
+) -> None:
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished, run_dir)
+    record = record_of(finished) | {"outcome": "interrupted"}
+    write_json(run_dir / "run.json", record | damage)
+    with pytest.raises(Refusal) as refused:
+        resume(run_dir)
+    assert (refused.value.id, refused.value.exit_code) == ("run.record-damaged", 4)
+
+
 def test_two_processes_cannot_work_on_one_run(run_data: RunData, tmp_path: Path) -> None:
     from apr.jobs.run_lock import hold_run
 

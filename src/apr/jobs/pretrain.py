@@ -142,8 +142,8 @@ def resume(
     RunRecord.load(run_dir)
     with hold_run(run_dir):
         record = RunRecord.load(run_dir)
-        require_unfinished(record)
         config = recorded_config(record)
+        require_unfinished(record)
         keep_freed_memory()
         with repeatable(config.device, seed=config.seed):
             inputs = open_inputs(config, progress=listener.progress)

@@ -14,6 +14,19 @@ from apr.train.preflight import Inputs
 from apr.train.prepare import Judgement, PreparedRun
 from apr.train.run_record import RunRecord
 
+# What a resume reads, and of what kind it must be.
+_KINDS: dict[str, type] = {
+    "outcome": str,
+    "config": dict,
+    "inputs": dict,
+    "architecture": dict,
+    "gates": list,
+    "val": dict,
+    "throughput": dict,
+    "environment": dict,
+    "resumes": list,
+}
+
 
 def first_record(
     run: PreparedRun,
@@ -63,20 +76,17 @@ def first_record(
 
 
 def recorded_config(record: RunRecord) -> TrainConfig:
-    """The configuration a run was started with.
+    """The configuration a run was started with, out of a record that can be gone on with.
 
     Refuses: run.record-damaged.
     """
+    for key, kind in _KINDS.items():
+        if not isinstance(record.data.get(key), kind):
+            raise _damaged(record, f"{key} is {record.data.get(key)!r:.60}")
     try:
         return TrainConfig.model_validate(record.data["config"])
-    except (KeyError, ValidationError) as err:
-        raise DamagedFile(
-            "run.record-damaged",
-            record.run_dir / "run.json",
-            found=str(err),
-            expected="the configuration of a run",
-            fix="restore the file",
-        ) from err
+    except ValidationError as err:
+        raise _damaged(record, str(err)) from err
 
 
 def require_unfinished(record: RunRecord) -> None:
@@ -101,12 +111,16 @@ def require_same_inputs(record: RunRecord, inputs: Inputs) -> None:
     Refuses: resume.inputs-changed.
     """
     recorded = record.data["inputs"]
-    pairs = [
-        ("tokenizer", recorded["tokenizer"]["fingerprint"], inputs.tokenizer.fingerprint),
-        ("training shards", recorded["train"][0]["sha256"], inputs.train.manifest_sha256),
-    ]
-    if inputs.val is not None:
-        pairs.append(("held-out shards", recorded["val"]["sha256"], inputs.val.manifest_sha256))
+    try:
+        pairs = [
+            ("tokenizer", recorded["tokenizer"]["fingerprint"], inputs.tokenizer.fingerprint),
+            ("training shards", recorded["train"][0]["sha256"], inputs.train.manifest_sha256),
+        ]
+        if inputs.val is not None:
+            before = recorded["val"]["sha256"]
+            pairs.append(("held-out shards", before, inputs.val.manifest_sha256))
+    except (KeyError, IndexError, TypeError) as err:
+        raise _damaged(record, f"inputs without {err}") from err
     for name, before, found in pairs:
         if before != found:
             raise Refusal(
@@ -126,3 +140,13 @@ def _shards_input(shards: ShardReader) -> dict[str, Any]:
         "total_documents": shards.manifest.total_documents,
         "text_bytes": shards.manifest.text_bytes,
     }
+
+
+def _damaged(record: RunRecord, found: str) -> DamagedFile:
+    return DamagedFile(
+        "run.record-damaged",
+        record.run_dir / "run.json",
+        found=found,
+        expected="the record of a run, as apr wrote it",
+        fix="restore the file",
+    )

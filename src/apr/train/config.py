@@ -119,10 +119,11 @@ def resolve_config(options: dict[str, Any], *, config_path: Path | None = None) 
     except ValidationError as err:
         problem = err.errors()[0]
         field = ".".join(str(part) for part in problem["loc"])
+        found = "nothing" if problem["type"] == "missing" else repr(problem["input"])
         raise UsageRefusal(
             "config.invalid",
             field or "configuration",
-            found=repr(problem["input"]),
+            found=found,
             expected=problem["msg"],
             fix="apr pretrain --help lists every option",
         ) from err
