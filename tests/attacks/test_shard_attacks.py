@@ -217,6 +217,11 @@ SEALED: dict[str, tuple[dict[str, Any], str]] = {
     "a separator outside the vocabulary": ({"eos_token_id": 260}, "inconsistent"),
     "a vocabulary too small": ({"vocab_size": 50}, "inconsistent"),
     "no shards": ({"shards": [], "shard_count": 0, "total_tokens": 0}, "inconsistent"),
+    "nothing, and all counts agree": (
+        {"shards": [], "shard_count": 0, "total_tokens": 0, "total_documents": 0}
+        | {"eos_token_count": 0},
+        "inconsistent",
+    ),
 }
 
 
@@ -238,7 +243,17 @@ def test_only_plain_numbered_names_are_opened(shards: Path, file: str) -> None:
     entries = manifest_value(shards)["shards"]
     entries[0]["file"] = file
     edit_manifest(shards, shards=entries)
-    assert refusal_of(shards).id in {"shards.manifest-inconsistent", "shards.foreign-file"}
+    assert refusal_of(shards).id == "shards.manifest-inconsistent"
+
+
+def test_a_shard_outside_the_directory_is_not_opened(shards: Path) -> None:
+    """Though it is there, whole, and named by a sealed manifest."""
+    for suffix in ("bin", "idx"):
+        (shards / f"shard-00000.{suffix}").rename(shards.parent / f"shard-00000.{suffix}")
+    entries = manifest_value(shards)["shards"]
+    entries[0]["file"] = "../shard-00000.bin"
+    edit_manifest(shards, shards=entries)
+    assert refusal_of(shards).id == "shards.manifest-inconsistent"
 
 
 @pytest.mark.usefixtures("bounded")
@@ -247,7 +262,8 @@ def test_an_index_and_a_manifest_that_lie_together_are_refused(shards: Path, cou
     """Even with every hash made to fit, the size of the file decides what is allocated."""
     path = shards / "shard-00000.idx"
     data = path.read_bytes()
-    path.write_bytes(data[:24] + struct.pack("<Q", count) + data[32:])
+    kept = data[32:] if count else b""
+    path.write_bytes(data[:24] + struct.pack("<Q", count) + kept)
     entries = manifest_value(shards)["shards"]
     total = 6 - entries[0]["num_documents"] + count
     entries[0] |= {"num_documents": count, "index_sha256": sha256(path.read_bytes())}
