@@ -129,7 +129,7 @@ def test_damage_is_refused(name: str) -> None:
 def test_what_the_library_refuses_is_a_refusal(name: str) -> None:
     with pytest.raises(DamagedFile) as refused:
         load(changed(LIBRARY_SAYS_NO[name]))
-    assert refused.value.id == "tokenizer.library-failed"
+    assert refused.value.id == "tokenizer.encoder-failed"
 
 
 def test_a_panic_of_the_library_is_a_refusal(capfd: pytest.CaptureFixture[str]) -> None:
@@ -139,7 +139,7 @@ def test_a_panic_of_the_library_is_a_refusal(capfd: pytest.CaptureFixture[str]) 
     assert exploding.encode("aaa!").size
     with pytest.raises(DamagedFile) as refused:
         exploding.encode("a" * 40 + "!")
-    assert refused.value.id == "tokenizer.library-failed"
+    assert refused.value.id == "tokenizer.encoder-failed"
     assert "panicked" in capfd.readouterr().err
 
 

@@ -54,6 +54,15 @@ def stop_after(num_questions: int) -> Callable[[], bool]:
     return should_stop
 
 
+def stopped_run(run_data: RunData, run_dir: Path, *, questions: int) -> None:
+    """The same run as `finished`, stopped after the loop has asked so often."""
+    with pytest.raises(Interrupted):
+        pretrain(
+            run_data.config(run_dir, sample_prompts=("def ",)),
+            listener=Listener(should_stop=stop_after(questions)),
+        )
+
+
 def test_the_record_says_what_happened(finished: Path, run_data: RunData) -> None:
     record = record_of(finished)
     assert record["schema"] == "apr-run-v1"
@@ -169,11 +178,7 @@ def test_f34_resuming_twice_is_still_the_same_run(
     finished: Path, run_data: RunData, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "run"
-    with pytest.raises(Interrupted):
-        pretrain(
-            run_data.config(run_dir, sample_prompts=("def ",)),
-            listener=Listener(should_stop=stop_after(3)),
-        )
+    stopped_run(run_data, run_dir, questions=3)
     with pytest.raises(Interrupted):
         resume(run_dir, listener=Listener(should_stop=stop_after(3)))
     resume(run_dir)
@@ -184,11 +189,7 @@ def test_f34_stopped_before_the_first_update_starts_again(
     finished: Path, run_data: RunData, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "run"
-    with pytest.raises(Interrupted):
-        pretrain(
-            run_data.config(run_dir, sample_prompts=("def ",)),
-            listener=Listener(should_stop=stop_after(1)),
-        )
+    stopped_run(run_data, run_dir, questions=1)
     assert latest_checkpoint(run_dir) == (None, [])
     resume(run_dir)
     same_run(finished, run_dir)
@@ -200,11 +201,7 @@ def test_f34_a_state_item_that_is_lost_is_seen(
 ) -> None:
     """The mutation: each part of the state matters, so dropping one must not go unnoticed."""
     run_dir = tmp_path / "run"
-    with pytest.raises(Interrupted):
-        pretrain(
-            run_data.config(run_dir, sample_prompts=("def ",)),
-            listener=Listener(should_stop=stop_after(5)),
-        )
+    stopped_run(run_data, run_dir, questions=5)
     directory, _ = latest_checkpoint(run_dir)
     assert directory is not None
     state = directory / "state.safetensors"
@@ -230,11 +227,7 @@ def test_f36_a_damaged_checkpoint_is_passed_over_loudly(
     finished: Path, run_data: RunData, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "run"
-    with pytest.raises(Interrupted):
-        pretrain(
-            run_data.config(run_dir, sample_prompts=("def ",)),
-            listener=Listener(should_stop=stop_after(6)),
-        )
+    stopped_run(run_data, run_dir, questions=6)
     newest = checkpoint_dir(run_dir, 5) / "model.apr"
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 1
@@ -250,11 +243,7 @@ def test_f36_an_unfinished_checkpoint_does_not_count(
     finished: Path, run_data: RunData, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "run"
-    with pytest.raises(Interrupted):
-        pretrain(
-            run_data.config(run_dir, sample_prompts=("def ",)),
-            listener=Listener(should_stop=stop_after(6)),
-        )
+    stopped_run(run_data, run_dir, questions=6)
     (checkpoint_dir(run_dir, 5) / "checkpoint.json").unlink()
     with (run_dir / "steps.jsonl").open("a") as log:
         log.write('{"kind": "step", "st')

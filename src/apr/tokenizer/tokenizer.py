@@ -112,7 +112,7 @@ class Tokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
         """Ids of several documents, on all cores.
 
-        Refuses: tokenizer.lone-surrogate, tokenizer.control-id, tokenizer.library-failed.
+        Refuses: tokenizer.lone-surrogate, tokenizer.control-id, tokenizer.encoder-failed.
         """
         for text in texts:
             self._require_unicode(text)
@@ -270,7 +270,7 @@ def _library_refusals(where: str) -> Iterator[None]:
         if not isinstance(err, Exception) and type(err).__name__ != "PanicException":
             raise
         raise DamagedFile(
-            "tokenizer.library-failed",
+            "tokenizer.encoder-failed",
             where,
             found=str(err).partition("\n")[0][:200],
             expected="a tokenizer that the tokenizers library can use",
