@@ -151,7 +151,8 @@ def require_verified(directory: Path) -> None:
         raise _damaged(directory, "other files than listed: " + ", ".join(present ^ set(files)))
     for name, facts in files.items():
         path = directory / name
-        if path.stat().st_size != facts["size_bytes"] or sha256_file(path) != facts["sha256"]:
+        found = {"size_bytes": path.stat().st_size, "sha256": sha256_file(path)}
+        if found != facts:
             raise _damaged(directory, f"{name} is not the file that was written")
 
 

@@ -1,0 +1,117 @@
+"""Models and checkpoints that must not be written, loaded, or taken for another (F28, F36, F38)."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tests.run_data import RunData
+from tests.unit.train.batch_fixture import tiny_model
+
+from apr.architecture import preset
+from apr.cli.main import run
+from apr.errors import DamagedFile, Refusal
+from apr.jobs.pretrain import pretrain
+from apr.model.init import initialize
+from apr.model.transformer import Transformer
+from apr.model.weights import load_model, save_model
+from apr.shards.reader import ShardReader
+from apr.tokenizer.tokenizer import Tokenizer
+from apr.train.batches import TokenRows
+from apr.train.checkpoint import load_checkpoint, require_verified
+from apr.train.config import TrainConfig
+from apr.train.loss import summed_loss
+from apr.train.optimizer import build_optimizer
+from apr.train.validation import validate, whole_set
+
+
+@pytest.fixture(scope="module")
+def finished(run_data: RunData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("f36") / "run"
+    pretrain(run_data.config(run_dir, num_steps=2))
+    return run_dir
+
+
+def test_a_weight_that_is_not_finite_is_never_written(tmp_path: Path) -> None:
+    model = tiny_model()
+    save_model(tmp_path / "good.apr", model, tokenizer=None, provenance=[])
+    with torch.no_grad():
+        model.get_parameter("model.norm.weight")[3] = float("nan")
+    with pytest.raises(Refusal) as refused:
+        save_model(tmp_path / "bad.apr", model, tokenizer=None, provenance=[])
+    assert refused.value.id == "model.non-finite"
+    assert [path.name for path in tmp_path.iterdir()] == ["good.apr"]
+
+
+def test_a_model_without_a_tokenizer_does_not_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_model(tmp_path / "m.apr", tiny_model(), tokenizer=None, provenance=[])
+    assert run(["run", str(tmp_path / "m.apr"), "x", "--json"]) == 5
+    assert json.loads(capsys.readouterr().out)["refused"]["id"] == "run.no-tokenizer"
+
+
+def test_a_held_out_loss_that_is_not_finite_is_refused(run_data: RunData) -> None:
+    shards = ShardReader.open(run_data.val)
+    held_out = whole_set(
+        TokenRows(shards, 0, shards.num_tokens, 64), Tokenizer.load(run_data.tokenizer)
+    )
+    model = Transformer(preset("tiny", tokenizer_vocab_size=512))
+    initialize(model, seed=0)
+    options = {"batch_size": 8, "document_mask": True, "summed_loss": summed_loss}
+    assert validate(model, held_out, **options).loss_nats > 0
+    with torch.no_grad():
+        model.get_parameter("model.norm.weight").fill_(float("nan"))
+    with pytest.raises(Refusal) as refused:
+        validate(model, held_out, **options)
+    assert refused.value.id == "train.non-finite-validation"
+
+
+def test_a_checkpoint_of_another_model_is_refused(finished: Path) -> None:
+    config = TrainConfig.model_validate(json.loads((finished / "run.json").read_text())["config"])
+    directory = finished / "checkpoints" / "step-00000002"
+    same = load_model(directory / "model.apr").model
+    assert load_checkpoint(directory, same, build_optimizer(same, config)).step == 2
+    other = tiny_model()
+    with pytest.raises(Refusal) as refused:
+        load_checkpoint(directory, other, build_optimizer(other, config))
+    assert refused.value.id == "checkpoint.other-model"
+
+
+@pytest.mark.parametrize(
+    "damage", ["flip", "cut", "extra", "gone", "unlisted", "not-json", "no-facts"]
+)
+def test_a_checkpoint_is_exactly_its_list(finished: Path, tmp_path: Path, damage: str) -> None:
+    directory = tmp_path / "step-00000002"
+    directory.mkdir()
+    for file in (finished / "checkpoints" / "step-00000002").iterdir():
+        (directory / file.name).write_bytes(file.read_bytes())
+    require_verified(directory)
+    state = directory / "state.safetensors"
+    data = state.read_bytes()
+    if damage == "flip":
+        state.write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+    elif damage == "cut":
+        state.write_bytes(data[:-4])
+    elif damage == "extra":
+        (directory / "state.pkl").write_bytes(b"x")
+    elif damage == "gone":
+        state.unlink()
+    elif damage == "unlisted":
+        (directory / "checkpoint.json").unlink()
+    elif damage == "not-json":
+        (directory / "checkpoint.json").write_text("{")
+    else:
+        listing = json.loads((directory / "checkpoint.json").read_text())
+        listing["files"]["state.json"] = 7
+        (directory / "checkpoint.json").write_text(json.dumps(listing))
+    with pytest.raises(DamagedFile) as refused:
+        require_verified(directory)
+    assert refused.value.id == "checkpoint.damaged"
+
+
+def test_a_run_that_is_no_demo_is_not_shown_as_one(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["demo", "-o", str(finished), "--json"]) == 5
+    assert json.loads(capsys.readouterr().out)["refused"]["id"] == "demo.another-run"
