@@ -6,19 +6,18 @@ Help reads only this table; a verb's module is imported when the verb is used.
 import os
 import sys
 import traceback
-from importlib import import_module
 from typing import NoReturn
 
 import click
 
 from apr import __version__
 from apr.cli import output
+from apr.cli.groups import LazyGroup, Table
 from apr.errors import EXIT_BUG, EXIT_DONE, Interrupted, IoFailed, Refusal
 
-# verb -> (module and attribute, help in one line)
-VERBS: dict[str, tuple[str, str]] = {
+VERBS: Table = {
     "demo": ("apr.cli.demo:command", "Train a small model on your interpreter's own sources."),
-    "tokenize": ("apr.cli.tokenize:command", "Train tokenizers; turn a corpus into shards."),
+    "tokenize": ("apr.cli.tokenize.group:command", "Train tokenizers; turn a corpus into shards."),
     "pretrain": ("apr.cli.pretrain:command", "Train a model on shards, or resume a run."),
     "inspect": ("apr.cli.inspect:command", "Show what an .apr file holds."),
     "validate": ("apr.cli.validate:command", "Check every byte of an .apr file."),
@@ -28,28 +27,12 @@ VERBS: dict[str, tuple[str, str]] = {
 ALIASES = {"generate": "run"}
 
 
-class Verbs(click.Group):
-    """A group whose commands are imported only when they are called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The verbs, in the order of the main job."""
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one verb's module."""
-        verb = ALIASES.get(cmd_name, cmd_name)
-        if verb not in VERBS:
-            return None
-        module, attribute = VERBS[verb][0].split(":")
-        return getattr(import_module(module), attribute)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the verbs from the table, importing none of them."""
-        with formatter.section("Verbs"):
-            formatter.write_dl([(verb, help_line) for verb, (_, help_line) in VERBS.items()])
-
-
-@click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    cls=LazyGroup,
+    table=VERBS,
+    aliases=ALIASES,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(
     __version__, message="apr %(version)s (Python/PyTorch; reads and writes .apr version 2)"
 )

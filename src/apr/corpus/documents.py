@@ -22,13 +22,21 @@ DOCUMENT_LIMIT_BYTES = 8 << 20
 _NOT_READ = (".parquet", ".jsonl.gz", ".jsonl.zst")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Document:
     """One text, where it came from, and what it must not be separated from in a split."""
 
     text: str
     source: str
+    """The file, as text that has a UTF-8 form."""
     group: str
+    row: int | None = None
+    """Which row of the file, from 1; None when the document is the whole file."""
+
+    @property
+    def place(self) -> str:
+        """Where a person finds it: the file, with the row where there is one."""
+        return self.source if self.row is None else f"{self.source}:{self.row}"
 
 
 def list_files(paths: Sequence[Path], *, drops: Drops) -> list[CorpusFile]:
@@ -142,13 +150,14 @@ def _require_one_format(path: Path, files: list[CorpusFile]) -> None:
 
 def _read_jsonl(file: CorpusFile, content_field: str, drops: Drops) -> Iterator[Document]:
     for number, text in jsonl.read_rows(file.path, content_field=content_field):
-        source = f"{printable(file.path)}:{number}"
+        path = printable(file.path)
+        source = f"{path}:{number}"
         if not text:
             drops.add("blank_line" if text is None else "empty", source)
             continue
         _require_bounded(source, text.encode("utf-8"))
         # A line says nothing of what it belongs together with, so it stands alone.
-        yield Document(text, source, group=f"{file.group}:{number}")
+        yield Document(text, path, group=f"{file.group}:{number}", row=number)
 
 
 def read_text(file: CorpusFile, drops: Drops) -> Iterator[Document]:

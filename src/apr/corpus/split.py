@@ -58,7 +58,7 @@ def split_documents(
         if document.group in held_out_groups:
             continue
         if document.text in held_out_texts:
-            drops.add("duplicate_of_held_out", document.source)
+            drops.add("duplicate_of_held_out", document.place)
             continue
         train.append(document)
     if not train:

@@ -200,7 +200,7 @@ def _prepare_data(
         drops=drops,
     )
     for path, part in ((parts.train_corpus, split.train), (parts.val_corpus, split.held_out)):
-        write_rows(path, ((document.text, document.source) for document in part))
+        write_rows(path, ((document.text, document.place) for document in part))
     listener.notify(
         f"corpus: {len(split.train)} training and {len(split.held_out)} held-out documents "
         f"({', '.join(split.held_out_groups)}); left out: {drops.describe()}"

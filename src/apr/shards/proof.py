@@ -85,7 +85,7 @@ def _first_difference(decoded: str, text: str) -> int:
 def _lost(document: Document, found: str, expected: str) -> Refusal:
     return Refusal(
         "shards.text-lost",
-        document.source,
+        document.place,
         found=found,
         expected=expected,
         fix="use a tokenizer that can spell any text, such as a byte-level BPE",

@@ -37,7 +37,7 @@ class Tally:
             if any(text in document.text for text in self._control_texts):
                 self._num_with_control_text += 1
                 if len(self.control_text_examples) < _EXAMPLES:
-                    self.control_text_examples.append(document.source)
+                    self.control_text_examples.append(document.place)
         ids = np.concatenate(batch)
         self._counts += np.bincount(ids, minlength=len(self._counts))
         self._longest_run = max(self._longest_run, _longest_run(ids, [len(part) for part in batch]))

@@ -11,7 +11,7 @@ from tests.shard_files import TEXTS, write_corpus
 from tests.tokenizer_files import EOS, tokenizer, write
 
 from apr.cli import main
-from apr.cli.tokenize import command
+from apr.cli.tokenize.group import command
 from apr.jobs.train_tokenizer import train_tokenizer
 from apr.shards.encode import encode_corpus
 from apr.shards.reader import ShardReader
@@ -184,7 +184,7 @@ def test_defaults_are_those_of_the_functions() -> None:
     compared = 0
     for name, function in pairs:
         parameters = inspect.signature(function).parameters
-        for option in command.commands[name].params:
+        for option in command.get_command(click.Context(command), name).params:
             default = parameters[option.name].default if option.name in parameters else None
             if default not in (None, False, inspect.Parameter.empty):
                 assert option.default == default, (name, option.name)

@@ -28,7 +28,7 @@ def test_a_jsonl_file_gives_its_lines(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "a.jsonl", ["one", "two\n", "thrée"])
     documents, drops = read(corpus)
     assert [document.text for document in documents] == ["one", "two\n", "thrée"]
-    assert [document.source for document in documents] == [f"{corpus}:{n}" for n in (1, 2, 3)]
+    assert [document.place for document in documents] == [f"{corpus}:{n}" for n in (1, 2, 3)]
     assert drops.counts == {}
 
 
