@@ -1,10 +1,12 @@
 """Files that appear whole or not at all, and their hashes."""
 
+import fcntl
 import hashlib
 import json
 import math
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Generator, Sequence
@@ -189,17 +191,30 @@ def atomic_directory(path: Path, *, overwrite: bool = False) -> Generator[Path]:
     with io_refusals(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         staged = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-        retired = staged.with_suffix(".old")
         try:
             yield staged
-            for file in sorted(staged.rglob("*")):
-                if file.is_file():
-                    with file.open("rb") as written:
-                        os.fsync(written.fileno())
-            sync_directory(staged)
-            umask = os.umask(0)
-            os.umask(umask)
-            staged.chmod(0o777 & ~umask)
+            publish_directory(staged, path)
+        except BaseException:
+            shutil.rmtree(staged, ignore_errors=True)
+            raise
+
+
+def publish_directory(staged: Path, path: Path) -> None:
+    """Let a finished directory take the place of `path`, durably; an old one is deleted last.
+
+    Refuses: files.io-failed.
+    """
+    with io_refusals(path):
+        for file in sorted(staged.rglob("*")):
+            if file.is_file():
+                with file.open("rb") as written:
+                    os.fsync(written.fileno())
+        sync_directory(staged)
+        umask = os.umask(0)
+        os.umask(umask)
+        staged.chmod(0o777 & ~umask)
+        retired = path.parent / f".{path.name}.{secrets.token_hex(4)}.old"
+        try:
             if path.exists():
                 path.replace(retired)
             staged.replace(path)
@@ -207,9 +222,30 @@ def atomic_directory(path: Path, *, overwrite: bool = False) -> Generator[Path]:
         except BaseException:
             if retired.exists() and not path.exists():
                 retired.replace(path)
-            shutil.rmtree(staged, ignore_errors=True)
             raise
         shutil.rmtree(retired, ignore_errors=True)
+
+
+@contextmanager
+def hold_lock(path: Path, *, id: str, what: str, shared: bool = False) -> Generator[None]:
+    """Hold a lock file, created if need be; the lock dies with the process.
+
+    Refuses: files.io-failed, and `id` while another process holds it.
+    """
+    with io_refusals(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as lock:
+            try:
+                fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            except BlockingIOError as err:
+                raise Refusal(
+                    id,
+                    path.parent,
+                    found=f"another process is working on this {what}",
+                    expected=f"a {what} nobody works on",
+                    fix="wait for it, or stop it",
+                ) from err
+            yield
 
 
 def read_bytes(path: Path, *, limit_bytes: int, id: str, what: str) -> bytes:
