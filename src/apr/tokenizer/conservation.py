@@ -18,11 +18,12 @@ _BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>\Z")
 _BYTE_CHARACTERS = frozenset(pre_tokenizers.ByteLevel.alphabet())
 
 
-def bytes_per_id(definition: Definition) -> NDArray[np.int64] | None:
-    """UTF-8 bytes of normalised text that each id spells.
+def bytes_per_id(definition: Definition) -> NDArray[np.unsignedinteger] | None:
+    """UTF-8 bytes of normalised text that each id spells, in the smallest type that holds them.
 
     None for a tokenizer whose pieces or pre-tokenizer add bytes that are not text; it has to be
-    checked by decoding. Added tokens spell nothing, as no text yields them.
+    checked by decoding. Added tokens spell nothing, as no text yields them. Sum what is looked up
+    as uint64: one byte per entry keeps the table in the processor's cache, and overflows.
     """
     if definition.has_affixes:
         return None
@@ -38,7 +39,7 @@ def bytes_per_id(definition: Definition) -> NDArray[np.int64] | None:
         return None
     for token in definition.added_tokens:
         sizes[token.id] = 0
-    return sizes
+    return sizes.astype(np.min_scalar_type(sizes.max()))
 
 
 def _parts(component: dict[str, Any] | None) -> list[dict[str, Any]]:

@@ -27,16 +27,17 @@ def fingerprint(
     *,
     normalizer: Mapping[str, Any] | None,
     pre_tokenizer: Mapping[str, Any] | None,
-    model: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    vocab: Mapping[str, int],
     merges: Sequence[tuple[str, str]],
     added_tokens: Sequence[Mapping[str, Any]],
 ) -> str:
-    """Hex sha256 of the canonical content; `merges` are the model's, as pairs."""
-    settings = {name: model.get(name) or default for name, default in _MODEL_DEFAULTS.items()}
+    """Hex sha256 of the canonical content; `settings` are the model's other fields."""
+    deciding = {name: settings.get(name) or default for name, default in _MODEL_DEFAULTS.items()}
     canonical = {
         "normalizer": _canonical(normalizer),
         "pre_tokenizer": _canonical(pre_tokenizer),
-        "model": settings | {"type": "BPE", "vocab": model["vocab"], "merges": merges},
+        "model": deciding | {"type": "BPE", "vocab": vocab, "merges": merges},
         "added_tokens": sorted(added_tokens, key=lambda token: token["id"]),
     }
     text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

@@ -6,49 +6,74 @@ out as ordinary pieces, so only the pipeline can put a control id into the data.
 tokens as "special" is not enough for that: Qwen2.5 has eight that are not.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
-from apr.errors import DamagedFile, Refusal
-from apr.files import read_bytes, require_exists
+from apr.errors import Refusal
+from apr.files import read_bytes, require_exists, sha256_bytes
 from apr.tokenizer import directory as tokenizer_directory
 from apr.tokenizer.definition import SIZE_LIMIT_BYTES, Definition, read_definition
 from apr.tokenizer.directory import Declaration, Training
+from apr.tokenizer.encoders import ReferenceEncoder, require_unicode
+from apr.tokenizer.library import (
+    library_refusals,
+    read_library_tokenizer,
+    require_same_ids,
+    without_added_tokens,
+)
 
 _NAMED_CANDIDATES = 8
+_AROUND = 16  # tokens shown on either side of a bad one
 _UNICODE_FORMS = ("NFC", "NFD", "NFKC", "NFKD")  # all of them leave ASCII as it is
+# The first byte of U+0300 in UTF-8. Below it there is no combining mark, and NFC changes nothing.
+_FIRST_COMBINING_BYTE = 0xCC
 
 
 class Tokenizer:
     """A BPE tokenizer whose ids, separator and identity are known."""
 
     def __init__(
-        self, definition: Definition, *, json_bytes: bytes, declaration: Declaration, where: str
+        self,
+        definition: Definition,
+        *,
+        json_bytes: bytes,
+        declaration: Declaration,
+        where: str,
+        is_checked: bool = False,
     ) -> None:
+        """`is_checked`: the library's reading of these bytes was compared before."""
         self.where = where
         self.json_bytes = json_bytes
         self.definition = definition
         self.vocabulary: list[str] = definition.vocabulary
-        self.merges: list[str] = [f"{left} {right}" for left, right in definition.merges]
-        self.fingerprint: str = definition.fingerprint
         self.training: Training | None = declaration.training
         self._candidates = _candidates(definition, declaration)
         self.eos_token: str | None = declaration.eos_token
         self.eos_token_id: int | None = self._declared_id(declaration.eos_token)
-        self._full = _build(json_bytes, definition, where)
-        self._documents = _without_added_tokens(self._full)
         self._is_control = self._control_ids()
+        self._first_control_id = (
+            int(np.argmax(self._is_control)) if self._is_control.any() else None
+        )
+        if not is_checked:
+            require_same_ids(self._full, definition, where=where)
 
     @classmethod
-    def load(cls, path: Path, *, eos_token: str | None = None) -> "Tokenizer":
+    def load(
+        cls, path: Path, *, eos_token: str | None = None, checked_sha256: str | None = None
+    ) -> "Tokenizer":
         """Read a tokenizer directory (ours or Hugging Face's) or a bare tokenizer.json.
 
         `eos_token` declares the document separator, over what the directory's manifest says.
+        A process that works for another names the `checked_sha256` of the tokenizer.json the
+        other has loaded, and the separator: the files beside it are not read then, nor is the
+        library's reading of it checked again.
 
         Refuses: files.not-found, tokenizer.damaged, tokenizer.not-bpe, tokenizer.dropout,
         tokenizer.vocab-gap, tokenizer.sibling-disagrees, tokenizer.eos-unknown.
@@ -58,15 +83,17 @@ class Tokenizer:
         data = read_bytes(
             file, limit_bytes=SIZE_LIMIT_BYTES, id="tokenizer.damaged", what="a tokenizer.json"
         )
+        is_checked = checked_sha256 is not None and sha256_bytes(data) == checked_sha256
         definition = read_definition(data, where=str(file))
         declaration = Declaration()
-        if path.is_dir():
+        if path.is_dir() and not is_checked:
             declaration = tokenizer_directory.read_declaration(path, definition, json_bytes=data)
         return cls(
             definition,
             json_bytes=data,
             declaration=declaration.with_eos_token(eos_token),
             where=str(file),
+            is_checked=is_checked,
         )
 
     @classmethod
@@ -86,6 +113,25 @@ class Tokenizer:
     def vocab_size(self) -> int:
         """Largest id plus one, added tokens included."""
         return len(self.vocabulary)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex sha256 of everything that decides ids, and of nothing else."""
+        return self.definition.fingerprint
+
+    @cached_property
+    def merges(self) -> list[str]:
+        """The merges in order, each as `left right`."""
+        return [f"{left} {right}" for left, right in self.definition.merges]
+
+    @cached_property
+    def reference(self) -> ReferenceEncoder:
+        """The encoder that is right by definition."""
+        return ReferenceEncoder(without_added_tokens(self._full), where=self.where)
+
+    @cached_property
+    def _full(self) -> tokenizers.Tokenizer:
+        return read_library_tokenizer(self.json_bytes, where=self.where)
 
     def require_eos_token_id(self) -> int:
         """The id of the document separator.
@@ -114,14 +160,33 @@ class Tokenizer:
 
         Refuses: tokenizer.lone-surrogate, tokenizer.control-id, tokenizer.encoder-failed.
         """
-        for text in texts:
-            self._require_unicode(text)
-        with _library_refusals(self.where):
-            encodings = self._documents.encode_batch_fast(list(texts), add_special_tokens=False)
-        batch = [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
-        for text, token_ids in zip(texts, batch, strict=True):
-            self._require_no_control_id(text, token_ids)
-        return batch
+        ids, offsets = self.reference.encode_flat(texts)
+        self.require_no_control_id(ids)
+        return [ids[start:stop] for start, stop in pairwise(offsets.tolist())]
+
+    def require_no_control_id(self, ids: NDArray[np.uint32]) -> None:
+        """Refuse ids of documents that no text may have, whichever encoder made them.
+
+        Refuses: tokenizer.control-id, tokenizer.id-range.
+        """
+        largest = int(ids.max(initial=0))
+        if largest >= self.vocab_size:
+            self._refuse_id(largest)
+        # Control ids are nearly always the last ones, and the maximum says enough.
+        if self._first_control_id is None or largest < self._first_control_id:
+            return
+        found = np.flatnonzero(self._is_control[ids])
+        if not found.size:
+            return
+        at, control_id = int(found[0]), int(ids[found[0]])
+        around = self.decode(ids[max(0, at - _AROUND) : at + _AROUND])
+        raise Refusal(
+            "tokenizer.control-id",
+            self.where,
+            found=f"{self.vocabulary[control_id]!r} (id {control_id}) out of text {around!r}",
+            expected="text that yields no control id",
+            fix="this tokenizer spells a control token with ordinary pieces; use another one",
+        )
 
     def decode(self, token_ids: Sequence[int] | NDArray[np.integer]) -> str:
         """The text that ids stand for, control tokens included.
@@ -130,14 +195,8 @@ class Tokenizer:
         """
         ids = np.asarray(token_ids, dtype=np.int64)
         if ids.size and not (ids.min() >= 0 and ids.max() < self.vocab_size):
-            raise Refusal(
-                "tokenizer.id-range",
-                self.where,
-                found=f"id {ids.max() if ids.max() >= self.vocab_size else ids.min()}",
-                expected=f"0 to {self.vocab_size - 1}",
-                fix="use the tokenizer that made these ids",
-            )
-        with _library_refusals(self.where):
+            self._refuse_id(int(ids.max() if ids.max() >= self.vocab_size else ids.min()))
+        with library_refusals(self.where):
             return self._full.decode(ids.tolist(), skip_special_tokens=False)
 
     def normalize(self, text: str) -> str:
@@ -146,9 +205,23 @@ class Tokenizer:
         kind = (self.definition.normalizer or {}).get("type")
         if normalizer is None or (kind in _UNICODE_FORMS and text.isascii()):
             return text
-        self._require_unicode(text)
-        with _library_refusals(self.where):
+        require_unicode([text], where=self.where)
+        with library_refusals(self.where):
             return normalizer.normalize_str(text)
+
+    def normalized_bytes(self, text: str, data: bytes) -> bytes:
+        """The text as the model sees it, in UTF-8; `data` is the text in UTF-8.
+
+        `data` itself where a look at its bytes shows that the normalizer changes nothing.
+        """
+        normalizer = self.definition.normalizer
+        if normalizer is None:
+            return data
+        if normalizer.get("type") == "NFC":
+            largest = np.frombuffer(data, dtype=np.uint8).max(initial=0)
+            if largest < _FIRST_COMBINING_BYTE:
+                return data
+        return self.normalize(text).encode("utf-8")
 
     def save(self, directory: Path, *, overwrite: bool = False) -> None:
         """Write a tokenizer directory that apr and Hugging Face libraries read.
@@ -193,62 +266,14 @@ class Tokenizer:
             is_control[self.eos_token_id] = True
         return is_control
 
-    def _require_unicode(self, text: str) -> None:
-        if text.isascii():
-            return
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as err:
-            raise Refusal(
-                "tokenizer.lone-surrogate",
-                self.where,
-                found=f"a lone surrogate at character {err.start} of a text",
-                expected="text that has a UTF-8 form",
-                fix="repair the encoding of the document",
-            ) from err
-
-    def _require_no_control_id(self, text: str, token_ids: NDArray[np.uint32]) -> None:
-        found = token_ids[self._is_control[token_ids]]
-        if not found.size:
-            return
+    def _refuse_id(self, id: int) -> NoReturn:
         raise Refusal(
-            "tokenizer.control-id",
+            "tokenizer.id-range",
             self.where,
-            found=f"{self.vocabulary[found[0]]!r} (id {found[0]}) out of text {text[:60]!r}",
-            expected="text that yields no control id",
-            fix="this tokenizer spells a control token with ordinary pieces; use another one",
+            found=f"id {id}",
+            expected=f"0 to {self.vocab_size - 1}",
+            fix="use the tokenizer that made these ids",
         )
-
-
-def _build(data: bytes, definition: Definition, where: str) -> tokenizers.Tokenizer:
-    with _library_refusals(where):
-        full = tokenizers.Tokenizer.from_str(data.decode("utf-8"))
-        library_ids = full.get_vocab(with_added_tokens=True)
-    if library_ids != definition.ids:
-        # The library renumbers added tokens that do not continue the model's ids in order.
-        differing = min(
-            piece
-            for piece in library_ids.keys() | definition.ids.keys()
-            if library_ids.get(piece) != definition.ids.get(piece)
-        )
-        raise DamagedFile(
-            "tokenizer.damaged",
-            where,
-            found=f"{differing!r} has id {library_ids.get(differing)} once loaded",
-            expected=f"id {definition.ids.get(differing)}, as the file says",
-            fix="list added_tokens in the order of their ids, continuing the vocabulary",
-        )
-    return full
-
-
-def _without_added_tokens(full: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
-    # Truncation and padding are left behind too: they would cut or lengthen documents.
-    documents = tokenizers.Tokenizer(full.model)
-    if full.normalizer is not None:
-        documents.normalizer = full.normalizer
-    if full.pre_tokenizer is not None:
-        documents.pre_tokenizer = full.pre_tokenizer
-    return documents
 
 
 def _candidates(definition: Definition, declaration: Declaration) -> str:
@@ -259,20 +284,3 @@ def _candidates(definition: Definition, declaration: Declaration) -> str:
     if declaration.config_eos_token is not None:
         text += f" (tokenizer_config.json names {declaration.config_eos_token} as its eos_token)"
     return text
-
-
-@contextmanager
-def _library_refusals(where: str) -> Iterator[None]:
-    """Turn what the tokenizers library raises into a refusal; its panics are no Exception."""
-    try:
-        yield
-    except BaseException as err:
-        if not isinstance(err, Exception) and type(err).__name__ != "PanicException":
-            raise
-        raise DamagedFile(
-            "tokenizer.encoder-failed",
-            where,
-            found=str(err).partition("\n")[0][:200],
-            expected="a tokenizer that the tokenizers library can use",
-            fix="fetch tokenizer.json again from where it came",
-        ) from err
