@@ -1,7 +1,7 @@
 """F16: input lost without an error.
 
 A line that claims to be a document and is not stops the work; what may be left out is counted by
-reason; nothing at all is an error; a directory has one format.
+reason; nothing at all is an error.
 """
 
 import os
@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.shard_files import write_corpus
 from tests.tokenizer_files import tokenizer
 
 from apr.errors import DamagedFile, PathNotFound, Refusal
@@ -71,23 +70,15 @@ def empty_file(root: Path) -> Path:
     return root / "a.jsonl"
 
 
-def two_formats(root: Path) -> Path:
-    (root / "both").mkdir()
-    write_corpus(root / "both" / "a.jsonl")
-    (root / "both" / "b.parquet").write_bytes(b"PAR1")
-    return root / "both"
-
-
 @pytest.mark.parametrize(
     ("plant", "kind", "id"),
     [
         (gone, PathNotFound, "files.not-found"),
         (empty_directory, Refusal, "corpus.empty"),
         (empty_file, Refusal, "corpus.empty"),
-        (two_formats, Refusal, "corpus.format-not-read"),
     ],
 )
-def test_nothing_and_two_things_are_refused(
+def test_nothing_is_refused(
     tmp_path: Path, plant: Callable[[Path], Path], kind: type[Refusal], id: str
 ) -> None:
     with pytest.raises(kind) as refused:

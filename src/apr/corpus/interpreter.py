@@ -8,9 +8,12 @@ import sysconfig
 from dataclasses import replace
 from pathlib import Path
 
-from apr.corpus.documents import Document, read_text
-from apr.corpus.drops import Drops
-from apr.corpus.tree import list_tree, printable
+from apr.corpus.account import Account
+from apr.corpus.document import Document
+from apr.corpus.locations import location_text
+from apr.corpus.span_reader import SpanReader
+from apr.corpus.spans import cut_spans
+from apr.corpus.tree import list_tree
 from apr.errors import Refusal
 from apr.units import format_bytes
 
@@ -23,7 +26,7 @@ _GENERATED = ("encodings", "pydoc_data")
 _TESTS = frozenset({"test", "tests", "idle_test"})
 
 
-def interpreter_documents(*, drops: Drops, root: Path | None = None) -> list[Document]:
+def interpreter_documents(*, drops: Account, root: Path | None = None) -> list[Document]:
     """The Python sources of the standard library, each under its path inside the library.
 
     Its own tests and generated tables are left out and counted in `drops`.
@@ -47,12 +50,14 @@ def interpreter_documents(*, drops: Drops, root: Path | None = None) -> list[Doc
         )
     documents: list[Document] = []
     for file in sources:
-        source = printable(file.path.relative_to(library))
+        source = location_text(file.path.relative_to(library))
         if file.group in _GENERATED:
-            drops.add("generated", source)
+            drops.leave_out("generated", source)
             continue
         if _TESTS.intersection(source.split("/")[:-1]):
-            drops.add("tests", source)
+            drops.leave_out("tests", source)
             continue
-        documents += [replace(document, source=source) for document in read_text(file, drops)]
+        for span in cut_spans([file], span_bytes=file.size_bytes + 1):
+            reader = SpanReader(span, account=drops)
+            documents += [replace(document, source=source) for document in reader]
     return documents

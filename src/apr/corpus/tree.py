@@ -2,38 +2,76 @@
 
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Literal
 
-from apr.corpus.drops import Drops
+from apr.corpus.account import Account
+from apr.corpus.compressed import Compression
+from apr.corpus.locations import location_path, location_text
 from apr.files import io_refusals
 
+Kind = Literal["text", "jsonl", "parquet"]
 
-@dataclass(frozen=True)
+_ROWS = (".jsonl", ".ndjson")
+_COMPRESSIONS: tuple[tuple[str, Compression], ...] = (
+    (".gz", "gz"),
+    (".gzip", "gz"),
+    (".zst", "zst"),
+    (".zstd", "zst"),
+)
+
+
+@dataclass(frozen=True, slots=True)
 class CorpusFile:
     """One file that will be read, as part of a tree or because it was named itself."""
 
-    path: Path
+    location: str
     group: str
     """What its documents must not be separated from in a split."""
     size_bytes: int
     in_tree: bool
 
     @property
-    def is_jsonl(self) -> bool:
-        """Whether the file holds one document per line."""
-        return self.path.suffix.lower() == ".jsonl"
+    def path(self) -> Path:
+        """Where a local file is."""
+        return location_path(self.location)
+
+    @property
+    def format(self) -> tuple[Kind, Compression | None]:
+        """How the file is read: by its name, whatever lies beside it."""
+        return file_format(self.location)
+
+
+def file_format(name: str) -> tuple[Kind, Compression | None]:
+    """The kind of a file and its compression; what has no known ending is a text."""
+    name = name.lower()
+    if name.endswith(".parquet"):
+        return "parquet", None
+    if name.endswith(_ROWS):
+        return "jsonl", None
+    for ending, compression in _COMPRESSIONS:
+        if name.removesuffix(ending).endswith(_ROWS) and name.endswith(ending):
+            return "jsonl", compression
+    return "text", None
 
 
 def list_tree(
-    root: Path, *, drops: Drops, without: Collection[str] = frozenset()
+    root: Path,
+    *,
+    drops: Account,
+    without: Collection[str] = frozenset(),
+    exclude: Sequence[str] = (),
 ) -> list[CorpusFile]:
     """The regular files below `root`, sorted by the parts of their paths.
 
     Hidden files and directories, and directories named in `without`, are not part of a tree.
-    Links and special files are counted in `drops` and never opened. A file's group is the
-    tree's first level: package, module or repository.
+    Links and special files are counted in `drops` and never opened, and so is what `exclude`
+    names: a pattern is compared with the path below `root` and with each directory on the way,
+    and its `*` stands for any characters, slashes included. The group of a text is the tree's
+    first level: package, module or repository.
 
     Refuses: files.not-found, files.io-failed.
     """
@@ -47,19 +85,41 @@ def list_tree(
                     if entry.name.startswith("."):
                         continue
                     parts = (*above, entry.name)
-                    status = entry.stat(follow_symlinks=False)
-                    if stat.S_ISREG(status.st_mode):
-                        group = parts[0].removesuffix(".py")
-                        file = CorpusFile(Path(entry.path), group, status.st_size, in_tree=True)
-                        files.append((parts, file))
-                    elif not stat.S_ISDIR(status.st_mode):
-                        is_link = stat.S_ISLNK(status.st_mode)
-                        drops.add("symlink" if is_link else "special_file", printable(entry.path))
-                    elif entry.name not in without:
-                        unread.append(parts)
+                    mode = entry.stat(follow_symlinks=False).st_mode
+                    if stat.S_ISDIR(mode):
+                        if entry.name not in without:
+                            unread.append(parts)
+                    elif reason := unread_reason(mode, "/".join(parts), exclude):
+                        drops.leave_out(reason, location_text(entry.path))
+                    else:
+                        files.append((parts, _tree_file(entry, parts)))
     return [file for _, file in sorted(files, key=lambda pair: pair[0])]
 
 
+def unread_reason(mode: int, path: str, exclude: Sequence[str]) -> str | None:
+    """Why something in a tree that is no directory is not read, if it is not."""
+    if stat.S_ISLNK(mode):
+        return "symlink"
+    if not stat.S_ISREG(mode):
+        return "special_file"
+    for pattern in exclude:
+        if fnmatchcase(path, pattern) or fnmatchcase(path, pattern.rstrip("/") + "/*"):
+            return "excluded"
+    return None
+
+
+def tree_group(path: str) -> str:
+    """The group of a file at this path below its tree."""
+    # Rows stand alone, so theirs has to tell one file from the next.
+    return path if file_format(path)[0] != "text" else path.partition("/")[0].removesuffix(".py")
+
+
+def _tree_file(entry: os.DirEntry[str], parts: tuple[str, ...]) -> CorpusFile:
+    size_bytes = entry.stat(follow_symlinks=False).st_size
+    group = tree_group(location_text("/".join(parts)))
+    return CorpusFile(location_text(entry.path), group, size_bytes, in_tree=True)
+
+
 def printable(path: Path | str) -> str:
-    """A path as text that has a UTF-8 form, whatever bytes its name holds."""
-    return os.fsencode(path).decode("utf-8", errors="replace")
+    """As location_text."""
+    return location_text(path)

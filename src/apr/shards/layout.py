@@ -15,7 +15,6 @@
 The width stands in the file because u32 ids read as pairs of u16 look plausible.
 """
 
-import hashlib
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +22,28 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from apr.corpus.document import document_hash
+from apr.corpus.identity import DOCUMENT_HASH_BYTES
 from apr.errors import DamagedFile
 from apr.files import io_refusals
+
+__all__ = [
+    "DOCUMENT_HASH_BYTES",
+    "INDEX_MAGIC",
+    "INDEX_VERSION",
+    "TOKEN_DTYPE",
+    "Index",
+    "document_hash",
+    "index_bytes",
+    "index_name",
+    "index_size_bytes",
+    "read_index",
+    "shard_name",
+]
 
 TOKEN_DTYPE = np.dtype("<u4")
 INDEX_MAGIC = b"APRSHIDX"
 INDEX_VERSION = 1
-DOCUMENT_HASH_BYTES = 16
 
 _HEADER = struct.Struct("<8sIIQQ")
 _END_DTYPE = np.dtype("<u8")
@@ -52,11 +66,6 @@ def shard_name(shard_index: int) -> str:
 def index_name(shard_file: str) -> str:
     """The name of the index beside a shard."""
     return shard_file.removesuffix(".bin") + ".idx"
-
-
-def document_hash(text: str) -> bytes:
-    """The identity of a document: 16 bytes of its text alone."""
-    return hashlib.blake2b(text.encode("utf-8"), digest_size=DOCUMENT_HASH_BYTES).digest()
 
 
 def index_size_bytes(num_documents: int) -> int:

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from tests.shard_files import write_corpus
 
+from apr.corpus.account import Account
 from apr.corpus.documents import Document, read_documents
-from apr.corpus.drops import Drops
 from apr.errors import PathNotFound, Refusal, UsageRefusal
 
 
-def read(*paths: Path, field: str = "content") -> tuple[list[Document], Drops]:
-    drops = Drops()
+def read(*paths: Path, field: str = "content") -> tuple[list[Document], Account]:
+    drops = Account()
     return list(read_documents(paths, content_field=field, drops=drops)), drops
 
 
@@ -29,7 +29,7 @@ def test_a_jsonl_file_gives_its_lines(tmp_path: Path) -> None:
     documents, drops = read(corpus)
     assert [document.text for document in documents] == ["one", "two\n", "thrée"]
     assert [document.place for document in documents] == [f"{corpus}:{n}" for n in (1, 2, 3)]
-    assert drops.counts == {}
+    assert drops.drops == {}
 
 
 def test_another_field_may_hold_the_text(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_what_is_no_text_in_a_tree_is_counted(tmp_path: Path) -> None:
     documents, drops = read(root)
     assert [document.text for document in documents] == ["x = 1\n"]
     counts = {"not_utf8": 2, "binary": 1, "empty": 1, "symlink": 2, "special_file": 1}
-    assert drops.counts == counts
+    assert drops.drops == counts
     assert drops.examples["binary"] == [str(root / "image.png")]
     assert drops.describe().startswith("2 not_utf8, 2 symlink, 1 binary")
 
@@ -101,26 +101,26 @@ def test_a_link_that_was_named_is_followed(tmp_path: Path) -> None:
     assert len(read(tmp_path / "link")[0]) == 1
 
 
-def test_empty_texts_and_blank_lines_are_counted(tmp_path: Path) -> None:
+def test_blank_texts_and_blank_lines_are_counted(tmp_path: Path) -> None:
     corpus = tmp_path / "a.jsonl"
-    corpus.write_text('{"content": ""}\n\n{"content": " "}\n  \n')
+    corpus.write_text('{"content": ""}\n\n{"content": " \\t\\n"}\n  \n{"content": " x"}\n')
     documents, drops = read(corpus)
-    assert [document.text for document in documents] == [" "]
-    assert drops.counts == {"empty": 1, "blank_line": 2}
+    assert [(document.text, document.row) for document in documents] == [(" x", 5)]
+    assert drops.drops == {"empty": 1, "blank_line": 2, "whitespace": 1}
 
 
 def test_only_the_first_examples_are_kept() -> None:
-    drops = Drops()
+    drops = Account()
     for number in range(100):
-        drops.add("empty", str(number))
-    assert drops.counts == {"empty": 100}
+        drops.drop("empty", str(number))
+    assert drops.drops == {"empty": 100}
     assert drops.examples == {"empty": ["0", "1", "2", "3", "4"]}
 
 
 def test_a_missing_path_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "a.jsonl")
     with pytest.raises(PathNotFound) as refused:
-        read_documents([corpus, tmp_path / "nothing"], drops=Drops())
+        read_documents([corpus, tmp_path / "nothing"], drops=Account())
     assert refused.value.where == str(tmp_path / "nothing")
 
 
@@ -170,4 +170,4 @@ def test_a_very_large_file_in_a_tree_is_counted(tmp_path: Path) -> None:
     tree(tmp_path, {"small.py": b"x", "large.py": b"x" * (8 << 20) + b"x"})
     documents, drops = read(tmp_path)
     assert len(documents) == 1
-    assert drops.counts == {"too_large": 1}
+    assert drops.drops == {"too_large": 1}

@@ -1,0 +1,61 @@
+"""The bytes of one stretch of one file, hashed as they are read."""
+
+import hashlib
+from collections.abc import Iterator
+
+from apr.corpus.locations import open_location
+from apr.errors import DamagedFile
+from apr.files import io_refusals
+
+BLOCK_BYTES = 1 << 20
+
+
+class RawBlocks:
+    """Yields the bytes from `start` to `stop` once, a megabyte at a time.
+
+    A file that ends earlier, or goes on after its planned end, is another file than was planned.
+
+    Refuses: corpus.input-changed, files.not-found, files.io-failed.
+    """
+
+    def __init__(self, location: str, *, start: int, stop: int, size_bytes: int) -> None:
+        self._location = location
+        self._start = start
+        self._stop = stop
+        self._size_bytes = size_bytes
+        self._hash = hashlib.sha256()
+        self._blocks = self._read()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._blocks
+
+    @property
+    def sha256(self) -> str:
+        """Of the whole stretch; what nobody asked for yet is read now."""
+        for _ in self._blocks:
+            pass
+        return self._hash.hexdigest()
+
+    def _read(self) -> Iterator[bytes]:
+        position = self._start
+        with io_refusals(self._location), open_location(self._location) as opened:
+            if position:
+                opened.seek(position)
+            while position < self._stop:
+                block = opened.read(min(BLOCK_BYTES, self._stop - position))
+                if not block:
+                    raise self._changed(f"it ends after {position} bytes")
+                position += len(block)
+                self._hash.update(block)
+                yield block
+            if position == self._size_bytes and opened.read(1):
+                raise self._changed(f"it goes on after {position} bytes")
+
+    def _changed(self, found: str) -> DamagedFile:
+        return DamagedFile(
+            "corpus.input-changed",
+            self._location,
+            found=found,
+            expected=f"{self._size_bytes} bytes, as when the work was planned",
+            fix="let the file be written to its end, then plan the work again",
+        )

@@ -1,0 +1,36 @@
+"""One document: a text with an identity, and how much text one may hold."""
+
+import hashlib
+from dataclasses import dataclass
+
+from apr.corpus.identity import DOCUMENT_HASH_BYTES
+
+# The encoder takes a document whole and needs some 300 bytes of memory per token of it.
+DOCUMENT_LIMIT_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text, where it came from, and what it must not be separated from in a split."""
+
+    text: str
+    source: str
+    """The file, as `apr.corpus.locations.location_text` writes it: text that has a UTF-8 form."""
+    group: str
+    row: int | None = None
+    """Which row of the file, from 1; None when the document is the whole file."""
+
+    @property
+    def place(self) -> str:
+        """Where a person finds it: the file, with the row where there is one."""
+        return place(self.source, self.row)
+
+
+def place(source: str, row: int | None) -> str:
+    """A file and a row as one text."""
+    return source if row is None else f"{source}:{row}"
+
+
+def document_hash(text: str) -> bytes:
+    """The identity of a document: 16 bytes of its text alone."""
+    return hashlib.blake2b(text.encode("utf-8"), digest_size=DOCUMENT_HASH_BYTES).digest()
