@@ -37,25 +37,27 @@ class RawBlocks:
         return self._hash.hexdigest()
 
     def _read(self) -> Iterator[bytes]:
-        position = self._start
+        position, planned = self._start, f"{self._size_bytes} bytes"
         with io_refusals(self._location), open_location(self._location) as opened:
             if position:
                 opened.seek(position)
             while position < self._stop:
                 block = opened.read(min(BLOCK_BYTES, self._stop - position))
                 if not block:
-                    raise self._changed(f"it ends after {position} bytes")
+                    raise input_changed(self._location, f"it ends after {position} bytes", planned)
                 position += len(block)
                 self._hash.update(block)
                 yield block
             if position == self._size_bytes and opened.read(1):
-                raise self._changed(f"it goes on after {position} bytes")
+                raise input_changed(self._location, f"it goes on after {position} bytes", planned)
 
-    def _changed(self, found: str) -> DamagedFile:
-        return DamagedFile(
-            "corpus.input-changed",
-            self._location,
-            found=found,
-            expected=f"{self._size_bytes} bytes, as when the work was planned",
-            fix="let the file be written to its end, then plan the work again",
-        )
+
+def input_changed(location: str, found: str, planned: str) -> DamagedFile:
+    """The refusal of a file that is another than was planned."""
+    return DamagedFile(
+        "corpus.input-changed",
+        location,
+        found=found,
+        expected=f"{planned}, as when the work was planned",
+        fix="let the file be written to its end, then plan the work again",
+    )

@@ -12,6 +12,7 @@ from apr.corpus.account import Account
 from apr.corpus.compressed import DamagedStream, unpack
 from apr.corpus.document import DOCUMENT_LIMIT_BYTES, Document
 from apr.corpus.lines import LINE_LIMIT_BYTES, OverlongLine, split_lines
+from apr.corpus.parquet import read_cells
 from apr.corpus.rows import BadRow, RowParser
 from apr.corpus.spans import Span, span_blocks
 
@@ -23,7 +24,8 @@ class SpanReader:
 
     The group of a row is what `group_field` holds; a row without it stands alone.
 
-    Refuses: corpus.input-changed, files.not-found, files.io-failed.
+    Refuses: corpus.input-changed, corpus.column-missing, corpus.no-pyarrow, files.not-found,
+    files.io-failed.
     """
 
     def __init__(
@@ -36,6 +38,8 @@ class SpanReader:
     ) -> None:
         self._span = span
         self._account = account
+        self._content_field = content_field
+        self._group_field = group_field
         self._parser = RowParser(content_field=content_field, group_field=group_field)
         self._blocks = span_blocks(span)
 
@@ -45,8 +49,12 @@ class SpanReader:
         return self._blocks.sha256
 
     def __iter__(self) -> Iterator[Document]:
-        read = self._read_text if self._span.kind == "text" else self._read_lines
-        yield from read()
+        if self._span.kind == "text":
+            yield from self._read_text()
+        elif self._span.kind == "jsonl":
+            yield from self._read_lines()
+        else:
+            yield from self._read_parquet()
         # A file that changed is seen where its bytes end, which a damaged stream may not reach.
         _ = self.sha256
 
@@ -96,7 +104,6 @@ class SpanReader:
                     document = self._read_row(line, row, offset)
                     offset += len(line) + 1
                     if document is not None:
-                        account.num_documents += 1
                         yield document
         except DamagedStream as fault:
             account.num_rows += 1
@@ -115,13 +122,41 @@ class SpanReader:
             self._quarantine(fault.reason, row, offset, fault.found)
             return None
         # JSON spells no text in fewer bytes than it has.
-        size_bytes = len(line) if len(line) <= DOCUMENT_LIMIT_BYTES else len(text.encode("utf-8"))
-        return self._accept(text, group, row, offset, size_bytes)
+        return self._accept(text, group, row, offset, max_bytes=len(line))
+
+    def _read_parquet(self) -> Iterator[Document]:
+        span, account = self._span, self._account
+        row = span.first_row - 1
+        try:
+            for cells in read_cells(
+                span.location,
+                size_bytes=span.size_bytes,
+                row_groups=range(span.first_row_group, span.first_row_group + span.num_row_groups),
+                content_field=self._content_field,
+                group_field=self._group_field,
+            ):
+                account.num_rows += len(cells)
+                for cell in cells:
+                    row += 1
+                    if isinstance(cell, BadRow):
+                        self._quarantine(cell.reason, row, None, cell.found)
+                        continue
+                    text, group = cell
+                    document = self._accept(text, group, row, None, max_bytes=4 * len(text))
+                    if document is not None:
+                        yield document
+        except DamagedStream as fault:
+            account.num_rows += 1
+            self._quarantine(fault.reason, row + 1, None, fault.found)
 
     def _accept(
-        self, text: str, group: str | None, row: int, offset: int | None, size_bytes: int
+        self, text: str, group: str | None, row: int, offset: int | None, *, max_bytes: int
     ) -> Document | None:
+        """The document, unless it is blank or too large; its text has at most `max_bytes`."""
         span = self._span
+        size_bytes = max_bytes
+        if max_bytes > DOCUMENT_LIMIT_BYTES:
+            size_bytes = len(text.encode("utf-8"))
         if size_bytes > DOCUMENT_LIMIT_BYTES:
             found = f"a text of {size_bytes} bytes, over {DOCUMENT_LIMIT_BYTES}"
             self._quarantine("document_too_large", row, offset, found)
@@ -129,6 +164,7 @@ class SpanReader:
         if not text or text.isspace():
             self._account.drop(_blank(text), span.location, row)
             return None
+        self._account.num_documents += 1
         return Document(text, span.location, group or f"{span.group}:{row}", row)
 
     def _quarantine(self, reason: str, row: int, offset: int | None, found: str) -> None:

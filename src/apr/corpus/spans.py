@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from apr.corpus.blocks import BLOCK_BYTES, RawBlocks
-from apr.corpus.compressed import Compression
+from apr.corpus.compressed import Compression, DamagedStream
 from apr.corpus.locations import is_url, open_location
+from apr.corpus.parquet import list_row_groups
 from apr.corpus.tree import CorpusFile, Kind
 from apr.errors import UsageRefusal
 from apr.files import io_refusals
@@ -45,9 +46,10 @@ def cut_spans(files: Sequence[CorpusFile], *, span_bytes: int) -> Iterator[Span]
     """The spans of files, in order, each about `span_bytes` where the file can be cut.
 
     Plain JSON lines are cut where a line begins; a local file larger than a span is read for it,
-    as its rows must be counted. A text, a compressed file and a remote one are one span each.
+    as its rows must be counted. Parquet is cut between row groups. A text, a compressed file and
+    remote JSON lines are one span each.
 
-    Refuses: corpus.span-bytes, files.not-found, files.io-failed.
+    Refuses: corpus.span-bytes, corpus.no-pyarrow, files.not-found, files.io-failed.
     """
     if span_bytes < 1:
         raise UsageRefusal(
@@ -72,6 +74,8 @@ def cut_spans(files: Sequence[CorpusFile], *, span_bytes: int) -> Iterator[Span]
         can_be_cut = (kind, compression) == ("jsonl", None) and not is_url(file.location)
         if can_be_cut and file.size_bytes > span_bytes:
             yield from _cut_lines(whole, span_bytes)
+        elif kind == "parquet":
+            yield from _cut_row_groups(whole, span_bytes)
         else:
             yield whole
 
@@ -114,3 +118,22 @@ def _cut_lines(whole: Span, span_bytes: int) -> Iterator[Span]:
 
 def _line_end(block: bytes, wanted: int, counted: int) -> int:
     return block.find(b"\n", max(wanted, counted))
+
+
+def _cut_row_groups(whole: Span, span_bytes: int) -> Iterator[Span]:
+    """Spans that tile the file, footer included: their hashes together are one of the file."""
+    try:
+        groups = list_row_groups(whole.location, size_bytes=whole.size_bytes)
+    except DamagedStream:
+        groups = []  # The reader of the span meets the damage again and sets it aside.
+    part = replace(whole, stop=0)
+    row = 1
+    for index, (end, num_rows) in enumerate(groups):
+        if part.stop - part.start >= span_bytes:
+            yield part
+            part = replace(
+                part, start=part.stop, first_row=row, first_row_group=index, num_row_groups=0
+            )
+        row += num_rows
+        part = replace(part, stop=max(part.stop, end), num_row_groups=part.num_row_groups + 1)
+    yield replace(part, stop=whole.size_bytes)
