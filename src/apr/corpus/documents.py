@@ -6,15 +6,16 @@ caller allows some of those, the first one stops the reading.
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import NoReturn
 
 from apr.corpus.account import Account
 from apr.corpus.document import DOCUMENT_LIMIT_BYTES, Document, document_hash, place
-from apr.corpus.locations import location_text
+from apr.corpus.locations import is_url, location_text
+from apr.corpus.remote_tree import list_url
 from apr.corpus.span_reader import SpanReader
 from apr.corpus.spans import cut_spans
-from apr.corpus.tree import CorpusFile, list_tree
+from apr.corpus.tree import CorpusFile, list_tree, special_file
 from apr.errors import DamagedFile, Refusal, UsageRefusal
 from apr.files import require_exists
 
@@ -31,21 +32,24 @@ _WHOLE_FILES = 1 << 62
 
 
 def list_files(
-    paths: Sequence[Path], *, drops: Account, exclude: Sequence[str] = ()
+    paths: Sequence[Path | str], *, drops: Account, exclude: Sequence[str] = ()
 ) -> list[CorpusFile]:
     """Every file that `paths` stand for: paths in the given order, trees sorted by name.
 
     Hidden files and directories are not part of a tree. Links, special files and what a pattern
     of `exclude` names below a directory are counted in `drops` and never opened.
 
-    Refuses: files.not-found, corpus.path-repeated, corpus.special-file, corpus.empty.
+    A text with `://` in it is a URL, which fsspec reads.
+
+    Refuses: files.not-found, corpus.path-repeated, corpus.special-file, corpus.empty,
+    corpus.no-driver, corpus.unknown-protocol.
     """
     _require_distinct(paths)
     return [file for path in paths for file in _list_path(path, drops, exclude)]
 
 
 def read_documents(
-    paths: Sequence[Path],
+    paths: Sequence[Path | str],
     *,
     content_field: str = "content",
     drops: Account,
@@ -95,7 +99,7 @@ def read_files(
             yield document
         _require_allowed(drops, allowed)
     if not num_documents:
-        where = files[0].path.parent if files else "the corpus"
+        where = files[0].location if files else "the corpus"
         _refuse_empty(where, len(files), drops)
 
 
@@ -109,11 +113,10 @@ def _refuse_empty(where: object, num_files: int, drops: Account) -> NoReturn:
     )
 
 
-def _require_distinct(paths: Sequence[Path]) -> None:
-    seen: dict[Path, Path] = {}
+def _require_distinct(paths: Sequence[Path | str]) -> None:
+    seen: dict[PurePath, Path | str] = {}
     for path in paths:
-        require_exists(path, "a corpus file or directory")
-        resolved = path.resolve()
+        resolved = _resolved(path)
         if seen.setdefault(resolved, path) is not path:
             _refuse_repeated(path, seen[resolved])
     for resolved, path in seen.items():
@@ -122,7 +125,17 @@ def _require_distinct(paths: Sequence[Path]) -> None:
                 _refuse_repeated(path, seen[parent])
 
 
-def _refuse_repeated(path: Path, other: Path) -> NoReturn:
+def _resolved(path: Path | str) -> PurePath:
+    """One name for a place, however it was spelled."""
+    protocol, separator, rest = str(path).partition("://")
+    if separator and protocol not in ("file", "local"):
+        return PurePosixPath(f"{protocol}:", rest.strip("/"))
+    local = Path(rest) if separator else Path(path)
+    require_exists(local, "a corpus file or directory")
+    return local.resolve()
+
+
+def _refuse_repeated(path: Path | str, other: Path | str) -> NoReturn:
     raise UsageRefusal(
         "corpus.path-repeated",
         path,
@@ -132,22 +145,20 @@ def _refuse_repeated(path: Path, other: Path) -> NoReturn:
     )
 
 
-def _list_path(path: Path, drops: Account, exclude: Sequence[str]) -> list[CorpusFile]:
-    if path.is_dir():
+def _list_path(given: Path | str, drops: Account, exclude: Sequence[str]) -> list[CorpusFile]:
+    path = Path(given)
+    if is_url(str(given)):
+        files = list_url(str(given), drops=drops, exclude=exclude)
+    elif path.is_dir():
         files = list_tree(path, drops=drops, exclude=exclude)
-        if not files:
-            _refuse_empty(path, 0, drops)
-        return files
-    if path.is_file():
+    elif path.is_file():
         group = location_text(path.name)
-        return [CorpusFile(location_text(path), group, path.stat().st_size, in_tree=False)]
-    raise DamagedFile(
-        "corpus.special-file",
-        path,
-        found="neither a regular file nor a directory",
-        expected="a file or directory of text",
-        fix="write the documents to a file first",
-    )
+        files = [CorpusFile(location_text(path), group, path.stat().st_size, in_tree=False)]
+    else:
+        raise special_file(path)
+    if not files:
+        _refuse_empty(given, 0, drops)
+    return files
 
 
 def _require_allowed(account: Account, allowed: int | None) -> None:

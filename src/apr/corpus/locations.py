@@ -5,10 +5,12 @@ byte written as `\xff` and every backslash doubled, so that no two names share a
 name can be had back.
 """
 
+import io
 import os
 import re
 from pathlib import Path
-from typing import BinaryIO
+
+from apr.corpus.remote import open_url
 
 _ESCAPE = re.compile(rb"\\(?:\\|x([0-9a-f]{2}))")
 
@@ -34,9 +36,13 @@ def location_path(location: str) -> Path:
     return Path(location_name(location))
 
 
-def open_location(location: str) -> BinaryIO:
-    """Open for reading, unbuffered; raises what the operating system does."""
-    return open(location_name(location), "rb", buffering=0)
+def open_location(location: str) -> io.RawIOBase:
+    """Open for reading, unbuffered; a local file raises what the operating system does.
+
+    Refuses: for a URL, as apr.corpus.remote.open_url.
+    """
+    name = location_name(location)
+    return open_url(name) if is_url(name) else io.FileIO(name)
 
 
 def _unescaped(match: re.Match[bytes]) -> bytes:

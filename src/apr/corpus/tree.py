@@ -1,7 +1,6 @@
 """Which files a directory stands for: the same list on every machine and at every time."""
 
 import os
-import stat
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -11,6 +10,7 @@ from typing import Literal
 from apr.corpus.account import Account
 from apr.corpus.compressed import Compression
 from apr.corpus.locations import location_path, location_text
+from apr.errors import DamagedFile
 from apr.files import io_refusals
 
 Kind = Literal["text", "jsonl", "parquet"]
@@ -85,27 +85,44 @@ def list_tree(
                     if entry.name.startswith("."):
                         continue
                     parts = (*above, entry.name)
-                    mode = entry.stat(follow_symlinks=False).st_mode
-                    if stat.S_ISDIR(mode):
+                    if entry.is_dir(follow_symlinks=False):
                         if entry.name not in without:
                             unread.append(parts)
-                    elif reason := unread_reason(mode, "/".join(parts), exclude):
+                        continue
+                    reason = unread_reason(
+                        "/".join(parts),
+                        exclude,
+                        is_link=entry.is_symlink(),
+                        is_file=entry.is_file(follow_symlinks=False),
+                    )
+                    if reason is not None:
                         drops.leave_out(reason, location_text(entry.path))
                     else:
                         files.append((parts, _tree_file(entry, parts)))
     return [file for _, file in sorted(files, key=lambda pair: pair[0])]
 
 
-def unread_reason(mode: int, path: str, exclude: Sequence[str]) -> str | None:
+def unread_reason(path: str, exclude: Sequence[str], *, is_link: bool, is_file: bool) -> str | None:
     """Why something in a tree that is no directory is not read, if it is not."""
-    if stat.S_ISLNK(mode):
+    if is_link:
         return "symlink"
-    if not stat.S_ISREG(mode):
+    if not is_file:
         return "special_file"
     for pattern in exclude:
         if fnmatchcase(path, pattern) or fnmatchcase(path, pattern.rstrip("/") + "/*"):
             return "excluded"
     return None
+
+
+def special_file(where: object) -> DamagedFile:
+    """The refusal of a pipe, a socket or a device that was named."""
+    return DamagedFile(
+        "corpus.special-file",
+        where,
+        found="neither a regular file nor a directory",
+        expected="a file or directory of text",
+        fix="write the documents to a file first",
+    )
 
 
 def tree_group(path: str) -> str:
