@@ -11,14 +11,14 @@ from tokenizers import pre_tokenizers
 
 from apr.tokenizer.definition import Definition
 
-_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _QWEN2 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _LLAMA3 = _QWEN2.replace(r"\p{N}|", r"\p{N}{1,3}|")
-PATTERNS = {"gpt2": _GPT2, "qwen2": _QWEN2, "llama3": _LLAMA3}
-"""The regular expressions that cut text into words, by the name other programs know them by."""
+# The fast encoder has code of its own for these. Other patterns go through PCRE2, which takes
+# U+180E for white space; GPT-2's does when it stands in a Split, and so is not here.
+_PATTERNS = (_QWEN2, _LLAMA3)
 
 _BYTE_CHARACTERS = frozenset(pre_tokenizers.ByteLevel.alphabet())
 
@@ -62,7 +62,7 @@ def _is_byte_level(part: Any, *, use_regex: bool) -> bool:
 
 
 def _is_known_split(part: Any) -> bool:
-    known = ({"Regex": pattern} for pattern in PATTERNS.values())
+    known = ({"Regex": pattern} for pattern in _PATTERNS)
     fields = {"type": "Split", "behavior": "Isolated", "invert": False}
     return any(part == fields | {"pattern": pattern} for pattern in known)
 

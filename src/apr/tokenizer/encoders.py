@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import orjson
@@ -21,9 +21,6 @@ from apr.errors import Refusal
 from apr.tokenizer.allowed import why_not_allowed
 from apr.tokenizer.definition import Definition
 from apr.tokenizer.library import first_line, is_library_error, library_refusals
-
-if TYPE_CHECKING:
-    from apr.tokenizer.tokenizer import Tokenizer
 
 FlatIds = tuple[NDArray[np.uint32], NDArray[np.uint64]]
 """Ids of all texts in a row, and where each text's begin; one offset more than texts."""
@@ -110,18 +107,18 @@ class NotAllowed:
     reason: str
 
 
-def fast_encoder(tokenizer: "Tokenizer") -> FastEncoder | NotAllowed:
+def fast_encoder(definition: Definition, *, where: str) -> FastEncoder | NotAllowed:
     """The fast encoder of a tokenizer whose every component is on the list of known shapes.
 
     It is not proven yet; that is `apr.tokenizer.choice.choose_encoder`.
     """
-    reason = why_not_allowed(tokenizer.definition)
+    reason = why_not_allowed(definition)
     if reason is not None:
         return NotAllowed("not-allowed", reason)
     try:
-        return build_fast_encoder(tokenizer.definition, where=tokenizer.where)
+        return build_fast_encoder(definition, where=where)
     except (ImportError, PackageNotFoundError):
-        return NotAllowed("not-installed", "fastokens is not installed")
+        return NotAllowed("not-installed", f"{FastEncoder.name} is not installed")
     except Refusal as refusal:
         return NotAllowed("not-allowed", refusal.found)
 

@@ -21,7 +21,13 @@ from apr.files import read_bytes, require_exists, sha256_bytes
 from apr.tokenizer import directory as tokenizer_directory
 from apr.tokenizer.definition import SIZE_LIMIT_BYTES, Definition, read_definition
 from apr.tokenizer.directory import Declaration, Training
-from apr.tokenizer.encoders import ReferenceEncoder, require_unicode
+from apr.tokenizer.encoders import (
+    FastEncoder,
+    NotAllowed,
+    ReferenceEncoder,
+    fast_encoder,
+    require_unicode,
+)
 from apr.tokenizer.library import (
     library_refusals,
     read_library_tokenizer,
@@ -128,6 +134,11 @@ class Tokenizer:
     def reference(self) -> ReferenceEncoder:
         """The encoder that is right by definition."""
         return ReferenceEncoder(without_added_tokens(self._full), where=self.where)
+
+    @cached_property
+    def fast(self) -> FastEncoder | NotAllowed:
+        """The fast encoder, which nothing has compared with the reference yet."""
+        return fast_encoder(self.definition, where=self.where)
 
     @cached_property
     def _full(self) -> tokenizers.Tokenizer:

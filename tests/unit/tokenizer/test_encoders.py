@@ -16,7 +16,6 @@ from apr.tokenizer.encoders import (
     NotAllowed,
     ReferenceEncoder,
     build_fast_encoder,
-    fast_encoder,
     first_difference,
 )
 from apr.tokenizer.tokenizer import Tokenizer
@@ -26,7 +25,7 @@ TEXTS = ["hello he", "", "naïve — 世界\n\tx\0", f"{EOS}", "\U0001f600\r\n",
 
 
 def fast() -> FastEncoder:
-    encoder = fast_encoder(SMALL)
+    encoder = SMALL.fast
     assert isinstance(encoder, FastEncoder)
     return encoder
 
@@ -97,7 +96,7 @@ def test_a_tokenizer_the_fast_encoder_cannot_read_is_a_refusal() -> None:
 
 def test_the_fast_encoder_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fastokens", None)
-    assert fast_encoder(SMALL) == NotAllowed("not-installed", "fastokens is not installed")
+    assert tokenizer().fast == NotAllowed("not-installed", "fastokens is not installed")
 
 
 @pytest.mark.parametrize(
