@@ -5,27 +5,46 @@ from pathlib import Path
 
 import pytest
 
-from apr.corpus.jsonl import read_rows, write_rows
+from apr.corpus.account import Account
+from apr.corpus.documents import read_documents
+from apr.corpus.jsonl import write_objects, write_rows
 from apr.errors import Refusal
 
-ROWS = [("a\nb", "x.py"), ("", "empty"), ("\u2028 é \U0001f600 \0", "y.py")]
+ROWS = [("a\nb", "x.py"), ("\u2028 é \U0001f600 \0", "y.py"), ("c", "z.py", "group")]
+NAMES = ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst"]
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "a.jsonl"
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_written_is_read(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "deep" / name
     assert write_rows(path, ROWS) == 3
-    rows = list(read_rows(path, content_field="content"))
-    assert rows == [(1, ROWS[0][0]), (2, ROWS[1][0]), (3, ROWS[2][0])]
-    assert json.loads(path.read_text().splitlines()[0]) == {"content": "a\nb", "source": "x.py"}
+    documents = list(read_documents([path], drops=Account(), group_field="group"))
+    assert [document.text for document in documents] == [row[0] for row in ROWS]
+    assert [document.group for document in documents] == [f"{name}:1", f"{name}:2", "group"]
 
 
-def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
+def test_an_object_is_a_line(tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.jsonl", ROWS[:1])
+    assert (tmp_path / "a.jsonl").read_bytes() == b'{"content": "a\\nb", "source": "x.py"}\n'
+    assert write_objects(tmp_path / "b.jsonl", [{"n": 1, "é": None}, {}]) == 2
+    assert json.loads((tmp_path / "b.jsonl").read_text().splitlines()[0]) == {"n": 1, "é": None}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_rows_are_the_same_bytes(tmp_path: Path, name: str) -> None:
+    for directory in ("first", "second"):
+        write_rows(tmp_path / directory / name, ROWS)
+    assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_failure_leaves_nothing(tmp_path: Path, name: str) -> None:
     def rows():
         yield "fine", "x"
         raise Refusal("planted.fault", "x", found=1, expected=2, fix="none")
 
     with pytest.raises(Refusal):
-        write_rows(tmp_path / "a.jsonl", rows())
+        write_rows(tmp_path / name, rows())
     assert list(tmp_path.iterdir()) == []
 
 
