@@ -1,14 +1,18 @@
 """Malformed corpora: no line is skipped silently, nothing is followed, nothing hangs."""
 
+import gzip
 import os
 import subprocess
 import tracemalloc
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from apr.corpus.account import Account
+from apr.corpus.compressed import unpack
 from apr.corpus.documents import list_files, read_documents
+from apr.corpus.lines import split_lines
 from apr.errors import DamagedFile, IoFailed, Refusal
 
 GOOD = b'{"content": "fine"}\n'
@@ -57,18 +61,75 @@ def test_good_lines_pass(tmp_path: Path) -> None:
     assert read(path) == ["fine"] * 5 + ["\U0001f600", "z"]
 
 
-def test_a_line_without_end_is_not_read_whole(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    with path.open("wb") as sparse:
-        sparse.truncate(200 << 20)
+LONG_LINE_BYTES = 200 << 20
+
+
+def write_long_line(path: Path) -> None:
+    """One document, a line of 200 MB, another document; the compressed ones are bombs."""
+    before, after = b'{"content": "one"}\n{"content": "', b'"}\n{"content": "two"}\n'
+    filling = b"x" * (1 << 20)
+    with path.open("wb") as raw:
+        if path.suffix == ".gz":
+            target = gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=1)
+        elif path.suffix == ".zst":
+            target = zstandard.ZstdCompressor().stream_writer(raw, closefd=False)
+        else:
+            target = raw
+        target.write(before)
+        for _ in range(LONG_LINE_BYTES >> 20):
+            target.write(filling)
+        target.write(after)
+        if target is not raw:
+            target.close()
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst"])
+def test_a_line_without_end_is_passed_over_in_bounded_memory(tmp_path: Path, name: str) -> None:
+    write_long_line(tmp_path / name)
+    account = Account()
     tracemalloc.start()
-    with pytest.raises(DamagedFile) as refused:
-        read(path)
+    documents = list(read_documents([tmp_path], drops=account, max_quarantined=1))
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert refused.value.where == f"{path}:1"
-    assert refused.value.found.startswith("line_too_long: a line of 209715200 bytes")
+    assert [(document.text, document.row) for document in documents] == [("one", 1), ("two", 3)]
+    account.require_balanced()
+    (entry,) = account.entries
+    assert (entry["reason"], entry["row"], entry["offset"]) == ("line_too_long", 2, 19)
+    assert entry["found"].startswith(f"a line of {LONG_LINE_BYTES + 15} bytes")
     assert peak_bytes < 80 << 20
+    with pytest.raises(DamagedFile) as refused:
+        read(tmp_path)
+    assert refused.value.where == f"{tmp_path / name}:2"
+
+
+def densest_frame(filling: bytes, num_blocks: int) -> bytes:
+    """The densest zstd frame there is: 128 KiB for each block of four bytes."""
+    block = (((128 << 10) << 3) | (1 << 1)).to_bytes(3, "little") + filling
+    last = ((1 << 3) | 1).to_bytes(3, "little") + b"\n"
+    return b"\x28\xb5\x2f\xfd\x00" + bytes([(17 - 10) << 3]) + block * num_blocks + last
+
+
+@pytest.mark.parametrize("filling", [b"{", b"\0"], ids=["braces", "NULs"])
+def test_a_bomb_of_one_line_is_one_row_and_small(tmp_path: Path, filling: bytes) -> None:
+    path = tmp_path / "a.jsonl.zst"
+    path.write_bytes(densest_frame(filling, 2000) + zstandard.compress(GOOD))
+    account = Account()
+    tracemalloc.start()
+    documents = list(read_documents([path], drops=account, max_quarantined=1))
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [(document.text, document.row) for document in documents] == [("fine", 2)]
+    assert account.quarantined == {"line_too_long": 1}
+    assert peak_bytes < 80 << 20
+
+
+def test_a_bomb_of_line_feeds_is_cut_into_short_lists() -> None:
+    num_lines = longest = 0
+    for lines in split_lines(unpack([densest_frame(b"\n", 300)], "zst")):
+        assert isinstance(lines, list)
+        num_lines, longest = num_lines + len(lines), max(longest, len(lines))
+    assert num_lines == 300 * (128 << 10) + 1
+    assert longest <= 1 << 20
 
 
 def test_a_document_that_is_too_large_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from os import SEEK_END
 
 from apr.corpus.locations import open_location
 from apr.errors import DamagedFile
@@ -39,7 +40,9 @@ class RawBlocks:
     def _read(self) -> Iterator[bytes]:
         position, planned = self._start, f"{self._size_bytes} bytes"
         with io_refusals(self._location), open_location(self._location) as opened:
-            if position:
+            if self._stop - self._start < self._size_bytes:
+                if opened.seek(0, SEEK_END) != self._size_bytes:
+                    raise input_changed(self._location, f"{opened.tell()} bytes", planned)
                 opened.seek(position)
             while position < self._stop:
                 block = opened.read(min(BLOCK_BYTES, self._stop - position))

@@ -6,6 +6,7 @@ included, so their hashes together are a hash of the file.
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from os import SEEK_END
 from typing import Any, cast
 
 from apr.corpus.blocks import input_changed
@@ -71,6 +72,8 @@ def read_cells(
 def _opened(location: str, size_bytes: int) -> Generator[Any]:
     open_parquet, arrow_fault = _import_pyarrow()
     with io_refusals(location), open_location(location) as opened:
+        if opened.seek(0, SEEK_END) != size_bytes:
+            raise input_changed(location, f"{opened.tell()} bytes", f"{size_bytes} bytes")
         try:
             yield open_parquet(opened, buffer_size=_BUFFER_BYTES, pre_buffer=False)
         except (arrow_fault, OSError) as err:
