@@ -7,8 +7,8 @@ import pytest
 from tests.integration.test_pretrain import record_of, stop_after
 
 from apr.cli.main import run
-from apr.corpus.documents import Document
-from apr.corpus.drops import Drops
+from apr.corpus.account import Account
+from apr.corpus.documents import Document, read_documents
 from apr.corpus.interpreter import interpreter_documents
 from apr.errors import Interrupted, Refusal
 from apr.jobs.demo import DemoParts, demo, finished_demo
@@ -19,7 +19,7 @@ from apr.shards.reader import ShardReader
 @pytest.fixture(scope="module")
 def documents() -> list[Document]:
     """Enough of the library for the held-out minimum, little enough to train on in seconds."""
-    every = interpreter_documents(drops=Drops())
+    every = interpreter_documents(drops=Account())
     groups = sorted({document.group for document in every})
     chosen = set(groups[::2]) - {"test", "idlelib", "lib2to3"}
     return [document for document in every if document.group in chosen]
@@ -60,14 +60,14 @@ def test_the_record_of_a_demo(finished: Path) -> None:
 def test_f21_no_package_and_no_text_stands_on_both_sides(finished: Path) -> None:
     parts = DemoParts(finished)
     sides = [
-        [json.loads(line) for line in path.read_text().splitlines()]
+        list(read_documents([path], drops=Account(), group_field="group"))
         for path in (parts.train_corpus, parts.val_corpus)
     ]
-    groups = [{row["source"].split("/")[0].removesuffix(".py") for row in side} for side in sides]
+    groups = [{document.group for document in side} for side in sides]
     assert len(groups[0]) > 5
     assert len(groups[1]) > 2
     assert groups[0] & groups[1] == set()
-    texts = [{row["content"] for row in side} for side in sides]
+    texts = [{document.text for document in side} for side in sides]
     assert texts[0] & texts[1] == set()
 
 

@@ -1,114 +1,248 @@
-"""Set whole groups of documents aside, so that a model is judged on text it never saw.
+"""A corpus in two parts, so that a model is judged on text it never saw.
 
-Files of one package resemble each other more than files of different packages, so a document
-follows its group. Which groups are set aside depends on the hash of their names, not on any
-order of files.
+The rule decides by groups. Text that is on the held-out side of one group may also lie in a
+training group: the copy is left out of training and counted, so that no text is on both sides.
 """
 
-import hashlib
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
 
+from apr.corpus import normal_form
+from apr.corpus.account import Account
+from apr.corpus.certificate import (
+    CERTIFICATE_NAME,
+    Certificate,
+    DocumentSet,
+    DocumentTally,
+    Draw,
+    ExactCheck,
+    write_certificate,
+)
 from apr.corpus.documents import Document
-from apr.corpus.drops import Drops
-from apr.errors import Refusal
+from apr.corpus.listed import ListedCorpus
+from apr.corpus.normal_form import normal_hash
+from apr.corpus.parts import PART_NAMES, PartWriter
+from apr.corpus.split_rule import GroupedCorpus, SplitRule
+from apr.errors import DamagedFile, Refusal
+from apr.files import (
+    atomic_directory,
+    require_absent,
+    require_apart,
+    require_replaceable,
+    write_json,
+)
+from apr.progress import Report, silent
 
-# A group this large would unbalance the split wherever it went but into the training part.
-_LARGEST_HELD_OUT_SHARE = 0.1
-_MOST_HELD_OUT_SHARE = 0.5
-# One package says little about the others: larger groups are set aside only if they must be.
-_LARGE_SHARE_OF_HELD_OUT = 0.25
+SPLIT_NAME = "split.json"
+TRAIN_NAME = "train"
+HELD_OUT_NAME = "held-out"
+
+_OUR_FILES = rf"{TRAIN_NAME}|{HELD_OUT_NAME}|{SPLIT_NAME}|{CERTIFICATE_NAME}"
+_GROUPS_SHOWN = 100
+
+Read = Callable[[str], Iterator[Document]]
+"""Reads all documents again, each with its group; takes what the reading is for."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Two sets of documents without a common group and without a common text."""
+    """What a split gave."""
 
-    train: list[Document]
-    held_out: list[Document]
+    rule: SplitRule
+    train: DocumentSet
+    held_out: DocumentSet
     held_out_groups: tuple[str, ...]
+    """The first hundred by name; none where each text is its own group."""
+    certificate_sha256: str
+    account: Account
+
+    def as_dict(self) -> dict[str, Any]:
+        """The record in split.json."""
+        return {
+            "schema": "apr-split-v1",
+            "group": self.rule.group,
+            "fraction": self.rule.fraction,
+            "seed": self.rule.seed,
+            TRAIN_NAME: self.train.model_dump(),
+            HELD_OUT_NAME: self.held_out.model_dump(),
+            "held_out_groups": list(self.held_out_groups),
+            "certificate_sha256": self.certificate_sha256,
+            "account": self.account.as_dict(),
+        }
 
 
-def split_documents(
-    documents: Sequence[Document],
+def split_corpus(
+    paths: Sequence[Path | str],
     *,
-    fraction: float,
-    min_documents: int,
-    min_bytes: int,
-    seed: int = 0,
-    drops: Drops,
+    output: Path,
+    rule: SplitRule,
+    group_field: str | None = None,
+    content_field: str = "content",
+    exclude: Sequence[str] = (),
+    max_quarantined: int | None = 0,
+    overwrite: bool = False,
+    progress: Report = silent,
 ) -> Split:
-    """Hold out groups until `fraction` of the bytes and both minimums are reached.
+    """Split files and trees of text into the training and the held-out part of `output`.
 
-    A training document with the text of a held-out one is left out and counted in `drops` as
-    `duplicate_of_held_out`. Documents keep their order.
+    `group_field` is the field of a row that names its group; by default it is named as the kind
+    of group, `repo` or `package`.
 
-    Refuses: corpus.split-impossible.
+    Refuses: corpus.split-impossible, corpus.group-unknown, corpus.input-changed,
+    corpus.read-back, files.exists, files.foreign-content, files.output-overlaps-input, and as
+    apr.corpus.documents.read_documents.
+    Writes: train/, held-out/, split.json, certificate.json.
     """
-    sizes = Counter[str]()
-    for document in documents:
-        sizes[document.group] += _size_bytes(document)
-    wanted_bytes = max(min_bytes, fraction * sizes.total())
-    held_out_groups = _choose(documents, sizes, wanted_bytes, min_documents, seed)
-    held_out = [document for document in documents if document.group in held_out_groups]
-    held_out_texts = {document.text for document in held_out}
-    train: list[Document] = []
-    for document in documents:
-        if document.group in held_out_groups:
-            continue
-        if document.text in held_out_texts:
-            drops.add("duplicate_of_held_out", document.place)
-            continue
-        train.append(document)
-    if not train:
-        raise _impossible("no text that is not held out as well", "documents to train on")
-    return Split(train, held_out, tuple(sorted(held_out_groups)))
+    require_apart(output, [path for path in paths if isinstance(path, Path)])
+    require_absent(output, overwrite=overwrite)
+    require_replaceable(output, names=_OUR_FILES, what="a split")
+    for side in (TRAIN_NAME, HELD_OUT_NAME):
+        require_replaceable(output / side, names=PART_NAMES, what="a split")
+    corpus = ListedCorpus(
+        paths,
+        content_field=content_field,
+        group_field=None if rule.group == "file" else group_field or rule.group,
+        exclude=exclude,
+        max_quarantined=max_quarantined,
+    )
+    grouped = GroupedCorpus(corpus, rule.group)
+    with atomic_directory(output, overwrite=overwrite) as staged:
+        return write_split(
+            partial(grouped.documents, progress=progress),
+            staged,
+            rule=rule,
+            account=corpus.account,
+            progress=progress,
+        )
 
 
-def _choose(
-    documents: Sequence[Document],
-    sizes: Counter[str],
-    wanted_bytes: float,
-    min_documents: int,
-    seed: int,
-) -> set[str]:
-    counts = Counter(document.group for document in documents)
-    largest_bytes = _LARGEST_HELD_OUT_SHARE * sizes.total()
-    eligible = [group for group in sizes if sizes[group] <= largest_bytes]
-    chosen: set[str] = set()
-    held_bytes = held_documents = 0
-    large_bytes = _LARGE_SHARE_OF_HELD_OUT * wanted_bytes
-    for group in sorted(
-        eligible, key=lambda group: (sizes[group] > large_bytes, _rank(group, seed))
-    ):
-        if held_bytes >= wanted_bytes and held_documents >= min_documents:
-            break
-        chosen.add(group)
-        held_bytes += sizes[group]
-        held_documents += counts[group]
-    found = f"{held_documents} documents, {held_bytes} bytes in {len(chosen)} groups"
-    if held_bytes < wanted_bytes or held_documents < min_documents or not chosen:
-        expected = f"at least {max(1, min_documents)} documents, {wanted_bytes:.0f} bytes"
-        raise _impossible(f"{found} that are small enough to set aside", expected)
-    if held_bytes > _MOST_HELD_OUT_SHARE * sizes.total():
-        raise _impossible(f"{found} set aside", f"less than half of {sizes.total()} bytes")
-    return chosen
+def write_split(
+    read: Read, directory: Path, *, rule: SplitRule, account: Account, progress: Report = silent
+) -> Split:
+    """Write both sides of some documents below an empty directory, and read them back.
+
+    Refuses: corpus.split-impossible, corpus.input-changed, corpus.read-back.
+    Writes: train/, held-out/, split.json, certificate.json.
+    """
+    held_out = _write_held_out(read, directory / HELD_OUT_NAME, rule)
+    train, num_copies = _write_train(read, directory / TRAIN_NAME, rule, held_out, account)
+    if not (train.num_documents and held_out.tally.num_documents):
+        _refuse_one_sided(rule, train.num_documents, held_out.tally.num_documents, num_copies)
+    certificate = Certificate(
+        train=train.as_set(),
+        held_out=held_out.tally.as_set(),
+        split=Draw(group=rule.group, fraction=rule.fraction, seed=rule.seed),
+        checks=[ExactCheck(rule=normal_form.RULE, num_removed=num_copies)],
+        removals=[],
+        refines=None,
+    )
+    _require_as_written(directory, certificate, progress)
+    split = Split(
+        rule=rule,
+        train=certificate.train,
+        held_out=held_out.tally.as_set(),
+        held_out_groups=tuple(sorted(held_out.groups)[:_GROUPS_SHOWN]),
+        certificate_sha256=write_certificate(directory / CERTIFICATE_NAME, certificate),
+        account=account,
+    )
+    write_json(directory / SPLIT_NAME, split.as_dict())
+    return split
 
 
-def _rank(group: str, seed: int) -> bytes:
-    return hashlib.blake2b(f"{seed}/{group}".encode(), digest_size=16).digest()
+@dataclass
+class _HeldOut:
+    """What the training part must not repeat."""
+
+    tally: DocumentTally = field(default_factory=DocumentTally)
+    normal_hashes: set[bytes] = field(default_factory=set[bytes])
+    groups: set[str] = field(default_factory=set[str])
+    num_read: int = 0
+    """Documents of both sides."""
 
 
-def _size_bytes(document: Document) -> int:
-    return len(document.text.encode("utf-8"))
+def _write_held_out(read: Read, directory: Path, rule: SplitRule) -> _HeldOut:
+    held_out = _HeldOut()
+    with PartWriter(directory) as writer:
+        for document in read("finding the held-out documents"):
+            held_out.num_read += 1
+            if rule.side_of(document.group) != "held-out":
+                continue
+            writer.append(document)
+            held_out.tally.add(document.text)
+            held_out.normal_hashes.add(normal_hash(document.text))
+            if rule.group != "file":
+                held_out.groups.add(document.group)
+    return held_out
 
 
-def _impossible(found: str, expected: str) -> Refusal:
-    return Refusal(
+def _write_train(
+    read: Read, directory: Path, rule: SplitRule, held_out: _HeldOut, account: Account
+) -> tuple[DocumentTally, int]:
+    train = DocumentTally()
+    num_copies = num_held_out = 0
+    with PartWriter(directory) as writer:
+        for document in read("writing the training documents"):
+            if rule.side_of(document.group) == "held-out":
+                num_held_out += 1
+            # Where each text is its own group, its copies went with it.
+            elif rule.group != "file" and normal_hash(document.text) in held_out.normal_hashes:
+                num_copies += 1
+                account.withdraw("duplicate_of_held_out", document.source, document.row)
+            else:
+                writer.append(document)
+                train.add(document.text)
+    num_read = (train.num_documents + num_copies + num_held_out, num_held_out)
+    _require_same_input((held_out.num_read, held_out.tally.num_documents), num_read)
+    return train, num_copies
+
+
+def _require_same_input(first: tuple[int, int], second: tuple[int, int]) -> None:
+    if first == second:
+        return
+    raise DamagedFile(
+        "corpus.input-changed",
+        "the documents that are split",
+        found=f"{second[0]} documents, {second[1]} of them held out, at the second reading",
+        expected=f"{first[0]} and {first[1]}, as at the first",
+        fix="let the files be written to their end, then split them",
+    )
+
+
+def _refuse_one_sided(
+    rule: SplitRule, num_train: int, num_held_out: int, num_copies: int
+) -> NoReturn:
+    copies = f"; {num_copies} training documents repeat held-out text" if num_copies else ""
+    finer = {"repo": "package or file", "package": "file", "file": None}[rule.group]
+    by_group = f"group by {finer}" if finer else "use a larger corpus"
+    raise Refusal(
         "corpus.split-impossible",
         "the split into training and held-out documents",
-        found=found,
-        expected=expected,
-        fix="use a larger corpus with more, and more even, top-level packages",
+        found=f"{num_train} training and {num_held_out} held-out documents when a share of "
+        f"{rule.fraction:g} is held out by {rule.group}{copies}",
+        expected="at least one document on each side",
+        fix=f"{by_group}, or choose another --val-fraction or --seed",
     )
+
+
+def _require_as_written(directory: Path, certificate: Certificate, progress: Report) -> None:
+    """Read both sides back: the very sets, and no text of one on the other."""
+    held_out_hashes: set[bytes] = set()
+    for name, expected in (HELD_OUT_NAME, certificate.held_out), (TRAIN_NAME, certificate.train):
+        tally, num_shared = DocumentTally(), 0
+        for document in ListedCorpus([directory / name]).documents(f"checking {name}", progress):
+            tally.add(document.text)
+            if name == HELD_OUT_NAME:
+                held_out_hashes.add(normal_hash(document.text))
+            else:
+                num_shared += normal_hash(document.text) in held_out_hashes
+        if tally.as_set() != expected or num_shared:
+            raise DamagedFile(
+                "corpus.read-back",
+                name,
+                found=f"{tally.as_set()}; {num_shared} texts on both sides",
+                expected=f"{expected}; none",
+                fix="the disk gave back other bytes than it was given; check it, or report this",
+            )

@@ -4,18 +4,19 @@ Nothing here is special to the demo but the choice of corpus and sizes: each hop
 behind the command a person would type.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apr.corpus.documents import Document
-from apr.corpus.drops import Drops
+from apr.corpus.account import Account
+from apr.corpus.documents import Document, read_documents
 from apr.corpus.interpreter import interpreter_documents
-from apr.corpus.jsonl import write_rows
-from apr.corpus.split import split_documents
+from apr.corpus.split import HELD_OUT_NAME, TRAIN_NAME
 from apr.errors import Refusal
 from apr.files import atomic_directory, require_absent, require_replaceable
 from apr.jobs.baselines import gzip_bits_per_byte, unigram_bits_per_byte
+from apr.jobs.demo_corpus import write_demo_corpus
 from apr.jobs.pretrain import Listener, pretrain
 from apr.jobs.reopen import require_same_loss
 from apr.jobs.run_lock import hold_run
@@ -31,7 +32,6 @@ MIN_HELD_OUT_DOCUMENTS = 30
 MIN_HELD_OUT_TOKENS = 80_000
 # Five bytes make a token at the very most; what encoding really gives is checked afterwards.
 _MIN_HELD_OUT_BYTES = 5 * MIN_HELD_OUT_TOKENS
-_HELD_OUT_FRACTION = 0.02
 _PROMPTS = (
     'def main():\n    """',
     "class Node:\n    def __init__(self, ",
@@ -50,14 +50,19 @@ class DemoParts:
     root: Path
 
     @property
+    def corpus(self) -> Path:
+        """The split corpus with its certificate."""
+        return self.root / "corpus"
+
+    @property
     def train_corpus(self) -> Path:
         """Training documents."""
-        return self.root / "corpus" / "train.jsonl"
+        return self.corpus / TRAIN_NAME
 
     @property
     def val_corpus(self) -> Path:
         """Held-out documents."""
-        return self.root / "corpus" / "val.jsonl"
+        return self.corpus / HELD_OUT_NAME
 
     @property
     def tokenizer(self) -> Path:
@@ -188,25 +193,25 @@ def _prepare_data(
     parts: DemoParts, documents: list[Document] | None, *, seed: int, listener: Listener
 ) -> dict[str, float]:
     """Write corpus, tokenizer and shards; return the yardsticks. The split comes first."""
-    drops = Drops()
+    account = Account()
     if documents is None:
-        documents = interpreter_documents(drops=drops)
-    split = split_documents(
+        documents = interpreter_documents(drops=account)
+    split = write_demo_corpus(
         documents,
-        fraction=_HELD_OUT_FRACTION,
+        parts.corpus,
         min_documents=MIN_HELD_OUT_DOCUMENTS,
         min_bytes=_MIN_HELD_OUT_BYTES,
         seed=seed,
-        drops=drops,
+        account=account,
+        progress=listener.progress,
     )
-    for path, part in ((parts.train_corpus, split.train), (parts.val_corpus, split.held_out)):
-        write_rows(path, ((document.text, document.place) for document in part))
     listener.notify(
-        f"corpus: {len(split.train)} training and {len(split.held_out)} held-out documents "
-        f"({', '.join(split.held_out_groups)}); left out: {drops.describe()}"
+        f"corpus: {split.train.num_documents} training and {split.held_out.num_documents} "
+        f"held-out documents ({', '.join(split.held_out_groups)}); "
+        f"left out: {account.describe()}"
     )
     tokenizer = train_bpe(
-        (document.text for document in split.train),
+        _texts(parts.train_corpus),
         vocab_size=VOCAB_SIZE,
         progress=listener.progress,
     )
@@ -220,8 +225,12 @@ def _prepare_data(
     _require_held_out(val)
     return {
         "unigram_bits_per_byte": unigram_bits_per_byte(train, val),
-        "gzip_bits_per_byte": gzip_bits_per_byte(document.text for document in split.held_out),
+        "gzip_bits_per_byte": gzip_bits_per_byte(_texts(parts.val_corpus)),
     }
+
+
+def _texts(corpus: Path) -> Iterator[str]:
+    return (document.text for document in read_documents([corpus], drops=Account()))
 
 
 def _require_held_out(val: ShardReader) -> None:
