@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from apr.corpus.account import Account
 from apr.corpus.documents import list_files, read_files
-from apr.corpus.drops import Drops
 from apr.files import require_apart
 from apr.progress import Report, silent
 from apr.tokenizer.directory import require_writable
@@ -22,7 +22,7 @@ def train_tokenizer(
     eos_token: str = "<|endoftext|>",
     content_field: str = "content",
     overwrite: bool = False,
-    drops: Drops | None = None,
+    drops: Account | None = None,
     progress: Report = silent,
 ) -> Tokenizer:
     """Learn a tokenizer from files and trees of text, and write its directory.
@@ -36,7 +36,7 @@ def train_tokenizer(
     """
     require_apart(output, corpus)
     require_writable(output, overwrite=overwrite)
-    drops = Drops() if drops is None else drops
+    drops = Account() if drops is None else drops
     files = list_files(corpus, drops=drops)
     documents = read_files(files, content_field=content_field, drops=drops)
     tokenizer = train_bpe(

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from apr.corpus.account import Account
 from apr.corpus.documents import Document
-from apr.corpus.drops import Drops
 from apr.corpus.interpreter import MIN_SOURCE_BYTES, interpreter_documents
 from apr.errors import Refusal
 
@@ -13,7 +13,7 @@ from apr.errors import Refusal
 @pytest.fixture(scope="module")
 def documents() -> list[Document]:
     try:
-        return interpreter_documents(drops=Drops())
+        return interpreter_documents(drops=Account())
     except Refusal as refusal:
         if refusal.id == "corpus.interpreter-too-small":
             pytest.skip("this interpreter comes without its whole standard library")
@@ -44,16 +44,16 @@ def library(root: Path, size_bytes: int) -> Path:
 
 
 def test_generated_installed_and_test_files_are_left_out(tmp_path: Path) -> None:
-    drops = Drops()
+    drops = Account()
     root = library(tmp_path, MIN_SOURCE_BYTES // 2)
     documents = interpreter_documents(drops=drops, root=root)
     assert [document.source for document in documents] == ["pkg/a.py", "test.py"]
-    assert drops.counts == {"generated": 1, "not_utf8": 1, "tests": 2}
+    assert drops.drops == {"generated": 1, "not_utf8": 1, "tests": 2}
 
 
 def test_a_library_that_is_too_small_is_refused(tmp_path: Path) -> None:
     for root in (library(tmp_path / "small", 1000), tmp_path / "nothing"):
         with pytest.raises(Refusal) as refused:
-            interpreter_documents(drops=Drops(), root=root)
+            interpreter_documents(drops=Account(), root=root)
         assert refused.value.id == "corpus.interpreter-too-small"
         assert "apt install" in refused.value.fix

@@ -10,7 +10,7 @@ from apr.cli.tokenize.options import corpus_options, repeat
 from apr.units import format_bytes, format_count
 
 if TYPE_CHECKING:
-    from apr.corpus.drops import Drops
+    from apr.corpus.account import Account
     from apr.tokenizer.tokenizer import Tokenizer
 
 
@@ -42,10 +42,10 @@ def command(corpus: tuple[Path, ...], directory: Path, **options: Any) -> output
 
     The same corpus gives the same bytes of tokenizer.json on every machine.
     """  # noqa: D301  click reads the escaped character
-    from apr.corpus.drops import Drops
+    from apr.corpus.account import Account
     from apr.jobs.train_tokenizer import train_tokenizer
 
-    drops = Drops()
+    drops = Account()
     tokenizer = train_tokenizer(
         corpus, output=directory, drops=drops, progress=output.progress(), **options
     )
@@ -60,7 +60,7 @@ def command(corpus: tuple[Path, ...], directory: Path, **options: Any) -> output
     )
 
 
-def _tokenizer_data(tokenizer: "Tokenizer", directory: Path, drops: "Drops") -> dict[str, Any]:
+def _tokenizer_data(tokenizer: "Tokenizer", directory: Path, drops: "Account") -> dict[str, Any]:
     return {
         "output": str(directory),
         "vocab_size": tokenizer.vocab_size,
@@ -69,11 +69,11 @@ def _tokenizer_data(tokenizer: "Tokenizer", directory: Path, drops: "Drops") -> 
         "eos_token_id": tokenizer.eos_token_id,
         "fingerprint": tokenizer.fingerprint,
         "training": tokenizer.training.model_dump() if tokenizer.training else None,
-        "drops": drops.counts,
+        "drops": drops.drops,
     }
 
 
-def _tokenizer_text(tokenizer: "Tokenizer", directory: Path, drops: "Drops") -> str:
+def _tokenizer_text(tokenizer: "Tokenizer", directory: Path, drops: "Account") -> str:
     training = tokenizer.training
     lines = [
         f"tokenizer: {directory}",
