@@ -14,19 +14,24 @@ SEPARATOR = "\n__ggml_vocab_test__\n"
 PAIRS = [("gpt2", "gpt-2", 50257), ("qwen2.5", "qwen2", 151665)]
 
 
-@pytest.mark.parametrize(("name", "vectors", "vocab_size"), PAIRS)
-def test_llama_cpps_vectors(shared_data: Path, name: str, vectors: str, vocab_size: int) -> None:
-    used = Tokenizer.load(reference(shared_data, f"tokenizers/{name}/tokenizer.json"))
+def vectors_of(shared_data: Path, vectors: str) -> tuple[list[str], list[list[int]]]:
+    """Texts, and the ids that llama.cpp published for them."""
     texts_path = reference(shared_data, f"ggml-vocab/ggml-vocab-{vectors}.gguf.inp")
     with texts_path.open(encoding="utf-8", newline="") as opened:
         texts = opened.read().split(SEPARATOR)
     ids_path = reference(shared_data, f"ggml-vocab/ggml-vocab-{vectors}.gguf.out")
     lines = ids_path.read_text(encoding="utf-8").split("\n")
     assert len(texts) == len(lines) == 47
+    return texts[:46], [[int(id) for id in line.split()] for line in lines[:46]]
+
+
+@pytest.mark.parametrize(("name", "vectors", "vocab_size"), PAIRS)
+def test_llama_cpps_vectors(shared_data: Path, name: str, vectors: str, vocab_size: int) -> None:
+    used = Tokenizer.load(reference(shared_data, f"tokenizers/{name}/tokenizer.json"))
+    texts, expected = vectors_of(shared_data, vectors)
     assert used.vocab_size == vocab_size
-    expected = [[int(id) for id in line.split()] for line in lines[:46]]
-    assert [ids.tolist() for ids in used.encode_batch(texts[:46])] == expected
-    for text, ids in zip(texts[:46], expected, strict=True):
+    assert [ids.tolist() for ids in used.encode_batch(texts)] == expected
+    for text, ids in zip(texts, expected, strict=True):
         assert used.decode(ids) == used.normalize(text)
 
 

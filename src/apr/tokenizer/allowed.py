@@ -4,6 +4,7 @@ A closed list, not a list of known faults: what is not named here, down to a sin
 to the reference encoder. Being listed is not enough either; `apr.tokenizer.choice` compares.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ _LLAMA3 = _QWEN2.replace(r"\p{N}|", r"\p{N}{1,3}|")
 # U+180E for white space; GPT-2's does when it stands in a Split, and so is not here.
 _PATTERNS = (_QWEN2, _LLAMA3)
 
+_SHOWN_CHARACTERS = 200
 _BYTE_CHARACTERS = frozenset(pre_tokenizers.ByteLevel.alphabet())
 
 
@@ -87,5 +89,5 @@ def _why_not_model(definition: Definition) -> str | None:
 
 def _describe(component: Any) -> str:
     """The component on one short line, for a record."""
-    text = repr(component)
-    return text if len(text) <= 200 else f"{text[:200]}..."
+    text = json.dumps(component)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."

@@ -54,3 +54,12 @@ def test_control_tokens_spell_nothing() -> None:
 )
 def test_what_cannot_be_counted_is_not_guessed(change: Change) -> None:
     assert bytes_per_id(tokenizer(change).definition) is None
+
+
+def test_a_long_piece_has_room() -> None:
+    """The table is as small as its largest entry allows, and no smaller."""
+    words = tuple("x" * length for length in range(2, 301))
+    for used, bits, longest in ((tokenizer(), 8, 3), (tokenizer(words=words), 16, 300)):
+        sizes = bytes_per_id(used.definition)
+        assert sizes is not None
+        assert (sizes.dtype, sizes.max()) == (np.dtype(f"uint{bits}"), longest)

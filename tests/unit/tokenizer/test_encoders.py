@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from tests.tokenizer_files import EOS, set_in, tokenizer, write
 
 from apr.errors import DamagedFile, Refusal
 from apr.files import sha256_bytes
+from apr.tokenizer.comparison import compare
 from apr.tokenizer.encoders import (
     FastEncoder,
     NotAllowed,
@@ -19,6 +21,7 @@ from apr.tokenizer.encoders import (
     first_difference,
 )
 from apr.tokenizer.tokenizer import Tokenizer
+from apr.tokenizer.trap_texts import trap_texts
 
 SMALL = tokenizer()
 TEXTS = ["hello he", "", "naïve — 世界\n\tx\0", f"{EOS}", "\U0001f600\r\n", "he" * 3000]
@@ -138,3 +141,21 @@ def test_other_bytes_are_checked_again(tmp_path: Path, checked: Callable[[bytes]
     with pytest.raises(DamagedFile) as caught:
         Tokenizer.load(directory, checked_sha256=checked(data))
     assert caught.value.id == "tokenizer.damaged"
+
+
+@pytest.mark.parametrize("ignore_merges", [True, False])
+def test_words_that_are_pieces_are_taken_whole_where_the_model_says_so(ignore_merges: bool) -> None:
+    """No merge makes `quay`: only a model that ignores merges can give its id."""
+
+    def change(value: dict[str, Any]) -> None:
+        value["model"]["vocab"]["quay"] = 259
+        value["added_tokens"][0]["id"] = 260
+        value["model"]["ignore_merges"] = ignore_merges
+
+    used = tokenizer(change)
+    assert isinstance(used.fast, FastEncoder)
+    ids = used.reference.encode_flat(["quay"])[0].tolist()
+    assert (ids == [259]) == ignore_merges
+    assert used.fast.encode_flat(["quay"])[0].tolist() == ids
+    texts = list(trap_texts(used.definition))[::10]
+    assert compare(used.fast, used.reference, texts).difference is None

@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -153,3 +154,41 @@ def test_json_without_a_model_type_is_bpe_when_it_has_merges() -> None:
     del value["model"]["type"]
     data = json.dumps(value).encode()
     assert Tokenizer.from_json_bytes(data, eos_token=EOS, where="x").encode("he").size == 1
+
+
+def test_ids_that_no_text_has_are_refused_whichever_encoder_made_them() -> None:
+    SMALL.require_no_control_id(np.array([], np.uint32))
+    SMALL.require_no_control_id(np.array([0, 258], np.uint32))
+    for ids, id, found in (
+        ([5, 259, 6], "tokenizer.control-id", "'<|endoftext|>' (id 259) out of text"),
+        ([5, 260], "tokenizer.id-range", "id 260"),
+    ):
+        with pytest.raises(Refusal) as caught:
+            SMALL.require_no_control_id(np.array(ids, np.uint32))
+        assert (caught.value.id, caught.value.found[: len(found)]) == (id, found)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD", None])
+def test_normalized_bytes_are_those_of_the_normalized_text(form: str | None) -> None:
+    normalizer = form and {"type": form}
+    used = tokenizer(set_in("normalizer", to=normalizer))
+    latin = "".join(map(chr, range(0x300)))
+    for text in ("", "plain", latin, "e\u0301", "\u212b", "\u2126x", "\ufb01", "\u1100\u1161"):
+        expected = unicodedata.normalize(form, text) if form else text
+        assert used.normalized_bytes(text, text.encode()).decode() == expected
+        assert used.normalize(text) == expected
+
+
+def test_a_text_that_cannot_change_is_not_looked_at_twice() -> None:
+    used = tokenizer(set_in("normalizer", to={"type": "NFC"}))
+    for text, is_same in (("na\u00efve \u02ff", True), ("e\u0301", False)):
+        data = text.encode()
+        assert (used.normalized_bytes(text, data) is data) == is_same
+
+
+def test_every_character_below_the_first_mark_is_composed() -> None:
+    """In any order: what the normalizer is not asked about, it would not change."""
+    composing = tokenizer(set_in("normalizer", to={"type": "NFC"}))
+    below = [chr(code_point) for code_point in range(0x300)]
+    pairs = "".join(left + right for left in below for right in below)
+    assert composing.normalize(pairs) == pairs
