@@ -98,7 +98,11 @@ def make_run_data(root: Path) -> RunData:
     tokenizer = train_bpe((text for text, _ in train), vocab_size=VOCAB_SIZE)
     tokenizer.save(data.tokenizer)
     encode_corpus(
-        [root / "train.jsonl"], tokenizer=tokenizer, output=data.train, shard_tokens=50_000
+        [root / "train.jsonl"],
+        tokenizer=tokenizer,
+        encoder="reference",
+        output=data.train,
+        shard_tokens=50_000,
     )
-    encode_corpus([root / "val.jsonl"], tokenizer=tokenizer, output=data.val)
+    encode_corpus([root / "val.jsonl"], tokenizer=tokenizer, encoder="reference", output=data.val)
     return data

@@ -37,7 +37,7 @@ def encode(
         [corpus],
         tokenizer=with_tokenizer or tokenizer(),
         output=output,
-        **{"shard_tokens": 20} | options,
+        **{"shard_tokens": 20, "encoder": "reference"} | options,
     )
     return output, manifest
 

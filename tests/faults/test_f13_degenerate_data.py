@@ -74,6 +74,11 @@ def test_zero_bytes_are_refused_or_counted(tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "zeros.py").write_bytes(bytes(5000))
     with pytest.raises(Refusal) as refused:
-        encode_corpus([tmp_path / "src"], tokenizer=tokenizer(nothing), output=tmp_path / "out")
+        encode_corpus(
+            [tmp_path / "src"],
+            tokenizer=tokenizer(nothing),
+            encoder="reference",
+            output=tmp_path / "out",
+        )
     assert refused.value.id == "corpus.empty"
     assert "1 binary" in refused.value.found

@@ -120,7 +120,10 @@ from apr.tokenizer.tokenizer import Tokenizer
 corpus, tok, output = map(Path, sys.argv[1:])
 tokenizer = Tokenizer.load(tok)
 while True:
-    encode_corpus([corpus], tokenizer=tokenizer, output=output, shard_tokens=50, overwrite=True)
+    encode_corpus(
+        [corpus], tokenizer=tokenizer, encoder="reference", output=output, shard_tokens=50,
+        overwrite=True,
+    )
 """
 
 

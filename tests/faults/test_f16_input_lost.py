@@ -30,7 +30,8 @@ NUM_LINES = 10_000
 
 
 def encode(path: Path) -> Manifest:
-    return encode_corpus([path], tokenizer=tokenizer(), output=path.parent / "out")
+    output = path.parent / "out"
+    return encode_corpus([path], tokenizer=tokenizer(), encoder="reference", output=output)
 
 
 def lines(path: Path, *, bad: bytes | None = None) -> Path:
@@ -64,7 +65,9 @@ def test_line_5000_of_10000_stops_the_work(tmp_path: Path, bad: bytes) -> None:
         encode(path)
     assert refused.value.where == f"{path}:5000"
     assert refused.value.exit_code == 4
-    assert os.listdir(tmp_path) == ["a.jsonl"]
+    assert sorted(os.listdir(tmp_path)) == ["a.jsonl", "out.partial"]
+    entries = (tmp_path / "out.partial" / "quarantine.jsonl").read_text().splitlines()
+    assert [json.loads(entry)["row"] for entry in entries] == [5000]
 
 
 def gone(root: Path) -> Path:

@@ -24,7 +24,10 @@ from pathlib import Path
 from apr.shards.encode import encode_corpus
 from apr.tokenizer.tokenizer import Tokenizer
 corpus, tok, output = map(Path, sys.argv[1:])
-encode_corpus([corpus], tokenizer=Tokenizer.load(tok), output=output, shard_tokens=50)
+tokenizer = Tokenizer.load(tok)
+encode_corpus(
+    [corpus], tokenizer=tokenizer, encoder="reference", output=output, shard_tokens=50
+)
 """
 
 
@@ -37,7 +40,9 @@ def tree(root: Path, names: list[str], *, changed: str = "") -> Path:
 
 
 def identity(corpus: Path, output: Path) -> str:
-    encode_corpus([corpus], tokenizer=tokenizer(), output=output, shard_tokens=50)
+    encode_corpus(
+        [corpus], tokenizer=tokenizer(), encoder="reference", output=output, shard_tokens=50
+    )
     return sha256_file(output / "manifest.json")
 
 

@@ -88,7 +88,10 @@ def test_f09_a_tokenizer_of_equal_size_with_two_ids_swapped(
         changes: dict[str, Any] = {"tokenizer": tmp_path / "swapped"}
     else:
         encode_corpus(
-            [run_data.root / f"{side}.jsonl"], tokenizer=swapped, output=tmp_path / "shards"
+            [run_data.root / f"{side}.jsonl"],
+            tokenizer=swapped,
+            encoder="reference",
+            output=tmp_path / "shards",
         )
         field = {"train": "dataset", "val": "val_shard"}[side]
         changes = {field: tmp_path / "shards"}
@@ -129,7 +132,12 @@ def test_f21_one_document_on_both_sides(run_data: RunData, tmp_path: Path) -> No
     planted = (run_data.root / "train.jsonl").read_text() + lines[0] + "\n"
     (tmp_path / "train.jsonl").write_text(planted)
     tokenizer = Tokenizer.load(run_data.tokenizer)
-    encode_corpus([tmp_path / "train.jsonl"], tokenizer=tokenizer, output=tmp_path / "train")
+    encode_corpus(
+        [tmp_path / "train.jsonl"],
+        tokenizer=tokenizer,
+        encoder="reference",
+        output=tmp_path / "train",
+    )
     config = run_data.config(tmp_path / "run", dataset=tmp_path / "train")
     gate = verdicts(config)["val-overlap"]
     assert gate.verdict == "FAIL"

@@ -6,6 +6,7 @@ apart, so that a row that was lost between them shows.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from apr.corpus.document import place
@@ -132,21 +133,26 @@ class Account:
                 fix="this is a bug in apr; please report it with the input that shows it",
             )
 
-    def require_quarantined_at_most(self, max_quarantined: int) -> None:
+    def require_quarantined_at_most(
+        self, max_quarantined: int, *, listed_in: Path | None = None
+    ) -> None:
         """Refuse when more rows were set aside than the user allows.
+
+        `listed_in` is the file that shows them.
 
         Refuses: corpus.quarantined.
         """
         if self.num_quarantined <= max_quarantined:
             return
         first = self.entries[0]
+        listed = "" if listed_in is None else f" (listed in {listed_in})"
         raise DamagedFile(
             "corpus.quarantined",
             place(first["source"], first["row"]),
             found=f"{self.num_quarantined} of {self.num_rows} rows are no documents "
             f"({_ranked(self.quarantined)}), the first of them this one: {first['found']}",
             expected=f"at most {max_quarantined}",
-            fix=f"repair the rows, or allow them: --max-quarantined {self.num_quarantined}",
+            fix=f"repair the rows{listed}, or allow them: --max-quarantined {self.num_quarantined}",
         )
 
     # The names of the class that this one replaced.

@@ -33,4 +33,9 @@ def place(source: str, row: int | None) -> str:
 
 def document_hash(text: str) -> bytes:
     """The identity of a document: 16 bytes of its text alone."""
-    return hashlib.blake2b(text.encode("utf-8"), digest_size=DOCUMENT_HASH_BYTES).digest()
+    return data_hash(text.encode("utf-8"))
+
+
+def data_hash(data: bytes) -> bytes:
+    """The same for a text that is UTF-8 already."""
+    return hashlib.blake2b(data, digest_size=DOCUMENT_HASH_BYTES).digest()

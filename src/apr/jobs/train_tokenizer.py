@@ -13,7 +13,7 @@ from apr.tokenizer.train import Normalization, train_bpe
 
 
 def train_tokenizer(
-    corpus: Sequence[Path],
+    corpus: Sequence[Path | str],
     *,
     output: Path,
     vocab_size: int,
@@ -21,6 +21,7 @@ def train_tokenizer(
     normalization: Normalization = "nfc",
     eos_token: str = "<|endoftext|>",
     content_field: str = "content",
+    exclude: Sequence[str] = (),
     overwrite: bool = False,
     drops: Account | None = None,
     progress: Report = silent,
@@ -34,10 +35,10 @@ def train_tokenizer(
     files.output-overlaps-input, files.io-failed.
     Writes: tokenizer.json, tokenizer_config.json, vocab.json, merges.txt, manifest.json.
     """
-    require_apart(output, corpus)
+    require_apart(output, [path for path in corpus if isinstance(path, Path)])
     require_writable(output, overwrite=overwrite)
     drops = Account() if drops is None else drops
-    files = list_files(corpus, drops=drops)
+    files = list_files(corpus, drops=drops, exclude=exclude)
     documents = read_files(files, content_field=content_field, drops=drops)
     tokenizer = train_bpe(
         (document.text for document in documents),

@@ -1,155 +1,188 @@
 """A corpus becomes a directory of shards: whole, proven, or not at all.
 
-Documents stream through in batches, in the order of the corpus. The directory is built beside
-its target, read back with every hash, and only then takes its name.
+The input is cut into tasks, each task is encoded into a part with a receipt, and the parts are
+put together in the order of the plan. Whoever does a task, and however often the work is
+interrupted, the same input gives the same bytes. Running the same command again continues.
 """
 
-import platform
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import tokenizers
-
-from apr import __version__
-from apr.corpus.documents import Document, list_files, read_files
-from apr.corpus.drops import Drops
-from apr.corpus.tree import printable
-from apr.files import (
-    atomic_directory,
-    require_absent,
-    require_apart,
-    require_replaceable,
-    write_json,
-)
-from apr.progress import Progress, Report, silent
-from apr.shards.layout import document_hash
-from apr.shards.manifest import EosPolicy, Manifest, write_manifest
-from apr.shards.proof import SpellingProof
-from apr.shards.reader import ShardReader
-from apr.shards.statistics import Tally
-from apr.shards.writer import ShardWriter
+from apr.errors import UsageRefusal
+from apr.progress import Report, silent
+from apr.shards.encoding.executors import Executor, run_here
+from apr.shards.encoding.finish import finish
+from apr.shards.encoding.meter import Meter
+from apr.shards.encoding.plan import TASK_BYTES, Task
+from apr.shards.encoding.proof import EncoderDiffers
+from apr.shards.encoding.receipts import Receipt, read_receipt, total, verified_receipt
+from apr.shards.encoding.request import EncoderName, Plan, Request, make_plan
+from apr.shards.encoding.work import Work
+from apr.shards.encoding.workplace import make_encoding
+from apr.shards.manifest import EosPolicy, Manifest
+from apr.tokenizer.choice import record_difference
 from apr.tokenizer.tokenizer import Tokenizer
 
-ENCODE_NAME = "encode.json"
 
-_OUR_FILES = r"shard-\d{5}\.(bin|idx)|(manifest|encode)\.json"
-_BATCH_CHARACTERS = 2 << 20
+@dataclass(frozen=True)
+class Unfinished:
+    """What a slice leaves when others are still to be done: no shards yet."""
+
+    num_tasks: int
+    num_tasks_done: int
 
 
 def encode_corpus(
-    corpus: Sequence[Path],
+    corpus: Sequence[Path | str],
     *,
     tokenizer: Tokenizer,
     output: Path,
     shard_tokens: int = 10_000_000,
     content_field: str = "content",
     eos_policy: EosPolicy = "after",
+    exclude: Sequence[str] = (),
+    removals: Sequence[Path] = (),
+    certificate: Path | None = None,
+    max_quarantined: int = 0,
     overwrite: bool = False,
+    task_bytes: int = TASK_BYTES,
+    encoder: EncoderName = "auto",
+    cache_directory: Path | None = None,
+    executor: Executor = run_here,
     progress: Report = silent,
 ) -> Manifest:
-    """Encode files and trees of text into `output`.
+    """Encode files, trees and tables of text into `output`.
 
-    A shard ends with the document that brings it to `shard_tokens`.
+    A shard ends with the document that brings it to `shard_tokens`. Work in progress lies in
+    OUTPUT.partial and is continued by the same call. Documents that a list in `removals` names
+    are dropped with its reasons. The manifest names the certificate that these documents are a
+    side of: `certificate`, or the certificate.json beside the corpus. `task_bytes` of text make a
+    task, and change nothing in the result. With `encoder` auto the fast one is used where it was proven equal to the reference;
+    `cache_directory` keeps such verdicts, without it each call compares again.
 
     Refuses: tokenizer.eos-undeclared, tokenizer.control-id, corpus.* (what cannot be read),
-    shards.text-lost, shards.shard-tokens, files.exists, files.foreign-content,
-    files.output-overlaps-input, files.io-failed.
-    Writes: shard-NNNNN.bin, shard-NNNNN.idx, encode.json, manifest.json.
+    corpus.quarantined, shards.text-lost, shards.shard-tokens, shards.busy, shards.worker-died,
+    shards.worker-stalled, corpus.certificate-mismatch, corpus.removals-damaged, files.exists,
+    files.foreign-content, files.output-overlaps-input, files.io-failed.
+    Writes: shard-NNNNN.bin, shard-NNNNN.idx, documents.jsonl.zst, encode.json, manifest.json,
+    and quarantine.jsonl where rows were quarantined.
     """
-    started_s, started_at = time.monotonic(), datetime.now(UTC)
-    if eos_policy != "none":
-        tokenizer.require_eos_token_id()
-    require_apart(output, corpus)
-    require_absent(output, overwrite=overwrite)
-    require_replaceable(output, names=_OUR_FILES, what="shards")
-    drops = Drops()
-    files = list_files(corpus, drops=drops)
-    documents = read_files(files, content_field=content_field, drops=drops)
-    corpus_bytes = sum(file.size_bytes for file in files)
-    tally, proof = Tally(tokenizer), SpellingProof(tokenizer)
-    with atomic_directory(output, overwrite=overwrite) as staged:
-        with ShardWriter(
-            staged,
-            shard_tokens=shard_tokens,
-            eos_policy=eos_policy,
-            eos_token_id=tokenizer.eos_token_id,
-        ) as writer:
-            for batch in _batches(documents):
-                _encode(batch, tokenizer, writer, tally, proof)
-                done_bytes = tally.text_bytes
-                total_bytes = max(corpus_bytes, done_bytes)
-                progress(Progress("encoding", done_bytes, total_bytes, "bytes"))
-            shards = writer.close()
-        progress(Progress("encoding", corpus_bytes, corpus_bytes, "bytes"))
-        manifest = Manifest(
-            tokenizer_fingerprint=tokenizer.fingerprint,
-            vocab_size=tokenizer.vocab_size,
-            eos_policy=eos_policy,
-            eos_token=tokenizer.eos_token,
-            eos_token_id=tokenizer.eos_token_id,
-            eos_token_count=writer.num_separators,
-            total_tokens=sum(shard.num_tokens for shard in shards),
-            total_documents=writer.num_documents,
-            text_bytes=tally.text_bytes,
-            shard_count=len(shards),
-            shards=shards,
-            drops=dict(sorted(drops.counts.items())),
-            statistics=tally.statistics(proof.num_changed_by_normalizer),
+    request = Request(
+        corpus=corpus,
+        tokenizer=tokenizer,
+        output=output,
+        shard_tokens=shard_tokens,
+        content_field=content_field,
+        eos_policy=eos_policy,
+        exclude=exclude,
+        removals=removals,
+        certificate=certificate,
+        max_quarantined=max_quarantined,
+        overwrite=overwrite,
+        task_bytes=task_bytes,
+        encoder=encoder,
+        cache_directory=cache_directory,
+        progress=progress,
+    )
+    return encode(request, executor=executor)
+
+
+def encode(request: Request, *, executor: Executor = run_here) -> Manifest:
+    """As `encode_corpus`, for a request that was put together before."""
+    request.require_possible()
+    with request.workplace.hold(), request.workplace.forget_if_empty():
+        plan = make_plan(request)
+        plan, resumed = _do(request, plan, plan.tasks, executor)
+        return finish(request, plan, _receipts(request, plan.tasks), num_resumed=resumed)
+
+
+def encode_slice(
+    request: Request, *, index: int, count: int, executor: Executor = run_here
+) -> Manifest | Unfinished:
+    """Do every `count`-th task from `index` on; whoever ends last puts the shards together.
+
+    Slices are counted from 0 and may run on different machines that share a file system.
+
+    Refuses: shards.slice, and as `encode_corpus`.
+    """
+    if not 0 <= index < count:
+        raise UsageRefusal(
+            "shards.slice",
+            "--task",
+            found=f"{index}/{count}",
+            expected="i/N with 0 <= i < N",
+            fix="count the slices from 0",
         )
-        elapsed_s = time.monotonic() - started_s
-        how = {
-            "started_at": started_at.isoformat(timespec="seconds"),
-            "elapsed_s": round(elapsed_s, 3),
-            "tokens_per_s": round(manifest.total_tokens / elapsed_s),
-            "content_field": content_field,
-            "shard_tokens": shard_tokens,
-            "drop_examples": drops.examples,
-            "control_text_examples": tally.control_text_examples,
-        }
-        write_json(staged / ENCODE_NAME, _where(corpus, tokenizer) | how)
-        write_manifest(staged, manifest)
-        ShardReader.open(staged, progress=progress)
-    return manifest
+    request.require_possible()
+    workplace = request.workplace
+    with workplace.hold(shared=True), workplace.hold_slice(index, count):
+        plan = make_plan(request)
+        plan, resumed = _do(request, plan, plan.tasks[index::count], executor)
+        done = [task for task in plan.tasks if read_receipt(workplace.parts / task.key)]
+        if len(done) < len(plan.tasks):
+            return Unfinished(len(plan.tasks), len(done))
+        with workplace.hold_merge():
+            return finish(request, plan, _receipts(request, plan.tasks), num_resumed=resumed)
 
 
-def _encode(
-    batch: list[Document],
-    tokenizer: Tokenizer,
-    writer: ShardWriter,
-    tally: Tally,
-    proof: SpellingProof,
-) -> None:
-    token_ids = tokenizer.encode_batch([document.text for document in batch])
-    proof.require(batch, token_ids)
-    tally.add(batch, token_ids)
-    for document, ids in zip(batch, token_ids, strict=True):
-        writer.append(ids, document_hash(document.text))
+def _do(
+    request: Request, plan: Plan, tasks: Sequence[Task], executor: Executor
+) -> tuple[Plan, int]:
+    """Let the tasks that have no good part yet be done; return how many had one."""
+    workplace = request.workplace
+    workplace.prepare(plan.settings, request.tokenizer, request.removals)
+    workplace.clear_parts(keep={task.key for task in plan.tasks})
+    finished = _verified(request, tasks)
+    missing = [task for task in tasks if task.key not in finished]
+    meter = Meter(
+        missing,
+        num_done=len(finished),
+        done_bytes=total(list(finished.values()), "text_bytes"),
+        report=request.progress,
+    )
+    work = Work(
+        missing,
+        workplace,
+        lambda: make_encoding(plan.settings, request.tokenizer, request.removals),
+        meter,
+    )
+    try:
+        executor(work)
+    except EncoderDiffers as err:
+        choice = record_difference(
+            request.tokenizer,
+            plan.choice,
+            cache_directory=request.cache_directory,
+            place=err.place,
+            token_index=err.token_index,
+            found=err.found,
+            expected=err.expected,
+        )
+        # What the fast encoder made before is not trusted either: it goes with its settings.
+        numbers = {task.key: number for number, task in enumerate(plan.tasks)}
+        again = plan.again_with(choice)
+        return _do(request, again, [again.tasks[numbers[task.key]] for task in tasks], executor)
+    meter.finish()
+    return plan, len(finished)
 
 
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    batch: list[Document] = []
-    num_characters = 0
-    for document in documents:
-        batch.append(document)
-        num_characters += len(document.text)
-        if num_characters >= _BATCH_CHARACTERS:
-            yield batch
-            batch, num_characters = [], 0
-    if batch:
-        yield batch
+def _verified(request: Request, tasks: Sequence[Task]) -> dict[str, Receipt]:
+    """The receipts that still hold; a part whose receipt does not is deleted."""
+    found: dict[str, Receipt] = {}
+    for task in tasks:
+        part = request.workplace.parts / task.key
+        if not part.exists():
+            continue
+        receipt = verified_receipt(part, task)
+        if receipt is None:
+            request.workplace.remove_part(task.key)
+        else:
+            found[task.key] = receipt
+    return found
 
 
-def _where(corpus: Sequence[Path], tokenizer: Tokenizer) -> dict[str, Any]:
-    """What the manifest may not hold, because it differs from machine to machine."""
-    return {
-        "apr_version": __version__,
-        "tokenizers_version": tokenizers.__version__,
-        "numpy_version": np.__version__,
-        "python_version": platform.python_version(),
-        "corpus": [printable(path.resolve()) for path in corpus],
-        "tokenizer": tokenizer.where,
-    }
+def _receipts(request: Request, tasks: Sequence[Task]) -> list[Receipt]:
+    receipts = [read_receipt(request.workplace.parts / task.key) for task in tasks]
+    assert all(receipts)
+    return [receipt for receipt in receipts if receipt is not None]

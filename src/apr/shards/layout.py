@@ -16,6 +16,7 @@ The width stands in the file because u32 ids read as pairs of u16 look plausible
 """
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,16 +74,14 @@ def index_size_bytes(num_documents: int) -> int:
     return _HEADER.size + num_documents * (_END_DTYPE.itemsize + DOCUMENT_HASH_BYTES)
 
 
-def index_bytes(document_ends: list[int], document_hashes: list[bytes]) -> bytes:
+def index_bytes(document_ends: Sequence[int] | NDArray[np.int64], document_hashes: bytes) -> bytes:
     """The bytes of an index; the last document ends where the tokens end."""
+    num_documents = len(document_ends)
+    num_tokens = int(document_ends[-1]) if num_documents else 0
     header = _HEADER.pack(
-        INDEX_MAGIC,
-        INDEX_VERSION,
-        TOKEN_DTYPE.itemsize,
-        document_ends[-1],
-        len(document_ends),
+        INDEX_MAGIC, INDEX_VERSION, TOKEN_DTYPE.itemsize, num_tokens, num_documents
     )
-    return header + np.array(document_ends, _END_DTYPE).tobytes() + b"".join(document_hashes)
+    return header + np.asarray(document_ends, _END_DTYPE).tobytes() + document_hashes
 
 
 def read_index(path: Path, *, num_tokens: int, num_documents: int) -> Index:

@@ -56,6 +56,25 @@ class Statistics(_Closed):
     """Documents that spell a control token, such as `<|endoftext|>`; it was encoded as text."""
 
 
+class EncoderRecord(_Closed):
+    """Which encoder made the ids, and what shows that the reference would have made the same."""
+
+    name: str
+    version: str
+    reference_version: str
+    proof: dict[str, str | int | None]
+    """What was compared before the encoding, and with which verdict."""
+    num_shadowed: Count
+    """Documents that the reference encoded as well, while the encoding ran."""
+
+
+class CertifiedSide(_Closed):
+    """Which side of which certificate these documents are."""
+
+    sha256: Sha256
+    side: Literal["train", "held-out"]
+
+
 class Manifest(_Closed):
     """What a directory of shards holds."""
 
@@ -73,9 +92,17 @@ class Manifest(_Closed):
     """UTF-8 bytes of the documents' text, before any normalizer of the tokenizer."""
     shard_count: Count
     shards: list[ShardFile]
+    documents_sha256: Sha256
+    """Identity of the set of documents, see `apr.corpus.identity`."""
+    rows_read: Count
+    """Documents, dropped and quarantined rows together; a file that is no table is one row."""
     drops: dict[str, Count]
-    """Documents that were left out, by reason."""
+    """Rows that were left out by a rule, by reason."""
+    quarantined: dict[str, Count]
+    """Rows that claimed to be documents and were none, by reason."""
     statistics: Statistics
+    encoder: EncoderRecord
+    certificate: CertifiedSide | None
 
 
 def num_separators(eos_policy: EosPolicy, num_documents: int) -> int:
@@ -150,10 +177,12 @@ def _contradictions(manifest: Manifest) -> list[tuple[str, str]]:
     separators = num_separators(manifest.eos_policy, manifest.total_documents)
     largest_id = max(manifest.statistics.max_token_id, manifest.eos_token_id or 0)
     has_id = manifest.eos_token_id is not None
+    left_out = sum(manifest.drops.values()) + sum(manifest.quarantined.values())
     pairs = [
         ("shard_count", manifest.shard_count, len(shards)),
         ("total_tokens", manifest.total_tokens, sum(shard.num_tokens for shard in shards)),
         ("total_documents", manifest.total_documents, sum(shard.num_documents for shard in shards)),
+        ("rows_read", manifest.rows_read, manifest.total_documents + left_out),
         ("eos_token_count", manifest.eos_token_count, separators),
         ("a separator has an id", manifest.eos_policy == "none" or has_id, True),
         ("every id below vocab_size", largest_id < manifest.vocab_size, True),

@@ -1,7 +1,7 @@
 """Write ids and document boundaries as numbered shards.
 
-A shard is closed only when the next document arrives, so that none is empty and a separator
-that comes between two documents still lands in the first one's shard.
+A shard ends with the document that brings it to `shard_tokens`, and a new one begins only when
+another document arrives, so that none is empty.
 """
 
 import hashlib
@@ -13,57 +13,54 @@ from numpy.typing import NDArray
 
 from apr.errors import Refusal, UsageRefusal
 from apr.files import sha256_bytes
-from apr.shards.layout import TOKEN_DTYPE, index_bytes, index_name, shard_name
-from apr.shards.manifest import EosPolicy, ShardFile
+from apr.shards.layout import DOCUMENT_HASH_BYTES, TOKEN_DTYPE, index_bytes, index_name, shard_name
+from apr.shards.manifest import ShardFile
 
 # Five digits in the name keep the order of names the order of shards.
 _MAX_SHARDS = 100_000
+_CHUNK_TOKENS = 1 << 20
 
 
 class ShardWriter:
-    """Appends documents to a directory; `close` returns what was written."""
+    """Appends runs of documents to a directory; `close` returns what was written."""
 
-    def __init__(
-        self,
-        directory: Path,
-        *,
-        shard_tokens: int,
-        eos_policy: EosPolicy,
-        eos_token_id: int | None,
-    ) -> None:
+    def __init__(self, directory: Path, *, shard_tokens: int) -> None:
         if shard_tokens < 1:
-            raise _shard_tokens(shard_tokens, "at least 1")
+            raise shard_tokens_refused(shard_tokens, "at least 1")
         self.num_documents = 0
-        self.num_separators = 0
+        self.num_tokens = 0
         self._directory = directory
         self._shard_tokens = shard_tokens
-        self._eos_policy = eos_policy
-        self._separator = np.array([eos_token_id or 0], dtype=TOKEN_DTYPE)
         self._shards: list[ShardFile] = []
         self._file: IO[bytes] | None = None
         self._digest = hashlib.sha256()
-        self._ends: list[int] = []
+        self._shard_size = 0
+        self._ends: list[NDArray[np.int64]] = []
         self._hashes: list[bytes] = []
 
-    def append(self, token_ids: NDArray[np.uint32], document_hash: bytes) -> None:
-        """Add one document, with its separator where the policy wants one.
+    def append(self, token_ids: NDArray[np.uint32], ends: NDArray[np.int64], hashes: bytes) -> None:
+        """Add documents: their ids in one run, where each ends in it, their hashes joined.
 
         Refuses: shards.shard-tokens.
         """
-        if self._eos_policy == "between" and self._ends:
-            self._write_separator()
-        if self._ends and self._ends[-1] >= self._shard_tokens:
-            self._close_shard()
-        self._ends.append(self._ends[-1] if self._ends else 0)
-        self._hashes.append(document_hash)
-        self.num_documents += 1
-        self._write(token_ids)
-        if self._eos_policy == "after":
-            self._write_separator()
+        first, start = 0, 0
+        while first < len(ends):
+            # The first document that fills the shard is its last.
+            wanted = start + self._shard_tokens - self._shard_size
+            last = min(int(np.searchsorted(ends, wanted)), len(ends) - 1)
+            stop = int(ends[last])
+            self._ends.append(ends[first : last + 1] - start + self._shard_size)
+            self._hashes.append(
+                hashes[first * DOCUMENT_HASH_BYTES : (last + 1) * DOCUMENT_HASH_BYTES]
+            )
+            self._write(token_ids[start:stop])
+            if self._shard_size >= self._shard_tokens:
+                self._close_shard()
+            first, start = last + 1, stop
 
     def close(self) -> list[ShardFile]:
         """Finish the last shard."""
-        if self._ends:
+        if self._file is not None:
             self._close_shard()
         return self._shards
 
@@ -74,42 +71,43 @@ class ShardWriter:
         if self._file is not None:
             self._file.close()
 
-    def _write_separator(self) -> None:
-        self._write(self._separator)
-        self.num_separators += 1
-
     def _write(self, token_ids: NDArray[np.uint32]) -> None:
         if self._file is None:
             if len(self._shards) == _MAX_SHARDS:
-                raise _shard_tokens(self._shard_tokens, f"enough for {_MAX_SHARDS} shards")
+                raise shard_tokens_refused(self._shard_tokens, f"enough for {_MAX_SHARDS} shards")
             self._file = (self._directory / shard_name(len(self._shards))).open("wb")
             self._digest = hashlib.sha256()
-        data = token_ids.astype(TOKEN_DTYPE, copy=False).tobytes()
-        self._file.write(data)
-        self._digest.update(data)
-        self._ends[-1] += len(token_ids)
+        for at in range(0, len(token_ids), _CHUNK_TOKENS):
+            data = token_ids[at : at + _CHUNK_TOKENS].astype(TOKEN_DTYPE, copy=False).tobytes()
+            self._file.write(data)
+            self._digest.update(data)
+        self._shard_size += len(token_ids)
+        self.num_tokens += len(token_ids)
 
     def _close_shard(self) -> None:
         assert self._file is not None
         self._file.close()
         self._file = None
         file = shard_name(len(self._shards))
-        index = index_bytes(self._ends, self._hashes)
+        ends = np.concatenate(self._ends)
+        index = index_bytes(ends, b"".join(self._hashes))
         (self._directory / index_name(file)).write_bytes(index)
         self._shards.append(
             ShardFile(
                 file=file,
-                num_tokens=self._ends[-1],
-                num_documents=len(self._ends),
-                size_bytes=self._ends[-1] * TOKEN_DTYPE.itemsize,
+                num_tokens=self._shard_size,
+                num_documents=len(ends),
+                size_bytes=self._shard_size * TOKEN_DTYPE.itemsize,
                 sha256=self._digest.hexdigest(),
                 index_sha256=sha256_bytes(index),
             )
         )
-        self._ends, self._hashes = [], []
+        self.num_documents += len(ends)
+        self._shard_size, self._ends, self._hashes = 0, [], []
 
 
-def _shard_tokens(found: int, expected: str) -> Refusal:
+def shard_tokens_refused(found: int, expected: str) -> Refusal:
+    """The refusal of a shard size that cannot be."""
     return UsageRefusal(
         "shards.shard-tokens",
         "--shard-tokens",

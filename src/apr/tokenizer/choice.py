@@ -75,6 +75,11 @@ def choose_encoder(
     )
 
 
+def choose_reference() -> Choice:
+    """The choice of a person who asks for the reference encoder."""
+    return _reference_choice(_proof("not-asked", "the reference was asked for"), None)
+
+
 def record_difference(
     tokenizer: Tokenizer,
     choice: Choice,

@@ -186,7 +186,7 @@ def test_defaults_are_those_of_the_functions() -> None:
         parameters = inspect.signature(function).parameters
         for option in command.get_command(click.Context(command), name).params:
             default = parameters[option.name].default if option.name in parameters else None
-            if default not in (None, False, inspect.Parameter.empty):
+            if default not in (None, False, (), inspect.Parameter.empty):
                 assert option.default == default, (name, option.name)
                 compared += 1
     assert compared > 8

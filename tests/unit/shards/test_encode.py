@@ -9,7 +9,7 @@ import pytest
 from tests.shard_files import TEXTS, edit_manifest, encode, manifest_value, write_corpus
 from tests.tokenizer_files import BYTE_LEVEL, EOS, set_in, tokenizer
 
-from apr.errors import Refusal, UsageRefusal
+from apr.errors import DamagedFile, Refusal, UsageRefusal
 from apr.progress import Progress
 from apr.shards.encode import encode_corpus
 from apr.shards.layout import document_hash
@@ -104,7 +104,9 @@ def test_drops_are_in_the_manifest_and_their_places_beside_it(tmp_path: Path) ->
     (source / "a.py").write_text("hello")
     (source / "b.py").write_bytes(b"\xff")
     (source / "c.py").write_bytes(b"")
-    manifest = encode_corpus([source], tokenizer=SMALL, output=tmp_path / "out")
+    manifest = encode_corpus(
+        [source], tokenizer=SMALL, encoder="reference", output=tmp_path / "out"
+    )
     assert manifest.drops == {"empty": 1, "not_utf8": 1}
     how = json.loads((tmp_path / "out" / "encode.json").read_text())
     assert how["drop_examples"]["not_utf8"] == [str(source / "b.py")]
@@ -137,11 +139,45 @@ def test_shards_of_no_tokens_are_refused(tmp_path: Path, shard_tokens: int) -> N
     assert refused.value.id == "shards.shard-tokens"
 
 
-def test_a_refused_corpus_leaves_nothing(tmp_path: Path) -> None:
+def test_a_refused_corpus_leaves_its_quarantine_and_nothing_else(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "a.jsonl", TEXTS * 50)
     corpus.write_bytes(corpus.read_bytes() + b"broken\n")
+    with pytest.raises(DamagedFile) as refused:
+        encode_corpus([corpus], tokenizer=SMALL, encoder="reference", output=tmp_path / "out")
+    assert refused.value.id == "corpus.quarantined"
+    assert str(tmp_path / "out.partial" / "quarantine.jsonl") in refused.value.fix
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "out.partial"]
+
+
+def test_quarantined_rows_may_be_allowed_and_are_counted_and_listed(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "a.jsonl", TEXTS * 50)
+    corpus.write_bytes(corpus.read_bytes() + b"broken\n[]\n")
+    with pytest.raises(DamagedFile):
+        encode_corpus(
+            [corpus],
+            tokenizer=SMALL,
+            encoder="reference",
+            output=tmp_path / "out",
+            max_quarantined=1,
+        )
+    manifest = encode_corpus(
+        [corpus], tokenizer=SMALL, encoder="reference", output=tmp_path / "out", max_quarantined=2
+    )
+    assert sum(manifest.quarantined.values()) == 2
+    assert manifest.rows_read == 50 * len(TEXTS) + 2
+    entries = (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()
+    assert [json.loads(entry)["row"] for entry in entries] == [201, 202]
+    assert not (tmp_path / "out.partial").exists()
+
+
+def test_a_corpus_that_loses_text_leaves_nothing(tmp_path: Path) -> None:
+    part = {"type": "Split", "pattern": {"String": " "}, "behavior": "Removed", "invert": False}
+    losing = tokenizer(
+        set_in("pre_tokenizer", to={"type": "Sequence", "pretokenizers": [part, BYTE_LEVEL]})
+    )
+    corpus = write_corpus(tmp_path / "a.jsonl")
     with pytest.raises(Refusal):
-        encode_corpus([corpus], tokenizer=SMALL, output=tmp_path / "out")
+        encode_corpus([corpus], tokenizer=losing, encoder="reference", output=tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
 
 
@@ -149,7 +185,13 @@ def test_a_refused_corpus_keeps_what_was_there(tmp_path: Path) -> None:
     output, manifest = encode(tmp_path)
     (tmp_path / "bad.jsonl").write_text("broken")
     with pytest.raises(Refusal):
-        encode_corpus([tmp_path / "bad.jsonl"], tokenizer=SMALL, output=output, overwrite=True)
+        encode_corpus(
+            [tmp_path / "bad.jsonl"],
+            tokenizer=SMALL,
+            encoder="reference",
+            output=output,
+            overwrite=True,
+        )
     assert ShardReader.open(output).manifest == manifest
 
 
@@ -178,7 +220,9 @@ def test_the_output_is_apart_from_the_corpus(tmp_path: Path, place: str) -> None
     source.mkdir()
     (source / "a.py").write_text("hello")
     with pytest.raises(UsageRefusal) as refused:
-        encode_corpus([source], tokenizer=SMALL, output=tmp_path / place, overwrite=True)
+        encode_corpus(
+            [source], tokenizer=SMALL, encoder="reference", output=tmp_path / place, overwrite=True
+        )
     assert refused.value.id == "files.output-overlaps-input"
     assert (source / "a.py").read_text() == "hello"
 

@@ -25,7 +25,7 @@ def test_names_sort_in_the_order_of_shards() -> None:
 def test_an_index_survives_a_round_trip(tmp_path: Path) -> None:
     ends, hashes = [3, 4, 1 << 40], [document_hash(text) for text in ("a", "b", "c")]
     path = tmp_path / "shard-00000.idx"
-    path.write_bytes(index_bytes(ends, hashes))
+    path.write_bytes(index_bytes(ends, b"".join(hashes)))
     assert path.stat().st_size == index_size_bytes(3)
     index = read_index(path, num_tokens=1 << 40, num_documents=3)
     assert index.document_ends.tolist() == ends
@@ -35,7 +35,7 @@ def test_an_index_survives_a_round_trip(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ends", [[3, 3, 5], [4, 3, 5], [0, 3, 5], [3, 9, 5]])
 def test_ends_that_do_not_ascend_are_refused(tmp_path: Path, ends: list[int]) -> None:
     path = tmp_path / "shard-00000.idx"
-    path.write_bytes(index_bytes(ends, [bytes(16)] * 3))
+    path.write_bytes(index_bytes(ends, bytes(48)))
     with pytest.raises(DamagedFile) as refused:
         read_index(path, num_tokens=5, num_documents=3)
     assert refused.value.id == "shards.index-damaged"
@@ -43,7 +43,7 @@ def test_ends_that_do_not_ascend_are_refused(tmp_path: Path, ends: list[int]) ->
 
 def test_a_last_document_that_ends_before_the_tokens_do_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "shard-00000.idx"
-    data = index_bytes([2, 3, 4], [bytes(16)] * 3)
+    data = index_bytes([2, 3, 4], bytes(48))
     path.write_bytes(data[:16] + struct.pack("<Q", 5) + data[24:])
     with pytest.raises(DamagedFile) as refused:
         read_index(path, num_tokens=5, num_documents=3)

@@ -1,16 +1,36 @@
 """`apr tokenize encode-corpus`: a corpus becomes shards."""
 
+import os
+import shlex
+import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from apr.cli import output
+from apr.cli.cache import encoder_proofs
 from apr.cli.tokenize.options import PATH, corpus_options
-from apr.units import format_bytes, format_count
+from apr.errors import Interrupted
+from apr.units import format_bytes, format_count, format_duration
 
 if TYPE_CHECKING:
+    from apr.shards.encode import Unfinished
+    from apr.shards.encoding.estimate import Estimate
     from apr.shards.manifest import Manifest
+
+
+class _Slice(click.ParamType):
+    name = "i/N"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        index, slash, count = str(value).partition("/")
+        if not (slash and index.isdecimal() and count.isdecimal()):
+            self.fail(f"{value!r} is not of the form i/N, such as 0/4", param, ctx)
+        return int(index), int(count)
 
 
 @click.command("encode-corpus")
@@ -33,59 +53,195 @@ if TYPE_CHECKING:
 @click.option(
     "--shard-tokens", default=10_000_000, show_default=True, help="Tokens that end a shard."
 )
+@click.option(
+    "--remove",
+    "removals",
+    multiple=True,
+    type=PATH,
+    help="A removal list, as apr corpus dedup writes it; repeatable.",
+)
+@click.option(
+    "--certificate",
+    type=PATH,
+    help="The certificate of these documents; default: certificate.json beside the corpus.",
+)
+@click.option(
+    "--max-quarantined",
+    default=0,
+    show_default=True,
+    help="Rows that may claim to be documents and be none.",
+)
+@click.option(
+    "--encoder",
+    type=click.Choice(["auto", "reference"]),
+    default="auto",
+    show_default=True,
+    help="auto: the fast encoder, where it was proven equal to the reference.",
+)
+@click.option("--num-workers", type=int, help="Worker processes; default: one per core.")
+@click.option(
+    "--executor",
+    "executor_kind",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Who does the tasks.",
+)
+@click.option(
+    "--task",
+    "slice_",
+    type=_Slice(),
+    help="Do only every N-th task from the i-th on, as one of N jobs on a shared file system.",
+)
+@click.option("--estimate-only", is_flag=True, help="Sample the corpus, say what to expect, stop.")
+@click.option(
+    "--estimate-sample-docs", default=1000, show_default=True, help="Documents of the sample."
+)
 @output.standard_options
 def command(
-    corpus: tuple[Path, ...],
+    corpus: tuple[Path | str, ...],
     directory: Path,
     tokenizer_path: Path,
     eos_token: str | None,
+    num_workers: int | None,
+    executor_kind: Literal["local", "ray"],
+    slice_: tuple[int, int] | None,
+    estimate_only: bool,
+    estimate_sample_docs: int,
     **options: Any,
 ) -> output.Result:
     """Turn a corpus into shards of token ids, with a manifest that proves them.
 
     \b
     apr tokenize encode-corpus --corpus src --tokenizer tok -o shards
-    apr tokenize encode-corpus --corpus a.jsonl --tokenizer Qwen2.5-0.5B \\
+    apr tokenize encode-corpus --corpus a.jsonl.zst --tokenizer Qwen2.5-0.5B \\
         --eos-token '<|endoftext|>' -o shards
 
-    Text that spells a control token is encoded as ordinary text. Input that claims to be valid
-    and is not stops the command; in a source tree, what is no text is left out and counted.
+    Stopped at any moment, the same command continues; the result is the same, byte for byte, for
+    any number of workers. Text that spells a control token is encoded as ordinary text. A row
+    that claims to be a document and is none fails the command at its end, unless allowed; in a
+    source tree, what is no text is left out and counted.
     """  # noqa: D301  click reads the escaped character
-    from apr.files import sha256_file
+    # One process is one core: workers share the machine better than the encoder's threads do.
+    os.environ.setdefault("RAYON_NUM_THREADS", "1")
     from apr.shards import encode
+    from apr.shards.encoding.executors import make_executor
+    from apr.shards.encoding.plan import TASK_BYTES
+    from apr.shards.encoding.request import Request
     from apr.tokenizer.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(tokenizer_path, eos_token=eos_token)
-    manifest = encode.encode_corpus(
-        corpus, tokenizer=tokenizer, output=directory, progress=output.progress(), **options
+    workers = (os.cpu_count() or 1) if num_workers is None else num_workers
+    request = Request(
+        corpus=corpus,
+        tokenizer=tokenizer,
+        output=directory,
+        task_bytes=TASK_BYTES,
+        cache_directory=encoder_proofs(),
+        progress=output.progress(),
+        **options,
     )
+    run = make_executor(executor_kind, num_workers=workers)
+    if estimate_only:
+        from apr.shards.encoding.estimate import estimate
+
+        found = estimate(request, num_documents=estimate_sample_docs, num_workers=workers)
+        return output.Result(data=asdict(found), text=_estimate_text(found, workers))
+    try:
+        if slice_ is None:
+            result = encode.encode(request, executor=run)
+        else:
+            result = encode.encode_slice(request, index=slice_[0], count=slice_[1], executor=run)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "interrupted; finished tasks are kept, the same command continues",
+            resume_command=shlex.join(["apr", *sys.argv[1:]]),
+        ) from None
+    if isinstance(result, encode.Unfinished):
+        return output.Result(
+            data={"complete": False, **asdict(result)}, text=_unfinished_text(result, directory)
+        )
+    return _finished(result, directory, tokenizer_path)
+
+
+def _finished(manifest: "Manifest", directory: Path, tokenizer_path: Path) -> output.Result:
+    from apr.files import sha256_file
+
     identity = {
         "output": str(directory),
+        "complete": True,
         "manifest_sha256": sha256_file(directory / "manifest.json"),
     }
-    next_command = output.command_line(
-        "apr", "pretrain", "--dataset", directory, "--tokenizer", tokenizer_path,
-        "--arch", "tiny", "--run-dir", "runs/first", "--dry-run",
+    next_commands = (
+        output.command_line("apr", "tokenize", "verify", directory, "--tokenizer", tokenizer_path),
+        output.command_line(
+            "apr", "pretrain", "--dataset", directory, "--tokenizer", tokenizer_path,
+            "--arch", "tiny", "--run-dir", "runs/first", "--dry-run",
+        ),
     )  # fmt: skip
     return output.Result(
         data=identity | manifest.model_dump(by_alias=True),
         text=_manifest_text(manifest, directory),
-        next_commands=(next_command,),
+        next_commands=next_commands,
     )
 
 
 def _manifest_text(manifest: "Manifest", directory: Path) -> str:
-    left_out = ", ".join(f"{count} {reason}" for reason, count in manifest.drops.items())
     separator = "" if manifest.eos_token is None else f" {manifest.eos_token}"
     shards = "1 shard" if manifest.shard_count == 1 else f"{manifest.shard_count} shards"
+    lines = [
+        f"shards: {directory}",
+        f"  {format_count(manifest.total_tokens)} tokens in {shards}, "
+        f"{manifest.statistics.bytes_per_token:.2f} bytes per token",
+        f"  {format_count(manifest.rows_read)} rows read: "
+        f"{format_count(manifest.total_documents)} documents "
+        f"({format_bytes(manifest.text_bytes)}); left out: {_reasons(manifest.drops)}"
+        f"; quarantined: {_reasons(manifest.quarantined)}",
+        f"  {manifest.eos_token_count} separators{separator} ({manifest.eos_policy})",
+        f"  tokenizer fingerprint {manifest.tokenizer_fingerprint}",
+        f"  {_encoder_text(manifest)}",
+    ]
+    if manifest.certificate is not None:
+        lines.append(
+            f"  the {manifest.certificate.side} side of certificate {manifest.certificate.sha256}"
+        )
+    return "\n".join(lines)
+
+
+def _encoder_text(manifest: "Manifest") -> str:
+    encoder, proof = manifest.encoder, manifest.encoder.proof
+    if encoder.name == "tokenizers":
+        return f"encoded by the reference, tokenizers {encoder.version}: {proof['reason']}"
+    return (
+        f"encoded by {encoder.name} {encoder.version}; equal to tokenizers "
+        f"{encoder.reference_version} on {proof['num_strings']} test strings and on "
+        f"{encoder.num_shadowed} documents while it ran"
+    )
+
+
+def _reasons(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "nothing"
+
+
+def _unfinished_text(unfinished: "Unfinished", directory: Path) -> str:
+    missing = unfinished.num_tasks - unfinished.num_tasks_done
+    return (
+        f"slice done; {missing} of {unfinished.num_tasks} tasks are still to be done by other "
+        f"slices\n  there are no shards in {directory} yet; the slice that ends last makes them"
+    )
+
+
+def _estimate_text(found: "Estimate", num_workers: int) -> str:
+    workers = "1 worker" if num_workers == 1 else f"{num_workers} workers"
     return "\n".join(
         [
-            f"shards: {directory}",
-            f"  {format_count(manifest.total_tokens)} tokens in {shards}, "
-            f"{manifest.statistics.bytes_per_token:.2f} bytes per token",
-            f"  {format_count(manifest.total_documents)} documents, "
-            f"{format_bytes(manifest.text_bytes)}; left out: {left_out or 'nothing'}",
-            f"  {manifest.eos_token_count} separators{separator} ({manifest.eos_policy})",
-            f"  tokenizer fingerprint {manifest.tokenizer_fingerprint}",
+            f"estimate from {found.num_sampled_documents} documents, "
+            f"{format_bytes(found.sampled_bytes)}; nothing was written",
+            f"  corpus: {found.num_files} files, {format_bytes(found.corpus_bytes)}, about "
+            f"{format_bytes(found.estimated_text_bytes)} of text",
+            f"  about {format_count(found.estimated_tokens)} tokens "
+            f"({found.bytes_per_token:.2f} bytes per token) in {found.estimated_shards} shards",
+            f"  about {format_duration(found.estimated_s)} with {workers}, and up to "
+            f"{format_bytes(found.estimated_disk_bytes)} of disk while it runs",
         ]
     )

@@ -1,6 +1,6 @@
 """Options that several commands of `apr tokenize` share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,26 +9,48 @@ import click
 PATH = click.Path(path_type=Path)
 
 
+class _Location(click.ParamType):
+    name = "location"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path | str:
+        return value if isinstance(value, Path) or "://" in str(value) else Path(value)
+
+
+LOCATION = _Location()
+"""A local path, or the URL of something in object storage, which a Path would mangle."""
+
+
 def corpus_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every command that reads a corpus and writes a directory."""
     for option in (
         click.option("--overwrite", "--force", is_flag=True, help="Replace what apr wrote there."),
         click.option("-o", "--output", "directory", required=True, type=PATH, help="Directory."),
         click.option(
-            "--content-field", default="content", show_default=True, help="Text field in .jsonl."
+            "--exclude",
+            multiple=True,
+            help="Leave out files below a directory whose path fits, such as '*.min.js'.",
+        ),
+        click.option(
+            "--content-field",
+            default="content",
+            show_default=True,
+            help="Field of a row that holds the text.",
         ),
         click.option(
             "--corpus",
             required=True,
             multiple=True,
-            type=PATH,
-            help="A .jsonl file, a text file, or a directory of either; repeatable.",
+            type=LOCATION,
+            help="A .jsonl (also .gz, .zst) or .parquet file, a text file, a directory of any of "
+            "them, or a URL; repeatable.",
         ),
     ):
         command = option(command)
     return command
 
 
-def repeat(option: str, values: tuple[Path, ...]) -> list[object]:
+def repeat(option: str, values: Sequence[object]) -> list[object]:
     """The words of a repeatable option, for the next command to type."""
     return [word for value in values for word in (option, value)]

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     "--eos-token", default="<|endoftext|>", show_default=True, help="The document separator."
 )
 @output.standard_options
-def command(corpus: tuple[Path, ...], directory: Path, **options: Any) -> output.Result:
+def command(corpus: tuple[Path | str, ...], directory: Path, **options: Any) -> output.Result:
     """Learn a byte-level BPE tokenizer from a corpus.
 
     \b

@@ -1,0 +1,116 @@
+"""Finished parts become numbered shards, in the order of the plan.
+
+Parts are joined and cut again at `shard_tokens`, so that the shards do not show where one task
+ended. What the receipts promised is counted again on the way.
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apr.corpus.identity import DOCUMENT_HASH_BYTES, documents_sha256
+from apr.errors import DamagedFile
+from apr.progress import Progress, Report
+from apr.shards.encoding import receipts
+from apr.shards.encoding.plan import Settings
+from apr.shards.encoding.receipts import Receipt
+from apr.shards.layout import TOKEN_DTYPE, read_index
+from apr.shards.manifest import ShardFile, num_separators
+from apr.shards.writer import ShardWriter
+
+PROVENANCE_NAME = receipts.PROVENANCE
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What stands in the staged directory."""
+
+    shards: list[ShardFile]
+    num_tokens: int
+    num_documents: int
+    num_separators: int
+    counts: NDArray[np.int64]
+    documents_sha256: str
+
+
+def merge_parts(
+    parts: Path,
+    finished: Sequence[Receipt],
+    staged: Path,
+    *,
+    settings: Settings,
+    shard_tokens: int,
+    vocab_size: int,
+    progress: Report,
+) -> Merged:
+    """Write shards and provenance from the parts of all tasks.
+
+    Refuses: shards.part-damaged, shards.shard-tokens, files.io-failed.
+    Writes: shard-NNNNN.bin, shard-NNNNN.idx, documents.jsonl.zst.
+    """
+    total_tokens = receipts.total(finished, "num_tokens")
+    with_documents = [receipt for receipt in finished if receipt.num_documents]
+    counts = np.zeros(vocab_size, np.int64)
+    all_hashes: list[bytes] = []
+    with (
+        ShardWriter(staged, shard_tokens=shard_tokens) as writer,
+        (staged / PROVENANCE_NAME).open("wb") as provenance,
+    ):
+        for receipt in finished:
+            part = parts / receipt.key
+            with (part / receipts.PROVENANCE).open("rb") as fates:
+                shutil.copyfileobj(fates, provenance, 1 << 20)
+            counts += receipts.read_counts(part, vocab_size=vocab_size)
+            if not receipt.num_documents:
+                continue
+            trim = settings.eos_policy == "between" and receipt is with_documents[-1]
+            all_hashes.append(_append(writer, part, receipt, trim=trim))
+            done_bytes = writer.num_tokens * TOKEN_DTYPE.itemsize
+            total_bytes = total_tokens * TOKEN_DTYPE.itemsize
+            progress(Progress("writing shards", done_bytes, total_bytes, "bytes"))
+        shards = writer.close()
+    return Merged(
+        shards=shards,
+        num_tokens=writer.num_tokens,
+        num_documents=writer.num_documents,
+        num_separators=num_separators(settings.eos_policy, writer.num_documents),
+        counts=counts,
+        documents_sha256=documents_sha256(
+            np.frombuffer(b"".join(all_hashes), np.uint8).reshape(-1, DOCUMENT_HASH_BYTES)
+        ),
+    )
+
+
+def _append(writer: ShardWriter, part: Path, receipt: Receipt, *, trim: bool) -> bytes:
+    """Add one part; with `trim`, without the separator after its last document."""
+    token_ids = _map_tokens(part / receipts.TOKENS, receipt.num_tokens)
+    index = read_index(
+        part / receipts.INDEX,
+        num_tokens=receipt.num_tokens,
+        num_documents=receipt.num_documents,
+    )
+    ends = index.document_ends.astype(np.int64)
+    if trim:
+        ends[-1] -= 1
+        token_ids = token_ids[:-1]
+    hashes = index.document_hashes.tobytes()
+    writer.append(token_ids, ends, hashes)
+    return hashes
+
+
+def _map_tokens(path: Path, num_tokens: int) -> NDArray[np.uint32]:
+    expected_bytes = num_tokens * TOKEN_DTYPE.itemsize
+    size_bytes = path.stat().st_size
+    if size_bytes != expected_bytes:
+        raise DamagedFile(
+            "shards.part-damaged",
+            path,
+            found=f"{size_bytes} bytes",
+            expected=f"{expected_bytes} bytes, as its receipt says",
+            fix="run the same command again; the damaged part is then made anew",
+        )
+    return np.memmap(path, dtype=TOKEN_DTYPE, mode="r")

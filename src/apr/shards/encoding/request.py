@@ -1,0 +1,201 @@
+"""What a person asks of an encoding, and the plan that follows from it and the input."""
+
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+from apr.corpus.account import Account
+from apr.corpus.document import Document
+from apr.corpus.documents import list_files
+from apr.corpus.removals import Removals
+from apr.corpus.span_reader import SpanReader
+from apr.corpus.spans import Span
+from apr.corpus.tree import CorpusFile
+from apr.errors import Refusal
+from apr.files import require_absent, require_apart, require_replaceable, sha256_bytes, sha256_file
+from apr.progress import Progress, Report, silent
+from apr.shards.encoding.plan import Settings, Task, plan_tasks
+from apr.shards.encoding.workplace import Workplace
+from apr.shards.manifest import EosPolicy
+from apr.shards.writer import shard_tokens_refused
+from apr.tokenizer.choice import Choice, choose_encoder, choose_reference
+from apr.tokenizer.encoders import ReferenceEncoder
+from apr.tokenizer.tokenizer import Tokenizer
+
+EncoderName = Literal["auto", "reference"]
+
+# The names of everything an encoding writes; nothing else in a target may be replaced.
+OUR_FILES = (
+    r"shard-\d{5}\.(bin|idx)|(manifest|encode)\.json|documents\.jsonl\.zst|quarantine\.jsonl"
+)
+_SAMPLED_SPANS = 16
+_SAMPLED_DOCUMENTS = 4
+_SAMPLED_CHARACTERS = 1 << 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is to be encoded, into what, and how; the arguments of `encode_corpus`."""
+
+    corpus: Sequence[Path | str]
+    tokenizer: Tokenizer
+    output: Path
+    shard_tokens: int
+    content_field: str
+    eos_policy: EosPolicy
+    exclude: Sequence[str]
+    removals: Sequence[Path]
+    certificate: Path | None
+    """Where None, the certificate beside the corpus counts, if it is one of these documents."""
+    max_quarantined: int
+    overwrite: bool
+    task_bytes: int
+    encoder: EncoderName
+    cache_directory: Path | None
+    progress: Report = silent
+    started_s: float = field(default_factory=time.monotonic)
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @cached_property
+    def workplace(self) -> Workplace:
+        """Where the work is done: beside the target."""
+        return Workplace.beside(self.output)
+
+    def require_possible(self) -> None:
+        """Refuse what could only fail later.
+
+        Refuses: tokenizer.eos-undeclared, shards.shard-tokens, files.exists,
+        files.foreign-content, files.output-overlaps-input.
+        """
+        if self.eos_policy != "none":
+            self.tokenizer.require_eos_token_id()
+        if self.shard_tokens < 1:
+            raise shard_tokens_refused(self.shard_tokens, "at least 1")
+        inputs = [*self.corpus, *self.removals]
+        require_apart(self.output, [path for path in inputs if isinstance(path, Path)])
+        require_absent(self.output, overwrite=self.overwrite)
+        require_replaceable(self.output, names=OUR_FILES, what="shards")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is decided before the first document is encoded."""
+
+    files: list[CorpusFile]
+    listed: Account
+    """What listing the input left out: links, special files, excluded names."""
+    choice: Choice
+    settings: Settings
+    tasks: list[Task]
+    task_bytes: int
+    owned: Sequence[Collection[bytes]]
+
+    def again_with(self, choice: Choice) -> "Plan":
+        """The same with another encoder."""
+        settings = _with_encoder(self.settings, choice)
+        return replace(
+            self,
+            choice=choice,
+            settings=settings,
+            tasks=plan_tasks(self.files, settings, task_bytes=self.task_bytes, owned=self.owned),
+        )
+
+
+def make_plan(request: Request) -> Plan:
+    """List the input, choose and prove the encoder, cut the tasks.
+
+    Refuses: corpus.* (what cannot be listed), corpus.empty.
+    """
+    listed = Account()
+    files = list_files(request.corpus, drops=listed, exclude=request.exclude)
+    tokenizer = request.tokenizer
+    settings = Settings(
+        tokenizer_sha256=sha256_bytes(tokenizer.json_bytes),
+        encoder=ReferenceEncoder.name,
+        encoder_version=ReferenceEncoder.version,
+        reference_version=ReferenceEncoder.version,
+        eos_policy=request.eos_policy,
+        eos_token_id=tokenizer.eos_token_id,
+        content_field=request.content_field,
+        removals_sha256=tuple(sha256_file(path) for path in request.removals),
+    )
+    tasks = plan_tasks(files, settings, task_bytes=request.task_bytes)
+    if not tasks:
+        raise empty_corpus(request, files, listed)
+    choice = _choose(request, tasks)
+    owned = _owners(tasks, request)
+    plan = Plan(files, listed, choice, settings, tasks, request.task_bytes, owned)
+    return plan.again_with(choice)
+
+
+def empty_corpus(request: Request, files: Sequence[CorpusFile], account: Account) -> Refusal:
+    """The refusal of a corpus without a document."""
+    return Refusal(
+        "corpus.empty",
+        request.corpus[0] if request.corpus else "the corpus",
+        found=f"{len(files)} files, no document; left out: {account.describe()}",
+        expected="at least one document with text",
+        fix="name files or directories that hold text",
+    )
+
+
+def _choose(request: Request, tasks: Sequence[Task]) -> Choice:
+    if request.encoder == "reference":
+        return choose_reference()
+    spans = [span for task in tasks for span in task.spans]
+    return choose_encoder(
+        request.tokenizer,
+        cache_directory=request.cache_directory,
+        sample=list(_sample(spans, request.content_field)),
+        progress=request.progress,
+    )
+
+
+def _owners(tasks: Sequence[Task], request: Request) -> list[set[bytes]]:
+    """For each task, the texts of which one copy stays and whose first copy it has.
+
+    Only with removal lists that keep a first copy is the input read for it: tasks that run side
+    by side cannot see which of them comes first.
+    """
+    removals = Removals.load(request.removals)
+    if not removals.copies:
+        return []
+    owners: list[set[bytes]] = []
+    seen: set[bytes] = set()
+    total_bytes = sum(task.weight_bytes for task in tasks)
+    done_bytes = 0
+    for task in tasks:
+        owners.append(removals.find_copies(_documents(task, request)) - seen)
+        seen |= owners[-1]
+        done_bytes += task.weight_bytes
+        request.progress(Progress("finding first copies", done_bytes, total_bytes, "bytes"))
+    return owners
+
+
+def _documents(task: Task, request: Request) -> Iterator[Document]:
+    for span in task.spans:
+        yield from SpanReader(span, content_field=request.content_field, account=Account())
+
+
+def _with_encoder(settings: Settings, choice: Choice) -> Settings:
+    return settings.model_copy(
+        update={
+            "encoder": choice.name,
+            "encoder_version": choice.version,
+            "reference_version": choice.reference_version,
+        }
+    )
+
+
+def _sample(spans: Sequence[Span], content_field: str) -> Iterator[str]:
+    """The beginnings of some documents from all over the input."""
+    stride = -(-len(spans) // _SAMPLED_SPANS)
+    for span in spans[::stride]:
+        reader = SpanReader(span, content_field=content_field, account=Account())
+        for document in islice(reader, _SAMPLED_DOCUMENTS):
+            yield document.text[:_SAMPLED_CHARACTERS]
