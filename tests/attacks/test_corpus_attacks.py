@@ -4,15 +4,20 @@ import gzip
 import os
 import subprocess
 import tracemalloc
+from itertools import islice
 from pathlib import Path
 
+import pyarrow
 import pytest
 import zstandard
+from pyarrow import parquet
 
 from apr.corpus.account import Account
 from apr.corpus.compressed import unpack
 from apr.corpus.documents import list_files, read_documents
 from apr.corpus.lines import split_lines
+from apr.corpus.span_reader import SpanReader
+from apr.corpus.spans import Span
 from apr.errors import DamagedFile, IoFailed, Refusal
 
 GOOD = b'{"content": "fine"}\n'
@@ -190,3 +195,53 @@ def test_names_that_are_no_text_are_shown_as_text(tmp_path: Path) -> None:
     document = next(read_documents([tmp_path], drops=Account()))
     assert document.source.encode("utf-8")
     assert [file.path.name for file in list_files([tmp_path], drops=Account())] == [name]
+
+
+def parquet_file(path: Path) -> tuple[bytes, int]:
+    """A small file in three row groups, and where its footer begins."""
+    texts = [f"text {number}" for number in range(20)]
+    table = pyarrow.table({"content": texts, "n": list(range(20))})
+    # Without Arrow's copy of the schema, whose bytes no reader of the rows looks at.
+    parquet.write_table(table, path, row_group_size=7, store_schema=False)
+    data = path.read_bytes()
+    return data, len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+
+
+def outcome(span: Span) -> str:
+    account = Account()
+    try:
+        texts = list(SpanReader(span, account=account))
+    except Refusal as refused:
+        return refused.id
+    account.require_balanced()
+    return "set aside" if account.quarantined else f"{len(texts)} texts"
+
+
+@pytest.mark.parametrize("flip", [0x01, 0x80])
+def test_no_footer_of_parquet_loses_a_row_or_brings_the_reader_down(
+    tmp_path: Path, flip: int
+) -> None:
+    path = tmp_path / "a.parquet"
+    data, footer = parquet_file(path)
+    size = path.stat().st_size
+    span = Span(str(path), "parquet", None, 0, size, size, "a", in_tree=False)
+    outcomes: set[str] = set()
+    for place in range(footer, size):
+        path.write_bytes(data[:place] + bytes([data[place] ^ flip]) + data[place + 1 :])
+        outcomes.add(outcome(span))
+    assert {"20 texts", "set aside"} <= outcomes
+    assert outcomes <= {"20 texts", "set aside", "corpus.column-missing"}
+
+
+def test_a_dictionary_that_repeats_one_large_text_stays_small(tmp_path: Path) -> None:
+    text = pyarrow.array(["x" * (4 << 20)]).dictionary_encode()
+    column = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 5000), text.dictionary)
+    parquet.write_table(pyarrow.table({"content": column}), tmp_path / "a.parquet")
+    assert (tmp_path / "a.parquet").stat().st_size < 1 << 20
+    tracemalloc.start()
+    documents = read_documents([tmp_path / "a.parquet"], drops=Account())
+    sizes = {len(document.text) for document in islice(documents, 100)}
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert sizes == {4 << 20}
+    assert peak_bytes < 200 << 20

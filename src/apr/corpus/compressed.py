@@ -63,9 +63,7 @@ def _gunzip(blocks: Iterable[bytes]) -> Iterator[bytes]:
             data = frame.unused_data if frame.eof else frame.unconsumed_tail
             if frame.eof:
                 frame, has_ended = None, True
-    if frame:
-        yield frame.flush()
-    _require_ended(None if frame and frame.eof else frame, has_ended or frame is not None)
+    _require_ended(frame, has_ended)
 
 
 def _unzstd(blocks: Iterable[bytes]) -> Iterator[bytes]:

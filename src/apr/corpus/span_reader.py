@@ -131,7 +131,8 @@ class SpanReader:
             for cells in read_cells(
                 span.location,
                 size_bytes=span.size_bytes,
-                row_groups=range(span.first_row_group, span.first_row_group + span.num_row_groups),
+                first_row_group=span.first_row_group,
+                num_row_groups=span.num_row_groups,
                 content_field=self._content_field,
                 group_field=self._group_field,
             ):

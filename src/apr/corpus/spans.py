@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from apr.corpus.blocks import BLOCK_BYTES, RawBlocks
 from apr.corpus.compressed import Compression, DamagedStream
 from apr.corpus.locations import is_url, open_location
-from apr.corpus.parquet import list_row_groups
+from apr.corpus.parquet import count_rows
 from apr.corpus.tree import CorpusFile, Kind
 from apr.errors import UsageRefusal
 from apr.files import io_refusals
@@ -25,7 +25,7 @@ class Span:
     kind: Kind
     compression: Compression | None
     start: int
-    """Bytes of the file before the span."""
+    """Bytes of the file before the span; in Parquet, the share of the rows before it."""
     stop: int
     size_bytes: int
     """Of the whole file, when it was planned."""
@@ -34,11 +34,12 @@ class Span:
     first_row: int = 1
     """The number of the span's first row in its file."""
     first_row_group: int = 0
-    num_row_groups: int = 0
+    num_row_groups: int | None = None
+    """None for all that the file has."""
 
     @property
     def num_bytes(self) -> int:
-        """Bytes that are read, as they lie in the file."""
+        """How much of the file it is."""
         return self.stop - self.start
 
 
@@ -46,8 +47,8 @@ def cut_spans(files: Sequence[CorpusFile], *, span_bytes: int) -> Iterator[Span]
     """The spans of files, in order, each about `span_bytes` where the file can be cut.
 
     Plain JSON lines are cut where a line begins; a local file larger than a span is read for it,
-    as its rows must be counted. Parquet is cut between row groups. A text, a compressed file and
-    remote JSON lines are one span each.
+    as its rows must be counted. Local Parquet is cut between row groups. A text, a compressed
+    file and a remote one are one span each.
 
     Refuses: corpus.span-bytes, corpus.no-pyarrow, files.not-found, files.io-failed.
     """
@@ -71,10 +72,10 @@ def cut_spans(files: Sequence[CorpusFile], *, span_bytes: int) -> Iterator[Span]
             group=file.group,
             in_tree=file.in_tree,
         )
-        can_be_cut = (kind, compression) == ("jsonl", None) and not is_url(file.location)
-        if can_be_cut and file.size_bytes > span_bytes:
+        can_be_cut = file.size_bytes > span_bytes and not is_url(file.location)
+        if can_be_cut and (kind, compression) == ("jsonl", None):
             yield from _cut_lines(whole, span_bytes)
-        elif kind == "parquet":
+        elif can_be_cut and kind == "parquet":
             yield from _cut_row_groups(whole, span_bytes)
         else:
             yield whole
@@ -89,26 +90,28 @@ def span_sha256(span: Span) -> str:
 
 
 def span_blocks(span: Span) -> RawBlocks:
-    """The bytes of a span."""
-    return RawBlocks(span.location, start=span.start, stop=span.stop, size_bytes=span.size_bytes)
+    """The bytes that a span's hash covers: its own, of a Parquet file all."""
+    is_share = span.kind == "parquet"
+    return RawBlocks(
+        span.location,
+        start=0 if is_share else span.start,
+        stop=span.size_bytes if is_share else span.stop,
+        size_bytes=span.size_bytes,
+    )
 
 
 def _cut_lines(whole: Span, span_bytes: int) -> Iterator[Span]:
     start, first_row = 0, 1
     position = num_ends = 0
     with io_refusals(whole.location), open_location(whole.location) as opened:
-        # No line that begins where the file ends makes a span.
-        while start + span_bytes < whole.size_bytes:
-            block = opened.read(BLOCK_BYTES)
-            if not block:
-                break
+        while block := opened.read(BLOCK_BYTES):
             counted = 0
             while (end := _line_end(block, start + span_bytes - 1 - position, counted)) >= 0:
                 num_ends += block.count(b"\n", counted, end + 1)
                 counted = end + 1
                 stop = position + counted
                 if stop >= whole.size_bytes:
-                    break
+                    break  # No line begins where the file ends.
                 yield replace(whole, start=start, stop=stop, first_row=first_row)
                 start, first_row = stop, num_ends + 1
             num_ends += block.count(b"\n", counted)
@@ -121,19 +124,24 @@ def _line_end(block: bytes, wanted: int, counted: int) -> int:
 
 
 def _cut_row_groups(whole: Span, span_bytes: int) -> Iterator[Span]:
-    """Spans that tile the file, footer included: their hashes together are one of the file."""
     try:
-        groups = list_row_groups(whole.location, size_bytes=whole.size_bytes)
+        counts = count_rows(whole.location, size_bytes=whole.size_bytes)
     except DamagedStream:
-        groups = []  # The reader of the span meets the damage again and sets it aside.
-    part = replace(whole, stop=0)
-    row = 1
-    for index, (end, num_rows) in enumerate(groups):
-        if part.stop - part.start >= span_bytes:
-            yield part
-            part = replace(
-                part, start=part.stop, first_row=row, first_row_group=index, num_row_groups=0
+        yield whole  # Its reader meets the damage again and sets it aside.
+        return
+    start = first_group = 0
+    row = first_row = 1
+    for index, count in enumerate(counts):
+        row += count
+        is_last = index + 1 == len(counts)
+        stop = whole.size_bytes if is_last else whole.size_bytes * (row - 1) // max(1, sum(counts))
+        if is_last or stop - start >= span_bytes:
+            yield replace(
+                whole,
+                start=start,
+                stop=stop,
+                first_row=first_row,
+                first_row_group=first_group,
+                num_row_groups=index + 1 - first_group,
             )
-        row += num_rows
-        part = replace(part, stop=max(part.stop, end), num_row_groups=part.num_row_groups + 1)
-    yield replace(part, stop=whole.size_bytes)
+            start, first_row, first_group = stop, row, index + 1
