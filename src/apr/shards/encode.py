@@ -58,8 +58,9 @@ def encode_corpus(
     OUTPUT.partial and is continued by the same call. Documents that a list in `removals` names
     are dropped with its reasons. The manifest names the certificate that these documents are a
     side of: `certificate`, or the certificate.json beside the corpus. `task_bytes` of text make a
-    task, and change nothing in the result. With `encoder` auto the fast one is used where it was proven equal to the reference;
-    `cache_directory` keeps such verdicts, without it each call compares again.
+    task, and change nothing in the result. With `encoder` auto the fast one is used where it was
+    proven equal to the reference; `cache_directory` keeps such verdicts, without it each call
+    compares again.
 
     Refuses: tokenizer.eos-undeclared, tokenizer.control-id, corpus.* (what cannot be read),
     corpus.quarantined, shards.text-lost, shards.shard-tokens, shards.busy, shards.worker-died,

@@ -13,8 +13,14 @@ from typing import cast
 from apr.errors import FeatureMissing
 from apr.progress import Report, silent
 from apr.tokenizer import trap_texts
+from apr.tokenizer.allowed import why_not_allowed
 from apr.tokenizer.comparison import Comparison, compare, prove
-from apr.tokenizer.encoders import FastEncoder, NotAllowed, ReferenceEncoder
+from apr.tokenizer.encoders import (
+    FastEncoder,
+    NotAllowed,
+    ReferenceEncoder,
+    installed_version,
+)
 from apr.tokenizer.tokenizer import Tokenizer
 from apr.tokenizer.trap_texts import num_code_points
 from apr.tokenizer.verdicts import Subject, Verdict, keep_verdict, read_verdict
@@ -50,6 +56,9 @@ def choose_encoder(
     Refuses: tokenizer.lone-surrogate (in the sample), tokenizer.encoder-failed.
     Writes: one file in `cache_directory`, where that is possible.
     """
+    kept = None if sample else _kept_choice(tokenizer, cache_directory)
+    if kept is not None:
+        return kept
     candidate = tokenizer.fast
     if isinstance(candidate, NotAllowed):
         return _reference_choice(_proof(candidate.verdict, candidate.reason), None)
@@ -58,7 +67,7 @@ def choose_encoder(
     if verdict is None:
         verdict = _verdict(prove(candidate, tokenizer, progress=progress))
         keep_verdict(cache_directory, subject, verdict)
-    choice = _choice(candidate, verdict)
+    choice = _choice(candidate.version, verdict)
     if choice.name == ReferenceEncoder.name:
         return choice
     seen = compare(candidate, tokenizer.reference, sample).difference
@@ -73,6 +82,15 @@ def choose_encoder(
         found=seen.found,
         expected=seen.expected,
     )
+
+
+def _kept_choice(tokenizer: Tokenizer, cache_directory: Path | None) -> Choice | None:
+    """What an earlier verdict says, without building an encoder, which takes a second."""
+    version = installed_version()
+    if version is None or why_not_allowed(tokenizer.definition) is not None:
+        return None
+    verdict = read_verdict(cache_directory, _subject(tokenizer, version))
+    return None if verdict is None else _choice(version, verdict)
 
 
 def choose_reference() -> Choice:
@@ -145,11 +163,11 @@ def _verdict(comparison: Comparison) -> Verdict:
     )
 
 
-def _choice(candidate: FastEncoder, verdict: Verdict) -> Choice:
+def _choice(version: str, verdict: Verdict) -> Choice:
     proof = _proof_of(verdict)
     if verdict.verdict == "differs":
         return _reference_choice(proof, verdict.detail)
-    return Choice(candidate.name, candidate.version, ReferenceEncoder.version, proof)
+    return Choice(FastEncoder.name, version, ReferenceEncoder.version, proof)
 
 
 def _reference_choice(proof: Proof, detail: str | None) -> Choice:

@@ -123,6 +123,14 @@ def fast_encoder(definition: Definition, *, where: str) -> FastEncoder | NotAllo
         return NotAllowed("not-allowed", refusal.found)
 
 
+def installed_version() -> str | None:
+    """The version of the fast encoder on this machine, None where it is not installed."""
+    try:
+        return version(FastEncoder.name)
+    except PackageNotFoundError:
+        return None
+
+
 def build_fast_encoder(definition: Definition, *, where: str) -> FastEncoder:
     """The fast encoder of any tokenizer, with no regard to the list of known shapes.
 

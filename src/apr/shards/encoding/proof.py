@@ -6,6 +6,7 @@ because ids can spell a text and still not be the ids the reference gives it. A 
 bytes cannot be counted has every document decoded.
 """
 
+from collections.abc import Sequence
 from itertools import takewhile
 
 import numpy as np
@@ -21,6 +22,8 @@ from apr.tokenizer.tokenizer import Tokenizer
 _FIRST_DECODED = 16
 # Of the 65,536 values that the first two bytes of a hash can have: 0.1 % of all documents.
 _SHADOWED_VALUES = 66
+_FIRST_SHADOWED = 8
+_SHORT_BYTES = 1 << 15
 
 
 class SpellingProof:
@@ -102,37 +105,51 @@ class EncoderDiffers(AprError):
 
 
 class ShadowCheck:
-    """Encodes a thousandth of all documents with the reference too, while the encoding runs."""
+    """Encodes a thousandth of all documents with the reference too, while the encoding runs.
+
+    The first short documents of every task are compared besides, so that a small corpus is not
+    left without. They depend on how the input was cut, so only the others are counted.
+    """
 
     def __init__(self, encoder: Encoder, reference: Encoder) -> None:
         self.num_documents = 0
+        self._num_first = 0
         self._reference = None if encoder is reference else reference
 
     def require(self, batch: Batch, encoded: BatchIds) -> None:
         """Raise EncoderDiffers for the first sampled document whose ids differ."""
-        if self._reference is None:
-            return
-        sampled = [index for index, hash in enumerate(batch.hashes) if _is_shadowed(hash)]
-        if not sampled:
-            return
-        texts = [batch.documents[index].text for index in sampled]
-        ids, offsets = self._reference.encode_flat(texts)
-        for at, index in enumerate(sampled):
-            expected = ids[int(offsets[at]) : int(offsets[at + 1])]
-            self._require_equal(batch.documents[index], encoded.of(index), expected)
-        self.num_documents += len(sampled)
+        chosen = [index for index, hash in enumerate(batch.hashes) if _is_shadowed(hash)]
+        self._require_equal(batch, encoded, [*chosen, *self._first(batch)])
+        if self._reference is not None:
+            self.num_documents += len(chosen)
 
-    def _require_equal(
-        self, document: Document, found: NDArray[np.uint32], expected: NDArray[np.uint32]
-    ) -> None:
-        at = first_difference(found, expected)
-        if at is not None:
-            raise EncoderDiffers(
-                document.place,
-                at,
-                f"ids {found[at : at + 4].tolist()}",
-                f"ids {expected[at : at + 4].tolist()}",
-            )
+    def require_all(self, batch: Batch, encoded: BatchIds) -> None:
+        """Raise EncoderDiffers for the first document whose ids differ."""
+        self._require_equal(batch, encoded, range(len(batch.documents)))
+
+    def _first(self, batch: Batch) -> list[int]:
+        if self._num_first == _FIRST_SHADOWED:
+            return []
+        short = [index for index, data in enumerate(batch.data) if len(data) <= _SHORT_BYTES]
+        first = short[: _FIRST_SHADOWED - self._num_first]
+        self._num_first += len(first)
+        return first
+
+    def _require_equal(self, batch: Batch, encoded: BatchIds, indices: Sequence[int]) -> None:
+        if self._reference is None or not indices:
+            return
+        texts = [batch.documents[index].text for index in indices]
+        ids, offsets = self._reference.encode_flat(texts)
+        for at, index in enumerate(indices):
+            found, expected = encoded.of(index), ids[int(offsets[at]) : int(offsets[at + 1])]
+            place = first_difference(found, expected)
+            if place is not None:
+                raise EncoderDiffers(
+                    batch.documents[index].place,
+                    place,
+                    f"ids {found[place : place + 4].tolist()}",
+                    f"ids {expected[place : place + 4].tolist()}",
+                )
 
 
 def _is_shadowed(document_hash: bytes) -> bool:

@@ -5,7 +5,6 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +13,6 @@ from apr.corpus.document import Document
 from apr.corpus.documents import list_files
 from apr.corpus.removals import Removals
 from apr.corpus.span_reader import SpanReader
-from apr.corpus.spans import Span
 from apr.corpus.tree import CorpusFile
 from apr.errors import Refusal
 from apr.files import require_absent, require_apart, require_replaceable, sha256_bytes, sha256_file
@@ -33,9 +31,6 @@ EncoderName = Literal["auto", "reference"]
 OUR_FILES = (
     r"shard-\d{5}\.(bin|idx)|(manifest|encode)\.json|documents\.jsonl\.zst|quarantine\.jsonl"
 )
-_SAMPLED_SPANS = 16
-_SAMPLED_DOCUMENTS = 4
-_SAMPLED_CHARACTERS = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +122,7 @@ def make_plan(request: Request) -> Plan:
     tasks = plan_tasks(files, settings, task_bytes=request.task_bytes)
     if not tasks:
         raise empty_corpus(request, files, listed)
-    choice = _choose(request, tasks)
+    choice = _choose(request)
     owned = _owners(tasks, request)
     plan = Plan(files, listed, choice, settings, tasks, request.task_bytes, owned)
     return plan.again_with(choice)
@@ -144,15 +139,12 @@ def empty_corpus(request: Request, files: Sequence[CorpusFile], account: Account
     )
 
 
-def _choose(request: Request, tasks: Sequence[Task]) -> Choice:
+def _choose(request: Request) -> Choice:
     if request.encoder == "reference":
         return choose_reference()
-    spans = [span for task in tasks for span in task.spans]
+    # Every task compares documents of its own, so none has to be read for it here.
     return choose_encoder(
-        request.tokenizer,
-        cache_directory=request.cache_directory,
-        sample=list(_sample(spans, request.content_field)),
-        progress=request.progress,
+        request.tokenizer, cache_directory=request.cache_directory, progress=request.progress
     )
 
 
@@ -190,12 +182,3 @@ def _with_encoder(settings: Settings, choice: Choice) -> Settings:
             "reference_version": choice.reference_version,
         }
     )
-
-
-def _sample(spans: Sequence[Span], content_field: str) -> Iterator[str]:
-    """The beginnings of some documents from all over the input."""
-    stride = -(-len(spans) // _SAMPLED_SPANS)
-    for span in spans[::stride]:
-        reader = SpanReader(span, content_field=content_field, account=Account())
-        for document in islice(reader, _SAMPLED_DOCUMENTS):
-            yield document.text[:_SAMPLED_CHARACTERS]

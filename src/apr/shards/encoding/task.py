@@ -21,6 +21,7 @@ from apr.corpus.account import Account, LeftOut
 from apr.corpus.document import Document, data_hash
 from apr.corpus.removals import Removals
 from apr.corpus.span_reader import SpanReader
+from apr.errors import Refusal
 from apr.files import io_refusals, write_bytes
 from apr.shards.encoding import receipts
 from apr.shards.encoding.batch import Batch, BatchIds
@@ -147,8 +148,13 @@ class _PartWriter:
     def _encode(self, batch: Batch, tokens: IO[bytes]) -> None:
         ids, offsets = self._encoding.encoder.encode_flat(batch.texts)
         encoded = BatchIds(ids, offsets.astype(np.int64))
-        self._proof.require(batch, encoded)
         self._shadow.require(batch, encoded)
+        try:
+            self._proof.require(batch, encoded)
+        except Refusal:
+            # The tokenizer's fault, or the encoder's? Only then the reference refuses it too.
+            self._shadow.require_all(batch, encoded)
+            raise
         self._tally.add(batch, encoded)
         ends = encoded.offsets[1:]
         settings = self._encoding.settings

@@ -1,0 +1,156 @@
+"""F18, whoever does the work: workers, slices and Ray write the same bytes."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from tests.tokenizer_files import tokenizer
+
+from apr.errors import Refusal, UsageRefusal
+from apr.files import sha256_file
+from apr.shards.encode import Unfinished, encode, encode_slice
+from apr.shards.encoding.executors import make_executor
+from apr.shards.encoding.plan import TASK_BYTES
+from apr.shards.encoding.request import Request
+from apr.shards.manifest import Manifest
+
+NOT_COMPARED = "encode.json"
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    root = tmp_path / "corpus"
+    root.mkdir()
+    rows = [json.dumps({"content": "hello " * (7 * n % 40) + str(n)}) for n in range(80)]
+    (root / "rows.jsonl").write_text("\n".join(rows))
+    for number in range(12):
+        (root / f"{number}.py").write_text(f"x = {number}\n" * (5 * number + 1))
+    return root
+
+
+def request(corpus: Path, output: Path, *, task_bytes: int = 1200) -> Request:
+    return Request(
+        corpus=[corpus],
+        tokenizer=tokenizer(),
+        output=output,
+        shard_tokens=500,
+        content_field="content",
+        eos_policy="between",
+        exclude=(),
+        removals=(),
+        certificate=None,
+        max_quarantined=0,
+        overwrite=False,
+        task_bytes=task_bytes,
+        encoder="reference",
+        cache_directory=None,
+    )
+
+
+def files(output: Path) -> dict[str, str]:
+    return {name: sha256_file(output / name) for name in os.listdir(output) if name != NOT_COMPARED}
+
+
+@pytest.fixture
+def expected(corpus: Path) -> dict[str, str]:
+    encode(request(corpus, corpus.parent / "expected"))
+    found = files(corpus.parent / "expected")
+    assert len(found) > 6
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_workers", [2, 4])
+def test_any_number_of_workers(corpus: Path, expected: dict[str, str], num_workers: int) -> None:
+    output = corpus.parent / "out"
+    encode(request(corpus, output), executor=make_executor(num_workers=num_workers))
+    assert files(output) == expected
+
+
+@pytest.mark.parametrize("task_bytes", [100, 5000, TASK_BYTES])
+def test_any_size_of_task(corpus: Path, expected: dict[str, str], task_bytes: int) -> None:
+    output = corpus.parent / "out"
+    encode(request(corpus, output, task_bytes=task_bytes))
+    # Frames of compressed rows follow the tasks; what they hold does not.
+    found, wanted = files(output), dict(expected)
+    del found["documents.jsonl.zst"], wanted["documents.jsonl.zst"]
+    assert found == wanted
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_slices_in_any_order(
+    corpus: Path, expected: dict[str, str], order: tuple[int, ...]
+) -> None:
+    output = corpus.parent / "out"
+    *before, last = order
+    for index in before:
+        result = encode_slice(request(corpus, output), index=index, count=3)
+        assert isinstance(result, Unfinished)
+        assert 0 < result.num_tasks_done < result.num_tasks
+        assert not output.exists()
+    assert isinstance(encode_slice(request(corpus, output), index=last, count=3), Manifest)
+    assert files(output) == expected
+
+
+def test_a_whole_run_finishes_what_a_slice_began(corpus: Path, expected: dict[str, str]) -> None:
+    output = corpus.parent / "out"
+    encode_slice(request(corpus, output), index=1, count=2)
+    encode(request(corpus, output))
+    assert files(output) == expected
+    assert json.loads((output / "encode.json").read_text())["num_tasks_resumed"] > 3
+
+
+def test_the_same_slice_twice_at_once_is_refused(corpus: Path) -> None:
+    output = corpus.parent / "out"
+
+    def begin_again(_work: object) -> None:
+        encode_slice(request(corpus, output), index=0, count=2)
+
+    with pytest.raises(Refusal) as refused:
+        encode_slice(request(corpus, output), index=0, count=2, executor=begin_again)
+    assert refused.value.id == "shards.busy"
+
+
+@pytest.mark.parametrize(("index", "count"), [(2, 2), (-1, 2), (0, 0)])
+def test_a_slice_that_is_none_is_refused(corpus: Path, index: int, count: int) -> None:
+    with pytest.raises(UsageRefusal) as refused:
+        encode_slice(request(corpus, corpus.parent / "out"), index=index, count=count)
+    assert refused.value.id == "shards.slice"
+
+
+def test_no_workers_are_refused() -> None:
+    with pytest.raises(UsageRefusal) as refused:
+        make_executor(num_workers=0)
+    assert refused.value.id == "shards.num-workers"
+
+
+@pytest.mark.slow
+def test_ray_writes_the_same_bytes(corpus: Path, expected: dict[str, str]) -> None:
+    ray = pytest.importorskip("ray")
+    output = corpus.parent / "out"
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    try:
+        encode(request(corpus, output), executor=make_executor("ray", num_workers=2))
+    finally:
+        ray.shutdown()
+    assert files(output) == expected
+
+
+@pytest.mark.slow
+def test_what_a_task_refuses_on_ray_is_refused_here(corpus: Path) -> None:
+    ray = pytest.importorskip("ray")
+    output = corpus.parent / "out"
+    planned = request(corpus, output)
+
+    def shorten(work: object) -> None:
+        (corpus / "rows.jsonl").write_text("")
+        make_executor("ray", num_workers=1)(work)  # pyright: ignore[reportArgumentType]
+
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="error")
+    try:
+        with pytest.raises(Refusal) as refused:
+            encode(planned, executor=shorten)
+    finally:
+        ray.shutdown()
+    assert refused.value.id == "corpus.input-changed"
