@@ -17,6 +17,7 @@ _PUBLIC: dict[str, str] = {
     "demo": "apr.jobs.demo",
     "describe": "apr.container.inspection",
     "encode_corpus": "apr.shards.encode",
+    "import_tokenizer": "apr.jobs.import_tokenizer",
     "load_model": "apr.model.weights",
     "preflight": "apr.jobs.pretrain",
     "pretrain": "apr.jobs.pretrain",

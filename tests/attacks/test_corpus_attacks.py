@@ -13,9 +13,10 @@ import zstandard
 from pyarrow import parquet
 
 from apr.corpus.account import Account
-from apr.corpus.compressed import unpack
+from apr.corpus.compressed import DamagedStream, unpack
 from apr.corpus.documents import list_files, read_documents
 from apr.corpus.lines import split_lines
+from apr.corpus.parquet import count_rows
 from apr.corpus.span_reader import SpanReader
 from apr.corpus.spans import Span
 from apr.errors import DamagedFile, IoFailed, Refusal
@@ -217,7 +218,7 @@ def outcome(span: Span) -> str:
     return "set aside" if account.quarantined else f"{len(texts)} texts"
 
 
-@pytest.mark.parametrize("flip", [0x01, 0x80])
+@pytest.mark.parametrize("flip", [0x01, 0x02, 0x80])
 def test_no_footer_of_parquet_loses_a_row_or_brings_the_reader_down(
     tmp_path: Path, flip: int
 ) -> None:
@@ -231,6 +232,32 @@ def test_no_footer_of_parquet_loses_a_row_or_brings_the_reader_down(
         outcomes.add(outcome(span))
     assert {"20 texts", "set aside"} <= outcomes
     assert outcomes <= {"20 texts", "set aside", "corpus.column-missing"}
+
+
+def test_row_groups_that_take_rows_from_each_other_are_damage(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    data, footer = parquet_file(path)
+    # The counts of the row groups, 7, 7 and 6, and of the file, 20, as zigzag numbers.
+    places = [
+        place
+        for place in range(footer, len(data))
+        if _says(path, data, {place: data[place] ^ 1}).startswith("row groups of [")
+    ]
+    first, second = (place for place in places if data[place] == 14)
+    found = _says(path, data, {first: 15, second: 44})
+    assert found == "row groups of [-8, 22, 6] rows in a file of 20"
+
+
+def _says(path: Path, data: bytes, changes: dict[int, int]) -> str:
+    changed = bytearray(data)
+    for place, value in changes.items():
+        changed[place] = value
+    path.write_bytes(changed)
+    try:
+        count_rows(str(path), size_bytes=len(data))
+    except DamagedStream as fault:
+        return fault.found
+    return ""
 
 
 def test_a_dictionary_that_repeats_one_large_text_stays_small(tmp_path: Path) -> None:

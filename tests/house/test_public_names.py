@@ -14,6 +14,7 @@ PUBLIC = [
     "demo",
     "describe",
     "encode_corpus",
+    "import_tokenizer",
     "load_model",
     "preflight",
     "pretrain",

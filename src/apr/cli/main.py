@@ -17,6 +17,7 @@ from apr.errors import EXIT_BUG, EXIT_DONE, Interrupted, IoFailed, Refusal
 
 VERBS: Table = {
     "demo": ("apr.cli.demo:command", "Train a small model on your interpreter's own sources."),
+    "corpus": ("apr.cli.corpus.group:command", "Split a corpus and certify its two parts."),
     "tokenize": ("apr.cli.tokenize.group:command", "Train tokenizers; turn a corpus into shards."),
     "pretrain": ("apr.cli.pretrain:command", "Train a model on shards, or resume a run."),
     "inspect": ("apr.cli.inspect:command", "Show what an .apr file holds."),
@@ -59,8 +60,7 @@ def run(arguments: list[str]) -> int:
     try:
         result = cli.main(args=arguments, prog_name="apr", standalone_mode=False)
         if isinstance(result, output.Result):
-            output.emit(result, as_json=as_json)
-            return result.exit_code
+            return output.emit(result, as_json=as_json)
         return result if isinstance(result, int) else EXIT_DONE
     except click.exceptions.NoArgsIsHelpError as err:
         click.echo(err.ctx.get_help())

@@ -29,12 +29,17 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Result:
-    """What a verb answers: the object for `--json`, the text for a person, the exit code."""
+    """What a verb answers: the object for `--json`, the text for a person, the exit code.
+
+    A verb that judged something and said no answers with its findings and with the refusal they
+    come to, which then decides the exit code.
+    """
 
     data: dict[str, Any]
     text: str
     exit_code: int = 0
     next_commands: tuple[str, ...] = field(default=())
+    refusal: Refusal | None = None
 
 
 def standard_options(command: Command) -> Command:
@@ -59,11 +64,21 @@ def _remember(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     ctx.meta[f"apr.{param.name}"] = value
 
 
-def emit(result: Result, *, as_json: bool) -> None:
-    """Print a verb's result on stdout."""
+def emit(result: Result, *, as_json: bool) -> int:
+    """Print a verb's result on stdout, its refusal on stderr; return the exit code."""
+    refused = result.refusal
+    exit_code = refused.exit_code if refused else result.exit_code
     if as_json:
-        _print_json(result.data)
-        return
+        said_no = {"refused": refused.as_dict(), "exit_code": exit_code} if refused else {}
+        _print_json(result.data | said_no)
+    else:
+        _print_text(result)
+    if refused:
+        click.echo(clean(str(refused)), err=True)
+    return exit_code
+
+
+def _print_text(result: Result) -> None:
     click.echo(clean(result.text))
     if result.next_commands:
         click.echo("\nnext:")

@@ -33,7 +33,12 @@ def normal_form(text: str) -> str:
 
 def normal_hash(text: str) -> bytes:
     """16 bytes that are equal for texts of one normal form; no document hash."""
-    data = normal_form(text).encode("utf-8")
+    return normal_form_hash(normal_form(text))
+
+
+def normal_form_hash(form: str) -> bytes:
+    """As normal_hash, of what is a normal form already."""
+    data = form.encode("utf-8")
     return hashlib.blake2b(data, digest_size=DOCUMENT_HASH_BYTES, person=b"apr-normal").digest()
 
 

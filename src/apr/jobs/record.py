@@ -1,7 +1,7 @@
 """What a run's record says at its beginning, and what a resume demands of it."""
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -11,8 +11,11 @@ from apr.shards.reader import ShardReader
 from apr.train.config import TrainConfig
 from apr.train.gates import Gate
 from apr.train.preflight import Inputs
-from apr.train.prepare import Judgement, PreparedRun
 from apr.train.run_record import RunRecord
+
+if TYPE_CHECKING:
+    # A record is also read by commands that compute nothing, and these should not load torch.
+    from apr.train.prepare import Judgement, PreparedRun
 
 # What a resume reads, and of what kind it must be.
 _KINDS: dict[str, type] = {
@@ -29,9 +32,9 @@ _KINDS: dict[str, type] = {
 
 
 def first_record(
-    run: PreparedRun,
+    run: "PreparedRun",
     gates: list[Gate],
-    judgement: Judgement,
+    judgement: "Judgement",
     baselines: dict[str, float] | None,
 ) -> RunRecord:
     """The record of a run that is about to begin, every input named by hash; not yet written."""

@@ -5,6 +5,7 @@ sha256 of both files of each shard, the largest id and the number of separators.
 """
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,11 @@ class ShardReader:
         """Tokens in all shards, separators included."""
         return self.manifest.total_tokens
 
+    @property
+    def num_documents(self) -> int:
+        """Documents in all shards."""
+        return len(self.document_ends)
+
     def read(self, start: int, stop: int) -> NDArray[np.uint32]:
         """The ids at positions start to stop of the stream, across shard borders, as a copy."""
         self._require_within(start, stop)
@@ -98,6 +104,33 @@ class ShardReader:
         self._require_within(start, stop)
         positions = np.arange(start, stop, dtype=np.uint64)
         return np.searchsorted(self.document_ends, positions, side="right").astype(np.int64)
+
+    def document_range(self, document_index: int) -> tuple[int, int]:
+        """Where a document's tokens lie in the stream, its separator included."""
+        if not 0 <= document_index < self.num_documents:
+            raise IndexError(f"document {document_index} of {self.num_documents}")
+        start = self.document_ends[document_index - 1] if document_index else 0
+        return int(start), int(self.document_ends[document_index])
+
+    def document_ids(self, document_index: int) -> NDArray[np.uint32]:
+        """The ids of a document's text, without separator; no text yields a separator's id."""
+        ids = self.read(*self.document_range(document_index))
+        eos_token_id = self.manifest.eos_token_id
+        return ids if eos_token_id is None else ids[ids != eos_token_id]
+
+    def require_hashes(self, spans: Sequence[tuple[int, int]]) -> None:
+        """Re-hash the shards that hold these positions, after an opening that did not.
+
+        Refuses: shards.hash-mismatch, files.io-failed.
+        """
+        edges = np.searchsorted(self._ends, [(start, stop - 1) for start, stop in spans], "right")
+        touched = {shard for first, last in edges.tolist() for shard in range(first, last + 1)}
+        for shard_index, shard in enumerate(self.manifest.shards):
+            if shard_index in touched:
+                path = self.directory / shard.file
+                _require_hash(path, sha256_file(path), shard.sha256)
+                index_path = self.directory / index_name(shard.file)
+                _require_hash(index_path, sha256_file(index_path), shard.index_sha256)
 
     def _require_within(self, start: int, stop: int) -> None:
         if not 0 <= start <= stop <= self.num_tokens:

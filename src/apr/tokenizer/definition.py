@@ -126,8 +126,7 @@ def _parse(data: bytes, where: str) -> dict[str, Any]:
 
 
 def _require_bpe(model: dict[str, Any], where: str) -> None:
-    # The GPT-2 file of 2020 has no type; only BPE has merges.
-    kind = model.get("type", "BPE" if "merges" in model else "a model without type and merges")
+    kind = model.get("type") or _kind_without_type(model)
     if kind == "BPE":
         return
     raise Refusal(
@@ -138,6 +137,17 @@ def _require_bpe(model: dict[str, Any], where: str) -> None:
         fix="use a model whose tokenizer is BPE, or train one: apr tokenize train",
         upstream_id="FALSIFY-TOK-IMPORT-HF-005",
     )
+
+
+def _kind_without_type(model: dict[str, Any]) -> str:
+    """What a file means that does not say it; GPT-2's of 2020 is one."""
+    if "merges" in model:
+        return "BPE"
+    if isinstance(model.get("vocab"), list):
+        return "Unigram"
+    if "max_input_chars_per_word" in model:
+        return "WordPiece"
+    return "WordLevel" if "unk_token" in model else "a model without type and merges"
 
 
 def _require_no_dropout(model: dict[str, Any], where: str) -> None:

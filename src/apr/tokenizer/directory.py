@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from apr.errors import DamagedFile, PathNotFound
+from apr.errors import DamagedFile, PathNotFound, Refusal
 from apr.files import (
     atomic_directory,
     require_absent,
@@ -38,6 +38,21 @@ class Training(BaseModel):
     text_bytes: int
 
 
+class Import(BaseModel):
+    """Where a tokenizer came from, and what was written of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    file: str
+    """The name of the file it was read from; its bytes are tokenizer.json's."""
+    includes_added_tokens: bool
+    """Whether vocab.json holds the added tokens too."""
+    vocab_size_without_added_tokens: int
+    vocab_size_with_added_tokens: int
+    config_eos_token: str | None
+    """What tokenizer_config.json called eos_token, often a chat turn's end: shown, never used."""
+
+
 class TokenizerManifest(BaseModel):
     """manifest.json of a tokenizer directory that apr wrote."""
 
@@ -47,10 +62,12 @@ class TokenizerManifest(BaseModel):
     tokenizer_sha256: str
     fingerprint: str
     vocab_size: int
+    """Entries of vocab.json."""
     merges_count: int
     eos_token: str | None
     eos_token_id: int | None
     training: Training | None
+    imported: Import | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +79,7 @@ class Declaration:
     config_eos_token: str | None = None
     """The eos_token of tokenizer_config.json, often a chat turn's end: shown, never used."""
     training: Training | None = None
+    imported: Import | None = None
 
     def with_eos_token(self, eos_token: str | None) -> "Declaration":
         """The same with the user's separator, where there is one."""
@@ -101,10 +119,15 @@ def read_declaration(directory: Path, definition: Definition, *, json_bytes: byt
     """
     config_eos_token = require_siblings_agree(directory, definition)
     manifest = _read_manifest(directory / "manifest.json", definition, json_bytes)
+    if manifest is None:
+        return Declaration(config_eos_token=config_eos_token)
+    if manifest.imported is not None and config_eos_token is None:
+        config_eos_token = manifest.imported.config_eos_token
     return Declaration(
-        eos_token=manifest.eos_token if manifest else None,
+        eos_token=manifest.eos_token,
         config_eos_token=config_eos_token,
-        training=manifest.training if manifest else None,
+        training=manifest.training,
+        imported=manifest.imported,
     )
 
 
@@ -113,39 +136,64 @@ def write_directory(
     definition: Definition,
     *,
     json_bytes: bytes,
-    eos_token: str | None,
-    eos_token_id: int | None,
-    training: Training | None,
+    declaration: Declaration,
     overwrite: bool,
 ) -> None:
     """Write the five files of a tokenizer directory, all or none.
 
-    Refuses: files.exists, files.foreign-content, files.io-failed.
+    Refuses: tokenizer.merge-not-a-line, files.exists, files.foreign-content, files.io-failed.
     Writes: tokenizer.json, tokenizer_config.json, vocab.json, merges.txt, manifest.json.
     """
+    eos_token, imported = declaration.eos_token, declaration.imported
+    vocab = sorted(_listed_vocab(definition, imported).items(), key=lambda entry: entry[1])
     manifest = TokenizerManifest(
         schema="apr-tokenizer-v1",
         tokenizer_sha256=sha256_bytes(json_bytes),
         fingerprint=definition.fingerprint,
-        vocab_size=len(definition.vocabulary),
+        vocab_size=len(vocab),
         merges_count=len(definition.merges),
         eos_token=eos_token,
-        eos_token_id=eos_token_id,
-        training=training,
+        eos_token_id=None if eos_token is None else definition.ids[eos_token],
+        training=declaration.training,
+        imported=imported,
     )
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": eos_token,
         "clean_up_tokenization_spaces": False,
     }
-    merges = "".join(f"{left} {right}\n" for left, right in definition.merges)
+    merges = _merges_text(definition, directory)
     require_writable(directory, overwrite=overwrite)
     with atomic_directory(directory, overwrite=overwrite) as staged:
         write_bytes(staged / "tokenizer.json", json_bytes)
         write_json(staged / "tokenizer_config.json", config)
-        write_json(staged / "vocab.json", definition.ids)
-        write_bytes(staged / "merges.txt", f"#version: 0.2\n{merges}".encode())
+        write_json(staged / "vocab.json", dict(vocab))
+        write_bytes(staged / "merges.txt", merges.encode())
         write_json(staged / "manifest.json", manifest.model_dump(by_alias=True))
+
+
+def _listed_vocab(definition: Definition, imported: Import | None) -> dict[str, int]:
+    """The pieces that vocab.json lists."""
+    lists_all = imported is None or imported.includes_added_tokens
+    return definition.ids if lists_all else definition.vocab
+
+
+def _merges_text(definition: Definition, directory: Path) -> str:
+    """merges.txt: one merge per line, after a version line.
+
+    Older readers of the file skip its first line without a look at it.
+    """
+    lines = [f"{left} {right}" for left, right in definition.merges]
+    for rank, line in enumerate(lines):
+        if "\n" in line or "\r" in line or line.startswith("#version"):
+            raise Refusal(
+                "tokenizer.merge-not-a-line",
+                directory / "merges.txt",
+                found=f"merge {rank} would be the line {line!r}",
+                expected="merges that every reader of merges.txt takes for one line",
+                fix="use tokenizer.json by itself: --tokenizer takes the file too",
+            )
+    return "".join(f"{line}\n" for line in ["#version: 0.2", *lines])
 
 
 def _read_manifest(
@@ -165,13 +213,7 @@ def _read_manifest(
             expected="the manifest apr wrote",
             fix="write the tokenizer directory again",
         ) from err
-    for what, found, recorded in (
-        ("sha256 of tokenizer.json", sha256_bytes(json_bytes), manifest.tokenizer_sha256),
-        ("fingerprint", definition.fingerprint, manifest.fingerprint),
-        ("vocab_size", len(definition.vocabulary), manifest.vocab_size),
-        ("merges_count", len(definition.merges), manifest.merges_count),
-        ("eos_token_id", definition.ids.get(manifest.eos_token or ""), manifest.eos_token_id),
-    ):
+    for what, found, recorded in _facts(manifest, definition, json_bytes):
         if found != recorded:
             raise DamagedFile(
                 "tokenizer.manifest-mismatch",
@@ -181,3 +223,24 @@ def _read_manifest(
                 fix="restore tokenizer.json, or write the tokenizer directory again",
             )
     return manifest
+
+
+def _facts(
+    manifest: TokenizerManifest, definition: Definition, json_bytes: bytes
+) -> list[tuple[str, object, object]]:
+    """What the manifest says of tokenizer.json: a name, what is so, what is recorded."""
+    imported = manifest.imported
+    facts: list[tuple[str, object, object]] = [
+        ("sha256 of tokenizer.json", sha256_bytes(json_bytes), manifest.tokenizer_sha256),
+        ("fingerprint", definition.fingerprint, manifest.fingerprint),
+        ("vocab_size", len(_listed_vocab(definition, imported)), manifest.vocab_size),
+        ("merges_count", len(definition.merges), manifest.merges_count),
+        ("eos_token_id", definition.ids.get(manifest.eos_token or ""), manifest.eos_token_id),
+    ]
+    if imported is not None:
+        without, with_all = imported.vocab_size_without_added_tokens, len(definition.ids)
+        facts += [
+            ("vocab_size_without_added_tokens", len(definition.vocab), without),
+            ("vocab_size_with_added_tokens", with_all, imported.vocab_size_with_added_tokens),
+        ]
+    return facts

@@ -60,8 +60,8 @@ class Tokenizer:
         self.json_bytes = json_bytes
         self.definition = definition
         self.vocabulary: list[str] = definition.vocabulary
-        self.training: Training | None = declaration.training
-        self._candidates = _candidates(definition, declaration)
+        self.declaration = declaration
+        self.separator_candidates = _candidates(definition, declaration)
         self.eos_token: str | None = declaration.eos_token
         self.eos_token_id: int | None = self._declared_id(declaration.eos_token)
         self._is_control = self._control_ids()
@@ -126,6 +126,11 @@ class Tokenizer:
         """Hex sha256 of everything that decides ids, and of nothing else."""
         return self.definition.fingerprint
 
+    @property
+    def training(self) -> Training | None:
+        """What it was learned from, where apr learned it."""
+        return self.declaration.training
+
     @cached_property
     def merges(self) -> list[str]:
         """The merges in order, each as `left right`."""
@@ -155,7 +160,7 @@ class Tokenizer:
         raise Refusal(
             "tokenizer.eos-undeclared",
             self.where,
-            found=f"no declared separator; candidates: {self._candidates}",
+            found=f"no declared separator; candidates: {self.separator_candidates}",
             expected="the token that ends a document, declared",
             fix="name it with --eos-token TEXT",
         )
@@ -238,16 +243,14 @@ class Tokenizer:
     def save(self, directory: Path, *, overwrite: bool = False) -> None:
         """Write a tokenizer directory that apr and Hugging Face libraries read.
 
-        Refuses: files.exists, files.io-failed.
+        Refuses: tokenizer.merge-not-a-line, files.exists, files.foreign-content, files.io-failed.
         Writes: tokenizer.json, tokenizer_config.json, vocab.json, merges.txt, manifest.json.
         """
         tokenizer_directory.write_directory(
             directory,
             self.definition,
             json_bytes=self.json_bytes,
-            eos_token=self.eos_token,
-            eos_token_id=self.eos_token_id,
-            training=self.training,
+            declaration=self.declaration,
             overwrite=overwrite,
         )
 
@@ -265,7 +268,7 @@ class Tokenizer:
             self.where,
             found=f"{eos_token!r}, "
             + ("an ordinary piece of text" if ordinary else "which is not one token"),
-            expected=f"one of the tokenizer's control tokens: {self._candidates}",
+            expected=f"one of the tokenizer's control tokens: {self.separator_candidates}",
             fix="declare one of them with --eos-token TEXT",
         )
 

@@ -70,6 +70,10 @@ class TokenRows:
         """Rows per epoch; the last may be short, its rest is ignored."""
         return -(-self.num_targets // self.sequence_length)
 
+    def first_token(self, row_index: int) -> int:
+        """Where a row begins in the stream; adjacent rows share one token."""
+        return self.start + row_index * self.sequence_length
+
     def batch(self, row_indices: NDArray[np.int64], *, batch_size: int) -> Batch:
         """Rows by index, padded with uncounted rows up to `batch_size`.
 
@@ -79,7 +83,7 @@ class TokenRows:
         targets = np.full((batch_size, self.sequence_length), IGNORED_TARGET, np.int64)
         documents = np.full((batch_size, self.sequence_length), -1, np.int64)
         for at, row_index in enumerate(row_indices):
-            first = self.start + int(row_index) * self.sequence_length
+            first = self.first_token(int(row_index))
             last = min(first + self.sequence_length + 1, self.stop)
             ids = self.shards.read(first, last).astype(np.int64)
             count = len(ids) - 1

@@ -20,6 +20,7 @@ UPSTREAM_IDS: dict[str, str | None] = {
     "preflight.val-empty": "FALSIFY-PRETRAIN-VAL-SHARD-003",
     "preflight.val-overlap": None,
     "preflight.token-budget": "GATE-CHINCHILLA-001",
+    "preflight.data-degenerate": None,
     "preflight.init-loss": None,
     "preflight.gradients": None,
 }

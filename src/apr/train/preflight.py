@@ -17,6 +17,7 @@ from apr.shards.reader import ShardReader
 from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.batches import DataPlan, TokenRows, plan_data
 from apr.train.config import TrainConfig
+from apr.train.data_gate import check_degenerate
 from apr.train.gates import Finding, Gate, judge
 from apr.units import format_count
 
@@ -36,14 +37,16 @@ class Inputs:
     data: DataPlan
 
 
-def open_inputs(config: TrainConfig, *, progress: Report = silent) -> Inputs:
-    """Open what a run reads and verify every hash.
+def open_inputs(config: TrainConfig, *, verify: bool = True, progress: Report = silent) -> Inputs:
+    """Open what a run reads; with `verify`, read every byte and compare every hash.
 
     Refuses: config.unknown-preset, and whatever the tokenizer and the shards refuse.
     """
     tokenizer = Tokenizer.load(config.tokenizer)
-    train = ShardReader.open(config.dataset, progress=progress)
-    val = open_val_shards(config.val_shard, progress=progress) if config.val_shard else None
+    train = ShardReader.open(config.dataset, verify=verify, progress=progress)
+    val = None
+    if config.val_shard:
+        val = open_val_shards(config.val_shard, verify=verify, progress=progress)
     architecture = preset(
         config.arch, tokenizer_vocab_size=tokenizer.vocab_size, vocab_size=config.vocab_size
     )
@@ -59,10 +62,12 @@ def open_inputs(config: TrainConfig, *, progress: Report = silent) -> Inputs:
     return Inputs(tokenizer, train, val, architecture, data)
 
 
-def open_val_shards(directory: Path, *, progress: Report = silent) -> ShardReader:
+def open_val_shards(
+    directory: Path, *, verify: bool = True, progress: Report = silent
+) -> ShardReader:
     """Open held-out shards; what is wrong with them carries upstream's id for it."""
     try:
-        return ShardReader.open(directory, progress=progress)
+        return ShardReader.open(directory, verify=verify, progress=progress)
     except Refusal as refusal:
         if refusal.upstream_id is None:
             refusal.upstream_id = "FALSIFY-PRETRAIN-VAL-SHARD-001"
@@ -78,6 +83,7 @@ def check_files(config: TrainConfig, inputs: Inputs) -> list[Gate]:
         judge("preflight.val-empty", lambda: check_val_size(config, inputs)),
         judge("preflight.val-overlap", lambda: check_val_overlap(inputs)),
         judge("preflight.token-budget", lambda: check_token_budget(config, inputs)),
+        judge("preflight.data-degenerate", lambda: check_data(inputs)),
     ]
 
 
@@ -157,6 +163,12 @@ def check_val_overlap(inputs: Inputs) -> Finding:
         "0",
         "split the corpus before encoding and drop documents that stand on both sides",
     )
+
+
+def check_data(inputs: Inputs) -> Finding:
+    """What is trained on and what is held out is text."""
+    readers = [inputs.train] + ([inputs.val] if inputs.val else [])
+    return check_degenerate(readers, inputs.tokenizer)
 
 
 def check_token_budget(config: TrainConfig, inputs: Inputs) -> Finding:

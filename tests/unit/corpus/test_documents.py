@@ -73,6 +73,14 @@ def test_lines_of_jsonl_stand_alone(tmp_path: Path) -> None:
     assert len({document.group for document in documents}) == 2
 
 
+def test_rows_of_two_files_of_a_tree_stand_apart(tmp_path: Path) -> None:
+    for name in ("pkg/a.jsonl", "pkg/b.jsonl", "other/b.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_corpus(tmp_path / name, ["x"])
+    groups = [document.group for document in read(tmp_path)[0]]
+    assert groups == ["other/b.jsonl:1", "pkg/a.jsonl:1", "pkg/b.jsonl:1"]
+
+
 def test_what_is_no_text_in_a_tree_is_counted(tmp_path: Path) -> None:
     files = {
         "good.py": b"x = 1\n",

@@ -1,6 +1,8 @@
 """Parquet by row groups: the rows that are there, in order, and what is wrong with the others."""
 
+import errno
 import hashlib
+import io
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,9 +14,10 @@ import pytest
 
 from apr.corpus.account import Account
 from apr.corpus.documents import Document, list_files
+from apr.corpus.parquet import read_cells
 from apr.corpus.span_reader import SpanReader
 from apr.corpus.spans import Span, cut_spans, span_sha256
-from apr.errors import DamagedFile
+from apr.errors import DamagedFile, IoFailed
 
 TEXTS = [f"text {number:03} " + "x" * 200 for number in range(300)]
 
@@ -160,3 +163,30 @@ def test_a_text_is_measured_in_bytes(tmp_path: Path) -> None:
     documents, account = read(write(tmp_path / "a.parquet", content=texts))
     assert [document.row for document in documents] == [2]
     assert account.quarantined == {"document_too_large": 1}
+
+
+class FailingDisk(io.FileIO):
+    """A disk that fails at the rows and not at the footer."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.tell() < 60_000:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().read(size)
+
+
+def test_a_disk_that_fails_is_no_damaged_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.parquet", content=TEXTS)
+    monkeypatch.setattr(io, "FileIO", FailingDisk)
+    cells = read_cells(
+        str(path),
+        size_bytes=path.stat().st_size,
+        first_row_group=0,
+        num_row_groups=None,
+        content_field="content",
+        group_field=None,
+    )
+    with pytest.raises(IoFailed) as refused:
+        next(cells)
+    assert refused.value.id == "files.io-failed"

@@ -16,6 +16,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import zstandard
+from fsspec.spec import AbstractFileSystem
 
 from apr.corpus.account import Account
 from apr.corpus.documents import Document, list_files, read_documents
@@ -207,3 +208,36 @@ def test_whatever_a_driver_raises_is_a_refusal(
             patch.setattr(opened, "read", fail)
             with pytest.raises(IoFailed):
                 list(SpanReader(span, account=Account()))
+
+
+class OddStore(AbstractFileSystem):
+    """What other stores list: an object for a directory, links to directories, no sizes."""
+
+    protocol = "odd"
+    sizes: int | None = 1
+
+    def info(self, path: str, **_options: Any) -> dict[str, Any]:
+        return {"name": path, "size": 0, "type": "directory"}
+
+    def ls(self, path: str, detail: bool = True, **_options: Any) -> list[dict[str, Any]]:
+        inside = path.strip("/")
+        if inside.endswith("/empty"):
+            return [{"name": inside + "/", "size": 0, "type": "directory"}]
+        return [
+            {"name": inside + "/", "size": 0, "type": "file"},
+            {"name": inside + "/a.py", "size": self.sizes, "type": "file"},
+            {"name": inside + "/loop", "size": 0, "type": "directory", "islink": True},
+            {"name": inside + "/empty", "size": 0, "type": "directory"},
+        ]
+
+
+def test_what_stores_list_otherwise_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec.register_implementation("odd", OddStore, clobber=True)
+    account = Account()
+    (file,) = list_files(["odd://bucket/data"], drops=account)
+    assert (file.location, file.size_bytes) == ("odd://bucket/data/a.py", 1)
+    assert account.drops == {"symlink": 1}
+    monkeypatch.setattr(OddStore, "sizes", None)
+    with pytest.raises(IoFailed) as refused:
+        list_files(["odd://bucket/data"], drops=Account())
+    assert refused.value.found == "a size of None"

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 from tests.corpus_files import documents_in, program, texts_in, write_jsonl, write_tree
 
 from apr.corpus.certificate import read_certificate
+from apr.corpus.parts import PartWriter
 from apr.corpus.split import Split, split_corpus
 from apr.corpus.split_rule import SplitRule
 from apr.errors import Refusal
@@ -78,8 +80,6 @@ def _origin(document: Any) -> Any:
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    import zstandard
-
     with zstandard.open(path, "rt", encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
 
@@ -196,8 +196,6 @@ def test_the_certificate_names_what_was_written(repos: Path, tmp_path: Path) -> 
 
 
 def test_a_large_side_is_cut_into_parts(tmp_path: Path) -> None:
-    from apr.corpus.parts import PartWriter
-
     documents = documents_in(write_tree(tmp_path / "in", REPOS))
     with PartWriter(tmp_path / "out", part_bytes=30_000) as writer:
         for document in documents:
@@ -248,6 +246,18 @@ def test_input_that_changes_between_the_readings_is_refused(repos: Path, tmp_pat
     refused = refusal(repos, output=tmp_path / "out", progress=change)
     assert refused.id == "corpus.input-changed"
     assert len(set(seen)) == 2
+
+
+def test_a_part_that_does_not_read_back_is_refused(repos: Path, tmp_path: Path) -> None:
+    """A frame more at the end of the training part: the file is sound, its documents are others."""
+
+    def append(progress: Progress) -> None:
+        if progress.activity == "checking held-out":
+            (staged,) = tmp_path.glob(".out.*.tmp")
+            with (staged / "train" / "part-00000.jsonl.zst").open("ab") as part:
+                part.write(zstandard.compress(b'{"content": "one more"}\n'))
+
+    assert refusal(repos, output=tmp_path / "out", progress=append).id == "corpus.read-back"
 
 
 def test_an_output_inside_the_input_is_refused(repos: Path) -> None:

@@ -9,6 +9,10 @@ VERBS: Table = {
         "apr.cli.corpus.split:command",
         "Set documents aside by groups, so that no text is on both sides.",
     ),
+    "dedup": (
+        "apr.cli.corpus.dedup:command",
+        "Find documents that repeat one another, or held-out ones.",
+    ),
 }
 
 

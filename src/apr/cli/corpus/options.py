@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from apr.cli import output
+
 
 class CorpusPath(click.ParamType):
     """A path, or a URL that stays text."""
@@ -57,10 +59,40 @@ def left_out_text(drops: dict[str, int], num_quarantined: int) -> str:
     return ", ".join(reasons) or "nothing"
 
 
-def options_as_words(**options: Any) -> list[object]:
-    """Reading options that are not the default, for the next command to type."""
-    words: list[object] = []
-    if options.get("content_field", "content") != "content":
-        words += ["--content-field", options["content_field"]]
-    patterns: Sequence[str] = options.get("exclude", ())
-    return [*words, *(word for pattern in patterns for word in ("--exclude", pattern))]
+def verdict_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a command that compares training with held-out documents."""
+    for option in (
+        click.option("--overwrite", "--force", is_flag=True, help="Replace what apr wrote there."),
+        click.option(
+            "--certificate",
+            type=click.Path(path_type=Path),
+            help="An earlier certificate of these documents, whose other checks are carried on.",
+        ),
+        click.option(
+            "-o",
+            "--output",
+            "directory",
+            required=True,
+            type=click.Path(path_type=Path),
+            help="A .jsonl file, or a directory for removals.jsonl and certificate.json.",
+        ),
+        click.option(
+            "--held-out", multiple=True, type=CORPUS_PATH, help="Held-out documents; repeatable."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def next_encode(
+    train: Sequence[str | Path], *, removals: Sequence[Path], certificate: Path | None
+) -> tuple[str, ...]:
+    """The command that encodes what is left of the training documents."""
+    words: list[object] = [word for path in train for word in ("--corpus", path)]
+    words += [word for path in removals for word in ("--remove", path)]
+    words += ["--certificate", certificate] if certificate else []
+    return (
+        output.command_line(
+            "apr", "tokenize", "encode-corpus", *words, "--tokenizer", "tok", "-o", "shards/train"
+        ),
+    )

@@ -6,10 +6,27 @@ from apr.cli.groups import LazyGroup, Table
 
 VERBS: Table = {
     "train": ("apr.cli.tokenize.train:command", "Learn a byte-level BPE tokenizer from a corpus."),
+    "import-hf": (
+        "apr.cli.tokenize.import_hf:command",
+        "Take over a Hugging Face tokenizer, with its ids as they are.",
+    ),
     "encode-corpus": (
         "apr.cli.tokenize.encode_corpus:command",
         "Turn a corpus into shards of token ids.",
     ),
+    "verify": (
+        "apr.cli.tokenize.verify:command",
+        "Prove that shards are what their manifest says.",
+    ),
+    "explain": (
+        "apr.cli.tokenize.explain:command",
+        "Say which file and line a token came from.",
+    ),
+    "show-batch": (
+        "apr.cli.tokenize.show_batch:command",
+        "Show the exact text of any step of a run.",
+    ),
+    "diff": ("apr.cli.tokenize.diff:command", "Say which documents differ between shards."),
 }
 
 

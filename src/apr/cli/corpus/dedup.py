@@ -1,0 +1,120 @@
+"""`apr corpus dedup`: what repeats other text, and what repeats held-out text."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from apr.cli import output
+from apr.cli.corpus.options import (
+    CORPUS_PATH,
+    left_out_text,
+    next_encode,
+    reading_options,
+    verdict_options,
+)
+from apr.units import format_bytes, format_count
+
+if TYPE_CHECKING:
+    from apr.corpus.dedup import Deduplication
+
+
+@click.command("dedup")
+@click.argument("train", nargs=-1, required=True, type=CORPUS_PATH)
+@verdict_options
+@click.option(
+    "--jaccard",
+    default=0.8,
+    show_default=True,
+    type=click.FloatRange(0.3, 1.0),
+    help="Similarity from which on two documents are near-duplicates.",
+)
+@click.option("--no-near", is_flag=True, help="Exact copies only; needs no extra package.")
+@click.option("--show", "num_shown", default=10, show_default=True, help="Pairs to show.")
+@reading_options
+@output.standard_options
+def command(
+    train: tuple[str | Path, ...],
+    held_out: tuple[str | Path, ...],
+    directory: Path,
+    jaccard: float,
+    no_near: bool,
+    **options: Any,
+) -> output.Result:
+    """Find documents in TRAIN that repeat one another, or held-out documents.
+
+    \b
+    apr corpus dedup data/train --held-out data/held-out -o data/duplicates.jsonl
+    apr corpus dedup repos -o duplicates.jsonl --no-near
+
+    The first document of each cluster stays, and held-out documents always stay. The output is a
+    removal list for `apr tokenize encode-corpus --remove`; with --held-out, a certificate stands
+    beside it that names both sides after the removals.
+    """  # noqa: D301  click reads the escaped character
+    from apr.corpus.dedup import dedup_corpus
+
+    found = dedup_corpus(
+        train,
+        held_out=held_out,
+        output=directory,
+        jaccard=None if no_near else jaccard,
+        progress=output.progress(),
+        **options,
+    )
+    return output.Result(
+        data=found.as_dict(),
+        text=_text(found),
+        next_commands=next_encode(
+            train,
+            removals=[found.files.removals],
+            certificate=None if found.certificate is None else found.files.certificate,
+        ),
+    )
+
+
+def _text(found: "Deduplication") -> str:
+    search, near = found.search, found.search.near
+    lines = [
+        f"removal list: {found.files.removals}",
+        f"  {format_count(found.removals.num_entries)} of "
+        f"{format_count(found.train_before.num_documents)} training documents",
+    ]
+    for reason, count in sorted(search.counts.items()):
+        size = format_bytes(search.sizes_bytes[reason])
+        lines.append(f"  {reason:<26} {format_count(count)} documents, {size}")
+    if near is not None and search.bands is not None:
+        lines.append(
+            f"  {format_count(near.num_pairs_compared)} pairs compared in full; a pair at the "
+            f"threshold is compared with probability "
+            f"{search.bands.probability(found.jaccard or 0):.4f}"
+        )
+        if near.num_limited:
+            lines.append(
+                f"  {format_count(near.num_limited)} documents resemble too many others: not "
+                "every pair of theirs was compared"
+            )
+    account = found.account
+    lines.append(f"  left out: {left_out_text(account.drops, account.num_quarantined)}")
+    if found.certificate is not None:
+        lines.append(f"certificate: {found.files.certificate}")
+        lines.append(f"  {found.certificate_sha256}")
+    return "\n".join([*lines, *_pairs(search.worst)])
+
+
+def _pairs(worst: list[dict[str, Any]]) -> list[str]:
+    if not worst:
+        return []
+    lines = ["", "removed, what repeats held-out text first, then the largest:"]
+    for pair in worst:
+        lines.append(
+            f"  {pair['reason']}, similarity {pair['jaccard']:.3f}, "
+            f"{format_bytes(pair['size_bytes'])}"
+        )
+        lines.append(f"    {_place(pair)}")
+        lines.append(f"    repeats {_place(pair['kept'])}")
+    return lines
+
+
+def _place(where: dict[str, Any]) -> str:
+    row = where.get("row")
+    return f"{where['source']}" + ("" if row is None else f":{row}")
