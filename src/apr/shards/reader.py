@@ -17,7 +17,7 @@ from apr.progress import Progress, Report, silent
 from apr.shards.layout import TOKEN_DTYPE, Index, index_name, read_index
 from apr.shards.manifest import Manifest, ShardFile, read_manifest
 
-_CHUNK_TOKENS = 4 << 20
+_CHUNK_BYTES = 8 << 20
 
 
 class ShardReader:
@@ -71,7 +71,7 @@ class ShardReader:
             for shard in manifest.shards
         ]
         if verify:
-            _verify(directory, manifest, tokens, progress)
+            _verify(directory, manifest, progress)
         return cls(directory, manifest, manifest_sha256, tokens=tokens, indexes=indexes)
 
     @property
@@ -176,13 +176,11 @@ def _map_tokens(directory: Path, shard: ShardFile) -> NDArray[np.uint32]:
         return np.memmap(path, dtype=TOKEN_DTYPE, mode="r")
 
 
-def _verify(
-    directory: Path, manifest: Manifest, tokens: list[NDArray[np.uint32]], progress: Report
-) -> None:
+def _verify(directory: Path, manifest: Manifest, progress: Report) -> None:
     scan = _Scan(manifest, progress)
-    for shard, ids in zip(manifest.shards, tokens, strict=True):
+    for shard in manifest.shards:
         path = directory / shard.file
-        _require_hash(path, scan.sha256(ids), shard.sha256)
+        _require_hash(path, scan.sha256(path), shard.sha256)
         index_path = directory / index_name(shard.file)
         _require_hash(index_path, sha256_file(index_path), shard.index_sha256)
         if scan.largest_id >= manifest.vocab_size:
@@ -209,19 +207,21 @@ class _Scan:
         self._done_bytes = 0
         self._progress = progress
 
-    def sha256(self, ids: NDArray[np.uint32]) -> str:
+    def sha256(self, path: Path) -> str:
         digest = hashlib.sha256()
-        for start in range(0, len(ids), _CHUNK_TOKENS):
-            chunk = ids[start : start + _CHUNK_TOKENS]
-            digest.update(chunk.data)
-            self.largest_id = max(self.largest_id, int(chunk.max()))
-            if self._eos_token_id is not None:
-                self.num_separators += int(np.count_nonzero(chunk == self._eos_token_id))
-            self._done_bytes += chunk.nbytes
-            self._progress(
-                Progress("verifying shards", self._done_bytes, self._total_bytes, "bytes")
-            )
+        # Read, not mapped: mapped pages count as memory of the process until it ends.
+        with io_refusals(path), path.open("rb", buffering=0) as source:
+            while data := source.read(_CHUNK_BYTES):
+                digest.update(data)
+                self._count(np.frombuffer(data, TOKEN_DTYPE))
         return digest.hexdigest()
+
+    def _count(self, ids: NDArray[np.uint32]) -> None:
+        self.largest_id = max(self.largest_id, int(ids.max()))
+        if self._eos_token_id is not None:
+            self.num_separators += int(np.count_nonzero(ids == self._eos_token_id))
+        self._done_bytes += ids.nbytes
+        self._progress(Progress("verifying shards", self._done_bytes, self._total_bytes, "bytes"))
 
 
 def _require_hash(path: Path, found: str, expected: str) -> None:

@@ -34,6 +34,7 @@ from apr.tokenizer.library import (
     require_same_ids,
     without_added_tokens,
 )
+from apr.tokenizer.nfc import is_surely_nfc
 
 _NAMED_CANDIDATES = 8
 _AROUND = 16  # tokens shown on either side of a bad one
@@ -235,7 +236,7 @@ class Tokenizer:
             return data
         if normalizer.get("type") == "NFC":
             largest = np.frombuffer(data, dtype=np.uint8).max(initial=0)
-            if largest < _FIRST_COMBINING_BYTE:
+            if largest < _FIRST_COMBINING_BYTE or is_surely_nfc(text):
                 return data
         return self.normalize(text).encode("utf-8")
 

@@ -15,26 +15,26 @@ from numpy.typing import NDArray
 from apr.corpus.document import Document
 from apr.errors import AprError, Refusal
 from apr.shards.encoding.batch import Batch, BatchIds
-from apr.tokenizer.conservation import bytes_per_id
 from apr.tokenizer.encoders import Encoder, first_difference
 from apr.tokenizer.tokenizer import Tokenizer
 
-_FIRST_DECODED = 16
+_FIRST_DECODED = 2
 # Of the 65,536 values that the first two bytes of a hash can have: 0.1 % of all documents.
 _SHADOWED_VALUES = 66
-_FIRST_SHADOWED = 8
-_SHORT_BYTES = 1 << 15
+_FIRST_SHADOWED = 2
+_SHORT_BYTES = 1 << 14
 
 
 class SpellingProof:
     """Compares documents with their ids, and counts what it compared."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, bytes_per_id: NDArray[np.uint16] | None) -> None:
+        """`bytes_per_id`: as `apr.tokenizer.conservation` counts them."""
         self.num_documents = 0
         self.num_decoded = 0
         self.num_changed_by_normalizer = 0
         self._tokenizer = tokenizer
-        self._bytes_per_id = bytes_per_id(tokenizer.definition)
+        self._bytes_per_id = bytes_per_id
 
     def require(self, batch: Batch, encoded: BatchIds) -> None:
         """Refuse documents that their ids do not spell.

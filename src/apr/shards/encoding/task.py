@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO
 
@@ -30,6 +31,7 @@ from apr.shards.encoding.proof import ShadowCheck, SpellingProof
 from apr.shards.encoding.receipts import Receipt
 from apr.shards.encoding.statistics import Tally
 from apr.shards.layout import index_bytes
+from apr.tokenizer.conservation import bytes_per_id
 from apr.tokenizer.encoders import Encoder
 from apr.tokenizer.tokenizer import Tokenizer
 
@@ -60,6 +62,11 @@ class Encoding:
     encoder: Encoder
     reference: Encoder
     removals: Removals
+
+    @cached_property
+    def bytes_per_id(self) -> NDArray[np.uint16] | None:
+        """Bytes of text that each id spells, None where they cannot be counted."""
+        return bytes_per_id(self.tokenizer.definition)
 
 
 def run_task(task: Task, encoding: Encoding, *, parts: Path, listener: Listener) -> None:
@@ -96,7 +103,7 @@ class _PartWriter:
         self._encoding = encoding
         self._listener = listener
         self._tally = Tally(encoding.tokenizer)
-        self._proof = SpellingProof(encoding.tokenizer)
+        self._proof = SpellingProof(encoding.tokenizer, encoding.bytes_per_id)
         self._shadow = ShadowCheck(encoding.encoder, encoding.reference)
         self._input_sha256: list[str] = []
         self._num_tokens = 0

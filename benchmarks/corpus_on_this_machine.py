@@ -1,0 +1,82 @@
+"""A corpus that every developer has: the sources of what is installed here, as .jsonl.zst files.
+
+    python benchmarks/corpus_on_this_machine.py DIRECTORY --megabytes 500
+
+Python, C headers, JavaScript and documentation of installed packages, each text once, in files
+of 16 MB of text, as published corpora are cut.
+"""
+
+import argparse
+import hashlib
+import os
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import zstandard
+
+SUFFIXES = (".py", ".pyi", ".h", ".hpp", ".c", ".js", ".ts", ".md", ".rst", ".pl", ".pm", ".html")
+FILE_BYTES = 16_000_000
+LARGEST_TEXT_BYTES = 2_000_000
+
+
+def main() -> None:
+    """Write a corpus and say what it holds."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--megabytes", type=int, default=500)
+    options = parser.parse_args()
+    num_documents, text_bytes = write_corpus(options.directory, options.megabytes * 1_000_000)
+    print(f"{options.directory}: {num_documents} documents, {text_bytes / 1e6:.0f} MB of text")
+
+
+def write_corpus(directory: Path, wanted_bytes: int) -> tuple[int, int]:
+    """Write files of rows until there is enough text; return documents and bytes."""
+    directory.mkdir(parents=True)
+    rows: list[bytes] = []
+    num_documents = text_bytes = file_bytes = num_files = 0
+    for path, text in texts():
+        rows.append(orjson.dumps({"content": text, "source": str(path)}) + b"\n")
+        num_documents += 1
+        size_bytes = len(text.encode("utf-8"))
+        text_bytes += size_bytes
+        file_bytes += size_bytes
+        enough = text_bytes >= wanted_bytes
+        if file_bytes >= FILE_BYTES or enough:
+            packed = zstandard.ZstdCompressor(level=3).compress(b"".join(rows))
+            (directory / f"part-{num_files:05d}.jsonl.zst").write_bytes(packed)
+            rows, file_bytes, num_files = [], 0, num_files + 1
+        if enough:
+            break
+    return num_documents, text_bytes
+
+
+def texts() -> Iterator[tuple[Path, str]]:
+    """Every distinct text of the machine's packages, in a fixed order."""
+    seen: set[bytes] = set()
+    roots = [sysconfig.get_path("purelib"), sysconfig.get_path("stdlib"), "/usr/include", "/usr/lib"]
+    for root in map(Path, (*roots, "/usr/share", "/usr/local")):
+        for directory, names, files in os.walk(root):
+            names.sort()
+            for name in sorted(files):
+                path = Path(directory, name)
+                text = read_text(path) if name.endswith(SUFFIXES) else None
+                digest = text and hashlib.blake2b(text.encode("utf-8"), digest_size=16).digest()
+                if text and digest not in seen:
+                    seen.add(digest)
+                    yield path, text
+
+
+def read_text(path: Path) -> str | None:
+    """A file's text, None for what is no text, is a link, or is too large to be a source."""
+    try:
+        if path.is_symlink() or path.stat().st_size > LARGEST_TEXT_BYTES:
+            return None
+        return path.read_text(encoding="utf-8") or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+if __name__ == "__main__":
+    main()
