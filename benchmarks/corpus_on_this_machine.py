@@ -55,7 +55,12 @@ def write_corpus(directory: Path, wanted_bytes: int) -> tuple[int, int]:
 def texts() -> Iterator[tuple[Path, str]]:
     """Every distinct text of the machine's packages, in a fixed order."""
     seen: set[bytes] = set()
-    roots = [sysconfig.get_path("purelib"), sysconfig.get_path("stdlib"), "/usr/include", "/usr/lib"]
+    roots = [
+        sysconfig.get_path("purelib"),
+        sysconfig.get_path("stdlib"),
+        "/usr/include",
+        "/usr/lib",
+    ]
     for root in map(Path, (*roots, "/usr/share", "/usr/local")):
         for directory, names, files in os.walk(root):
             names.sort()
