@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,29 @@ def test_the_same_slice_twice_at_once_is_refused(corpus: Path) -> None:
     with pytest.raises(Refusal) as refused:
         encode_slice(request(corpus, output), index=0, count=2, executor=begin_again)
     assert refused.value.id == "shards.busy"
+
+
+def test_slices_with_other_settings_are_refused(corpus: Path) -> None:
+    output = corpus.parent / "out"
+    encode_slice(request(corpus, output), index=0, count=2)
+    other = replace(request(corpus, output), eos_policy="after")
+    with pytest.raises(Refusal) as refused:
+        encode_slice(other, index=1, count=2)
+    assert refused.value.id == "shards.slices-differ"
+    assert (refused.value.found, refused.value.expected) == (
+        "eos_policy after",
+        "eos_policy between",
+    )
+
+
+def test_a_slice_leaves_alone_what_another_is_writing(corpus: Path) -> None:
+    output = corpus.parent / "out"
+    half_written = output.with_name("out.partial") / "parts" / "0123.other.tmp"
+    half_written.mkdir(parents=True)
+    encode_slice(request(corpus, output), index=0, count=2)
+    assert half_written.exists()
+    encode(request(corpus, output))
+    assert not half_written.exists()
 
 
 @pytest.mark.parametrize(("index", "count"), [(2, 2), (-1, 2), (0, 0)])

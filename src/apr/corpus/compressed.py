@@ -13,8 +13,8 @@ import zstandard
 Compression = Literal["gz", "zst"]
 
 _BLOCK_BYTES = 1 << 20
-# At the format's greatest ratio, 4 bytes to a block of 128 KiB, one piece unpacks to 64 MiB.
-_ZST_PIECE_BYTES = 2048
+# At the format's greatest ratio, 4 bytes to a block of 128 KiB, one piece unpacks to 16 MiB.
+_ZST_PIECE_BYTES = 512
 _GZIP_ONLY = 16 + zlib.MAX_WBITS
 
 

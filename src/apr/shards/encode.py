@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from apr.errors import UsageRefusal
+from apr.errors import Refusal, UsageRefusal
 from apr.progress import Report, silent
 from apr.shards.encoding.executors import Executor, run_here
 from apr.shards.encoding.finish import finish
@@ -94,6 +94,7 @@ def encode(request: Request, *, executor: Executor = run_here) -> Manifest:
     request.require_possible()
     with request.workplace.hold(), request.workplace.forget_if_empty():
         plan = make_plan(request)
+        request.workplace.clear_parts(keep={task.key for task in plan.tasks})
         plan, resumed = _do(request, plan, plan.tasks, executor)
         return finish(request, plan, _receipts(request, plan.tasks), num_resumed=resumed)
 
@@ -105,7 +106,7 @@ def encode_slice(
 
     Slices are counted from 0 and may run on different machines that share a file system.
 
-    Refuses: shards.slice, and as `encode_corpus`.
+    Refuses: shards.slice, shards.slices-differ, and as `encode_corpus`.
     """
     if not 0 <= index < count:
         raise UsageRefusal(
@@ -119,12 +120,20 @@ def encode_slice(
     workplace = request.workplace
     with workplace.hold(shared=True), workplace.hold_slice(index, count):
         plan = make_plan(request)
+        workplace.require_same_job(plan.settings)
         plan, resumed = _do(request, plan, plan.tasks[index::count], executor)
         done = [task for task in plan.tasks if read_receipt(workplace.parts / task.key)]
+        unfinished = Unfinished(len(plan.tasks), len(done))
         if len(done) < len(plan.tasks):
-            return Unfinished(len(plan.tasks), len(done))
-        with workplace.hold_merge():
-            return finish(request, plan, _receipts(request, plan.tasks), num_resumed=resumed)
+            return unfinished
+        try:
+            with workplace.hold_merge():
+                return finish(request, plan, _receipts(request, plan.tasks), num_resumed=resumed)
+        except Refusal as refusal:
+            if refusal.id != "shards.busy":
+                raise
+            # Another slice ended in the same moment and is putting the shards together.
+            return unfinished
 
 
 def _do(
@@ -133,7 +142,6 @@ def _do(
     """Let the tasks that have no good part yet be done; return how many had one."""
     workplace = request.workplace
     workplace.prepare(plan.settings, request.tokenizer, request.removals)
-    workplace.clear_parts(keep={task.key for task in plan.tasks})
     finished = _verified(request, tasks)
     missing = [task for task in tasks if task.key not in finished]
     meter = Meter(

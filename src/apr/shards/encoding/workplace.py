@@ -21,6 +21,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from apr.corpus.removals import Removals
+from apr.errors import DamagedFile, Refusal
 from apr.files import (
     hold_lock,
     io_refusals,
@@ -39,6 +40,9 @@ _NAMES = (
     r"\.lock|\.merge\.lock|\.slice-\d+-of-\d+\.lock|job\.json|tokenizer\.json|removals-\d+\.jsonl"
     r"|parts|shards|quarantine\.jsonl|\..*\.tmp"
 )
+
+
+_JOB_NAME = "job.json"
 
 
 class Job(BaseModel):
@@ -93,6 +97,27 @@ class Workplace:
         """
         return hold_lock(self.directory / ".merge.lock", id="shards.busy", what="encoding")
 
+    def require_same_job(self, settings: Settings) -> None:
+        """Refuse to share work that another slice does with other settings.
+
+        Refuses: shards.slices-differ.
+        """
+        path = self.directory / _JOB_NAME
+        if not path.exists():
+            return
+        others = self._read_job().settings.model_dump()
+        mine = settings.model_dump()
+        differing = [name for name in mine if mine[name] != others[name]]
+        if differing:
+            raise Refusal(
+                "shards.slices-differ",
+                self.directory,
+                found=", ".join(f"{name} {mine[name]}" for name in differing),
+                expected=", ".join(f"{name} {others[name]}" for name in differing),
+                fix="give every slice the same options and versions; to start over, delete "
+                f"{self.directory}",
+            )
+
     def prepare(self, settings: Settings, tokenizer: Tokenizer, removals: Sequence[Path]) -> None:
         """Write what worker processes read.
 
@@ -106,17 +131,33 @@ class Workplace:
                 write_bytes(copy, path.read_bytes())
         write_bytes(self.directory / "tokenizer.json", tokenizer.json_bytes)
         job = Job(settings=settings, num_removal_lists=len(removals))
-        write_bytes(self.directory / "job.json", job.model_dump_json().encode("utf-8"))
+        write_bytes(self.directory / _JOB_NAME, job.model_dump_json().encode("utf-8"))
 
     def load_encoding(self) -> Encoding:
         """What `prepare` wrote, loaded in another process."""
-        data = read_bytes(
-            self.directory / "job.json", limit_bytes=1 << 20, id="shards.job-damaged", what="a job"
+        job = self._read_job()
+        tokenizer = Tokenizer.load(
+            self.directory / "tokenizer.json", checked_sha256=job.settings.tokenizer_sha256
         )
-        job = Job.model_validate(parse_json(data), strict=False)
-        path = self.directory / "tokenizer.json"
-        tokenizer = Tokenizer.load(path, checked_sha256=job.settings.tokenizer_sha256)
         return make_encoding(job.settings, tokenizer, self.removal_lists(job.num_removal_lists))
+
+    def _read_job(self) -> Job:
+        data = read_bytes(
+            self.directory / _JOB_NAME,
+            limit_bytes=1 << 20,
+            id="shards.job-damaged",
+            what="what apr writes there",
+        )
+        try:
+            return Job.model_validate(parse_json(data), strict=False)
+        except ValueError as err:
+            raise DamagedFile(
+                "shards.job-damaged",
+                self.directory / _JOB_NAME,
+                found=str(err).partition("\n")[0],
+                expected="what apr writes there",
+                fix=f"delete {self.directory} and run the same command again",
+            ) from err
 
     def removal_lists(self, count: int) -> list[Path]:
         """The copies of the removal lists."""
