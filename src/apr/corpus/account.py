@@ -155,16 +155,6 @@ class Account:
             fix=f"repair the rows{listed}, or allow them: --max-quarantined {self.num_quarantined}",
         )
 
-    # The names of the class that this one replaced.
-    @property
-    def counts(self) -> dict[str, int]:
-        """The drops."""
-        return self.drops
-
-    def add(self, reason: str, source: str) -> None:
-        """As leave_out."""
-        self.leave_out(reason, source)
-
 
 def _count(counts: dict[str, int], reason: str) -> None:
     counts[reason] = counts.get(reason, 0) + 1

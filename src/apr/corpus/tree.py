@@ -135,8 +135,3 @@ def _tree_file(entry: os.DirEntry[str], parts: tuple[str, ...]) -> CorpusFile:
     size_bytes = entry.stat(follow_symlinks=False).st_size
     group = tree_group(location_text("/".join(parts)))
     return CorpusFile(location_text(entry.path), group, size_bytes, in_tree=True)
-
-
-def printable(path: Path | str) -> str:
-    """As location_text."""
-    return location_text(path)
