@@ -57,6 +57,14 @@ def take_a_shard_of_another_run(directory: Path) -> None:
     shutil.copy(other / "shard-00000.bin", directory / "shard-00000.bin")
 
 
+def swap_two_shards(directory: Path) -> None:
+    """Both are sound and of one size; only their order is not that of the encoding."""
+    first, second = directory / "shard-00000.bin", directory / "shard-00001.bin"
+    data = first.read_bytes(), second.read_bytes()
+    first.write_bytes(data[1])
+    second.write_bytes(data[0])
+
+
 def lose_a_named_shard(directory: Path) -> None:
     (directory / "shard-00001.bin").unlink()
 
@@ -94,6 +102,13 @@ def test_an_equally_long_shard_of_another_run_is_noticed(tmp_path: Path) -> None
     second, _ = encode(tmp_path, ["cccc", "dddd"], name="second")
     shutil.copy(second / "shard-00000.bin", first / "shard-00000.bin")
     assert refusal_id(first) == "shards.hash-mismatch"
+
+
+def test_two_shards_of_one_size_that_were_swapped_are_noticed(tmp_path: Path) -> None:
+    output, manifest = encode(tmp_path, ["a" * 19, "b" * 19])
+    assert [shard.num_tokens for shard in manifest.shards] == [20, 20]
+    swap_two_shards(output)
+    assert refusal_id(output) == "shards.hash-mismatch"
 
 
 def test_bare_shards_of_another_tool_are_not_guessed_at(tmp_path: Path) -> None:

@@ -69,7 +69,8 @@ MANIFEST = """\
     },
     "num_shadowed": 0
   },
-  "certificate": null
+  "certificate": null,
+  "repaired": null
 }
 """
 

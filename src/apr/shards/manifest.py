@@ -51,9 +51,11 @@ class Statistics(_Closed):
     unk_rate: float
     """Share of tokens that are the tokenizer's unknown token."""
     max_token_id: Count
-    num_documents_changed_by_normalizer: Count
-    num_documents_with_control_text: Count
-    """Documents that spell a control token, such as `<|endoftext|>`; it was encoded as text."""
+    num_documents_changed_by_normalizer: Count | None
+    """None only where the manifest was repaired."""
+    num_documents_with_control_text: Count | None
+    """Documents that spell a control token, such as `<|endoftext|>`; it was encoded as text. None
+    only where the manifest was repaired."""
 
 
 class EncoderRecord(_Closed):
@@ -73,6 +75,19 @@ class CertifiedSide(_Closed):
 
     sha256: Sha256
     side: Literal["train", "held-out"]
+
+
+class Repaired(_Closed):
+    """What a manifest that was made from ids alone cannot know; see `apr.shards.repair`."""
+
+    unknown: list[str]
+    """Fields that hold an assumption, or nothing where something may have been."""
+    num_compared: Count
+    """Documents that were decoded and encoded again with the assumed tokenizer."""
+    num_same_ids: Count
+    """Those of them that came out with the same ids."""
+    empty_files: list[str]
+    """Shards without a token that lie in the directory and are no part of the data."""
 
 
 class Manifest(_Closed):
@@ -101,8 +116,10 @@ class Manifest(_Closed):
     quarantined: dict[str, Count]
     """Rows that claimed to be documents and were none, by reason."""
     statistics: Statistics
-    encoder: EncoderRecord
+    encoder: EncoderRecord | None
+    """None only where the manifest was repaired."""
     certificate: CertifiedSide | None
+    repaired: Repaired | None = None
 
 
 def num_separators(eos_policy: EosPolicy, num_documents: int) -> int:
@@ -134,9 +151,12 @@ def read_manifest(directory: Path) -> tuple[Manifest, str]:
     if not directory.is_dir():
         raise _damaged("shards.not-a-directory", directory, "a file", "a directory of shards")
     if not path.exists():
-        found = f"{len(list(directory.glob('*.bin')))} .bin files and no manifest"
-        raise _damaged(
-            "shards.manifest-missing", path, found, "the manifest that encoding writes last"
+        raise DamagedFile(
+            "shards.manifest-missing",
+            path,
+            found=f"{len(list(directory.glob('*.bin')))} .bin files and no manifest",
+            expected="the manifest that encoding writes last",
+            fix="encode the corpus again; for shards of the Rust apr: apr tokenize repair-manifest",
         )
     data = read_bytes(
         path, limit_bytes=_LIMIT_BYTES, id="shards.manifest-damaged", what="a shard manifest"
@@ -187,6 +207,7 @@ def _contradictions(manifest: Manifest) -> list[tuple[str, str]]:
         ("a separator has an id", manifest.eos_policy == "none" or has_id, True),
         ("every id below vocab_size", largest_id < manifest.vocab_size, True),
         ("at least one document", manifest.total_documents > 0, True),
+        ("an encoder, or a repair", manifest.encoder is None, manifest.repaired is not None),
     ]
     for shard_index, shard in enumerate(shards):
         size_bytes = shard.num_tokens * TOKEN_DTYPE.itemsize

@@ -140,11 +140,14 @@ class ShardReader:
 def _require_no_foreign_files(directory: Path, manifest: Manifest) -> None:
     named = {shard.file for shard in manifest.shards}
     named |= {index_name(file) for file in named}
+    empty = set(manifest.repaired.empty_files) if manifest.repaired else set[str]()
     with io_refusals(directory):
         foreign = sorted(
             entry.name
             for entry in directory.iterdir()
-            if entry.suffix in (".bin", ".idx") and entry.name not in named
+            if entry.suffix in (".bin", ".idx")
+            and entry.name not in named
+            and not (entry.name in empty and entry.stat().st_size == 0)
         )
     if foreign:
         raise Refusal(

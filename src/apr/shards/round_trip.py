@@ -92,6 +92,8 @@ def text_problem(reader: ShardReader, returned: RoundTrip) -> tuple[str, str] | 
         return returned.text_mismatch.found, returned.text_mismatch.expected
     changed = returned.num_changed_by_normalizer
     most = reader.manifest.statistics.num_documents_changed_by_normalizer
+    if most is None:
+        return None
     fewest = max(0, most - (reader.num_documents - returned.num_compared))
     if fewest <= changed <= most:
         return None

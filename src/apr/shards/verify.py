@@ -54,7 +54,7 @@ def verify(
     ]
     returned = None
     is_readable = counted.largest_id < (tokenizer.vocab_size if tokenizer else 0)
-    if tokenizer and is_readable and _is_made_by(reader, tokenizer):
+    if tokenizer and is_readable and _is_made_by(reader, tokenizer) and _has_borders(reader):
         chosen = sample_by_content(reader, sample)
         returned = compare_documents(
             reader, tokenizer, chosen, encode_again=True, progress=progress
@@ -72,6 +72,11 @@ def verify(
 
 def _is_made_by(reader: ShardReader, tokenizer: Tokenizer) -> bool:
     return tokenizer.fingerprint == reader.manifest.tokenizer_fingerprint
+
+
+def _has_borders(reader: ShardReader) -> bool:
+    """Whether documents are documents, and not whole shards taken for one."""
+    return reader.manifest.repaired is None or reader.manifest.eos_policy != "none"
 
 
 def _check_files(reader: ShardReader) -> Check:
@@ -111,12 +116,14 @@ def _check_ids(reader: ShardReader, counted: Recount) -> Check:
 
 def _check_separators(reader: ShardReader, counted: Recount) -> Check:
     manifest = reader.manifest
-    found = f"{counted.num_separators} separators, {counted.num_misplaced_separators} misplaced"
+    # Where a manifest was repaired the borders follow from the separators, which prove nothing.
+    num_misplaced = 0 if manifest.repaired else counted.num_misplaced_separators
+    found = f"{counted.num_separators} separators, {num_misplaced} misplaced"
     expected = (
         f"{manifest.eos_token_count}, one at the end of each document that eos_policy "
         f"{manifest.eos_policy} ends with one"
     )
-    if counted.num_separators != manifest.eos_token_count or counted.num_misplaced_separators:
+    if counted.num_separators != manifest.eos_token_count or num_misplaced:
         refusal = _damaged("shards.separators", reader.directory, found, expected)
         return failed("separators", refusal)
     return passed("separators", found, expected)
@@ -128,6 +135,8 @@ def _check_tokenizer(reader: ShardReader, tokenizer: Tokenizer | None) -> Check:
         return unknown("tokenizer", "none was given, and encode.json leads to none", expected)
     if not _is_made_by(reader, tokenizer):
         return failed("tokenizer", other_tokenizer(reader, tokenizer))
+    if reader.manifest.repaired is not None:
+        return unknown("tokenizer", "assumed when the manifest was repaired", expected)
     return passed("tokenizer", f"fingerprint {tokenizer.fingerprint}", expected)
 
 
@@ -146,7 +155,7 @@ def _check_statistics(reader: ShardReader, counted: Recount, tokenizer: Tokenize
         unk_id = definition.ids.get(definition.unk_token) if definition.unk_token else None
         pairs.append(("unk_rate", counted.count_of(unk_id) / num_tokens, statistics.unk_rate))
         sizes = bytes_per_id(definition)
-        if sizes is not None and not statistics.num_documents_changed_by_normalizer:
+        if sizes is not None and statistics.num_documents_changed_by_normalizer == 0:
             size = min(len(sizes), len(counted.counts))
             spelled_bytes = int((counted.counts[:size] * sizes[:size]).sum())
             pairs.append(("text_bytes", spelled_bytes, reader.manifest.text_bytes))

@@ -92,6 +92,14 @@ def check_tokenizer(inputs: Inputs) -> Finding:
     given = inputs.tokenizer.fingerprint
     readers = [inputs.train] + ([inputs.val] if inputs.val else [])
     foreign = [r for r in readers if r.manifest.tokenizer_fingerprint != given]
+    assumed = [_describe_repair(reader) for reader in readers if reader.manifest.repaired]
+    if assumed and not foreign:
+        return Finding(
+            "UNKNOWN",
+            "; ".join(assumed),
+            f"{given[:12]}, the given tokenizer, on record since the encoding",
+            "encode the corpus again, or --waive preflight.tokenizer-fingerprint=REASON",
+        )
     found = "; ".join(
         f"{reader.directory.name} {reader.manifest.tokenizer_fingerprint[:12]}"
         for reader in foreign or readers
@@ -156,6 +164,13 @@ def check_val_overlap(inputs: Inputs) -> Finding:
             "encode both sides",
         )
     shared = np.intersect1d(held_out, train)
+    if not len(shared) and not _are_comparable(inputs):
+        return Finding(
+            "UNKNOWN",
+            "a repaired manifest, whose hashes are of decoded text, beside hashes of originals",
+            "hashes of the same kind, and known documents, on both sides",
+            "encode both sides again, or --waive preflight.val-overlap=REASON",
+        )
     return Finding(
         "FAIL" if len(shared) else "PASS",
         f"{len(shared)} contents on both sides ({len(train)} training, {len(held_out)} held-out "
@@ -193,6 +208,25 @@ def check_token_budget(config: TrainConfig, inputs: Inputs) -> Finding:
         f"at least {_TOKENS_PER_PARAMETER:g} per parameter",
         f"train {steps} steps, choose a smaller --arch, or pass --force-under-provisioned",
     )
+
+
+def _describe_repair(reader: ShardReader) -> str:
+    """What is known of the tokenizer of a directory whose manifest was repaired."""
+    repaired = reader.manifest.repaired
+    assert repaired is not None
+    return (
+        f"{reader.directory.name}: assumed in a repair; {repaired.num_same_ids} of "
+        f"{repaired.num_compared} documents encode to their ids"
+    )
+
+
+def _are_comparable(inputs: Inputs) -> bool:
+    """Whether a document has one hash on both sides, where they meet."""
+    sides = [inputs.train.manifest, inputs.val.manifest if inputs.val else inputs.train.manifest]
+    if any(side.repaired and side.eos_policy == "none" for side in sides):
+        return False
+    is_mixed = (sides[0].repaired is None) != (sides[1].repaired is None)
+    return not is_mixed or inputs.tokenizer.definition.normalizer is None
 
 
 def _largest_id(reader: ShardReader) -> int:

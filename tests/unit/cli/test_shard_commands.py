@@ -1,10 +1,11 @@
-"""`apr tokenize verify | explain | diff | show-batch` from the command line."""
+"""`apr tokenize verify | explain | diff | show-batch | repair-manifest` from the command line."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.bare_files import DOCUMENTS, stream, write_bare, write_old_manifest
 from tests.run_data import RunData
 from tests.shard_files import TEXTS, write_corpus
 from tests.tokenizer_files import swapped, tokenizer
@@ -14,6 +15,7 @@ from apr.cli import main
 from apr.jobs.show_batch import show_batch
 from apr.shards.encode import encode_corpus
 from apr.shards.provenance import PROVENANCE_NAME
+from apr.shards.reader import ShardReader
 from apr.tokenizer.tokenizer import Tokenizer
 
 Captured = pytest.CaptureFixture[str]
@@ -196,3 +198,51 @@ def test_show_batch_shows_rows_documents_and_separators(
     assert main.run([*words, "--row", "1", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["rows"]
     assert row["row"] == 1
+
+
+def test_repair_manifest_says_what_it_does_not_know(here: Path, capsys: Captured) -> None:
+    bare = write_bare(here / "bare", stream(DOCUMENTS))
+    assert run("repair-manifest --output bare --tokenizer tok") == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("shards: bare\n")
+    assert "4 of 4 documents, decoded and encoded again, have the ids that are there" in shown
+    assert "unknown: tokenizer_fingerprint, " in shown
+    assert "--waive preflight.tokenizer-fingerprint=REASON" in shown
+    assert ShardReader.open(bare).num_documents == 4
+    code, value = run_json("repair-manifest --output bare --tokenizer tok --into new", capsys)
+    assert code == 0
+    assert value["output"] == "new"
+    assert value["repaired"]["num_same_ids"] == 4
+    assert value["manifest_sha256"] == ShardReader.open(here / "new").manifest_sha256
+    assert value["doubts"]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "id"),
+    [
+        ("", 5, "files.exists"),
+        ("--overwrite --eos-policy between", 5, "shards.repair-policy"),
+        ("--overwrite --eos-token <|none|>", 5, "tokenizer.eos-unknown"),
+        ("--into bare/new", 2, "files.output-overlaps-input"),
+        ("--eos-policy sometimes", 2, "usage"),
+    ],
+)
+def test_repair_manifest_refuses(
+    here: Path, capsys: Captured, options: str, code: int, id: str
+) -> None:
+    write_bare(here / "bare", stream(DOCUMENTS))
+    assert run("repair-manifest --output bare --tokenizer tok") == 0
+    capsys.readouterr()
+    found, value = run_json(f"repair-manifest --output bare --tokenizer tok {options}", capsys)
+    assert (found, value["refused"]["id"]) == (code, id)
+
+
+def test_repair_manifest_options_decide_something(here: Path, capsys: Captured) -> None:
+    write_bare(here / "bare", stream(DOCUMENTS))
+    plain = "repair-manifest --output bare --tokenizer tok --overwrite"
+    _, before = run_json(plain, capsys)
+    _, whole = run_json(f"{plain} --eos-policy none", capsys)
+    assert (before["total_documents"], whole["total_documents"]) == (4, 1)
+    write_old_manifest(here / "bare", eos_token_id=3)
+    assert run_json(plain, capsys)[1]["refused"]["id"] == "shards.repair-separator"
+    assert run_json(f"{plain} --eos-token <|endoftext|>", capsys)[0] == 0

@@ -209,7 +209,9 @@ def _manifest_text(manifest: "Manifest", directory: Path) -> str:
 
 
 def _encoder_text(manifest: "Manifest") -> str:
-    encoder, proof = manifest.encoder, manifest.encoder.proof
+    encoder = manifest.encoder
+    assert encoder is not None, "an encoding knows its encoder"
+    proof = encoder.proof
     if encoder.name == "tokenizers":
         return f"encoded by the reference, tokenizers {encoder.version}: {proof['reason']}"
     return (

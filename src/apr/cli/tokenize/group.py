@@ -26,6 +26,10 @@ VERBS: Table = {
         "apr.cli.tokenize.show_batch:command",
         "Show the exact text of any step of a run.",
     ),
+    "repair-manifest": (
+        "apr.cli.tokenize.repair_manifest:command",
+        "Make bare u32 shards readable, as far as they tell.",
+    ),
     "diff": ("apr.cli.tokenize.diff:command", "Say which documents differ between shards."),
 }
 
