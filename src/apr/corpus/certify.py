@@ -44,13 +44,15 @@ class OutputFiles:
         Refuses: files.io-failed.
         Writes: both files, the list first.
         """
-        parent = self.removals.parent
+        parent = self.removals.parent.absolute()
+        # Nothing but the scratch directory is made before there is something to keep.
+        existing = next(each for each in (parent, *parent.parents) if each.is_dir())
         with io_refusals(parent):
-            parent.mkdir(parents=True, exist_ok=True)
-            scratch = Path(tempfile.mkdtemp(prefix=".apr.", suffix=".tmp", dir=parent))
+            scratch = Path(tempfile.mkdtemp(prefix=".apr.", suffix=".tmp", dir=existing))
             try:
                 staged = OutputFiles(scratch / "removals.jsonl", scratch / CERTIFICATE_NAME)
                 yield staged
+                parent.mkdir(parents=True, exist_ok=True)
                 self.certificate.unlink(missing_ok=True)
                 staged.removals.replace(self.removals)
                 if staged.certificate.exists():

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from apr.corpus.token_runs import TokenRuns
+from apr.corpus.token_runs import TokenRuns, distinct
 from apr.corpus.tokens import tokenize
 
 SHINGLE_TOKENS = 5
@@ -26,7 +26,7 @@ class Shingles:
     def set_of(self, text_index: int) -> NDArray[np.uint64]:
         """The distinct shingles of one text, sorted."""
         start = int(self.ends[text_index - 1]) if text_index else 0
-        return np.unique(self.hashes[start : int(self.ends[text_index])])
+        return distinct(self.hashes[start : int(self.ends[text_index])])
 
 
 def shingle(texts: Sequence[str]) -> Shingles:

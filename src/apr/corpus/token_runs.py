@@ -48,3 +48,11 @@ class TokenRuns:
             factor = factor * _FACTOR % (1 << 64)
             total[: len(column)] += column * np.uint64(factor)
         return mix(total[self.starts])
+
+
+def distinct(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The distinct values, sorted; on hashes several times as fast as numpy.unique."""
+    ordered = np.sort(hashes)
+    is_new = np.ones(len(ordered), np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=is_new[1:])
+    return ordered[is_new]

@@ -10,6 +10,7 @@ from apr.cli.corpus.options import (
     CORPUS_PATH,
     left_out_text,
     next_encode,
+    place_text,
     reading_options,
     verdict_options,
 )
@@ -62,14 +63,21 @@ def command(
         **options,
     )
     return output.Result(
-        data=found.as_dict(),
-        text=_text(found),
-        next_commands=next_encode(
-            train,
-            removals=[found.files.removals],
-            certificate=None if found.certificate is None else found.files.certificate,
-        ),
+        data=found.as_dict(), text=_text(found), next_commands=(_next(found, train, held_out),)
     )
+
+
+def _next(
+    found: "Deduplication", train: tuple[str | Path, ...], held_out: tuple[str | Path, ...]
+) -> str:
+    if found.certificate is None:
+        return next_encode(train, removals=[found.files.removals], certificate=None)
+    words = [word for path in held_out for word in ("--held-out", path)]
+    return output.command_line(
+        "apr", "corpus", "decontaminate", *train, *words, "--against", "HumanEval.jsonl.gz",
+        "--remove", found.files.removals, "--certificate", found.files.certificate,
+        "-o", found.files.removals.with_name("contaminated.jsonl"),
+    )  # fmt: skip
 
 
 def _text(found: "Deduplication") -> str:
@@ -110,11 +118,6 @@ def _pairs(worst: list[dict[str, Any]]) -> list[str]:
             f"  {pair['reason']}, similarity {pair['jaccard']:.3f}, "
             f"{format_bytes(pair['size_bytes'])}"
         )
-        lines.append(f"    {_place(pair)}")
-        lines.append(f"    repeats {_place(pair['kept'])}")
+        lines.append(f"    {place_text(pair)}")
+        lines.append(f"    repeats {place_text(pair['kept'])}")
     return lines
-
-
-def _place(where: dict[str, Any]) -> str:
-    row = where.get("row")
-    return f"{where['source']}" + ("" if row is None else f":{row}")

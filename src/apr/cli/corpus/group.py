@@ -13,6 +13,10 @@ VERBS: Table = {
         "apr.cli.corpus.dedup:command",
         "Find documents that repeat one another, or held-out ones.",
     ),
+    "decontaminate": (
+        "apr.cli.corpus.decontaminate:command",
+        "Find evaluation items and held-out text in documents.",
+    ),
 }
 
 
@@ -22,4 +26,7 @@ def command() -> None:
 
     \b
     apr corpus split repos -o data --val-fraction 0.01 --group repo
+    apr corpus dedup data/train --held-out data/held-out -o data/duplicates.jsonl
+    apr corpus decontaminate data/train --held-out data/held-out --against HumanEval.jsonl.gz \\
+        --remove data/duplicates.jsonl -o data/contaminated.jsonl
     """  # noqa: D301  click reads the escaped character

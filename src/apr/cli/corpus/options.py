@@ -86,13 +86,17 @@ def verdict_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def next_encode(
     train: Sequence[str | Path], *, removals: Sequence[Path], certificate: Path | None
-) -> tuple[str, ...]:
+) -> str:
     """The command that encodes what is left of the training documents."""
     words: list[object] = [word for path in train for word in ("--corpus", path)]
     words += [word for path in removals for word in ("--remove", path)]
     words += ["--certificate", certificate] if certificate else []
-    return (
-        output.command_line(
-            "apr", "tokenize", "encode-corpus", *words, "--tokenizer", "tok", "-o", "shards/train"
-        ),
+    return output.command_line(
+        "apr", "tokenize", "encode-corpus", *words, "--tokenizer", "tok", "-o", "shards/train"
     )
+
+
+def place_text(where: dict[str, Any]) -> str:
+    """A source with its row, out of a removal."""
+    row = where.get("row")
+    return f"{where['source']}" + ("" if row is None else f":{row}")

@@ -66,6 +66,7 @@ def command(paths: tuple[str | Path, ...], directory: Path, **options: Any) -> o
         next_commands=(
             output.command_line(
                 "apr", "corpus", "dedup", train, "--held-out", held_out,
+                "--certificate", directory / "certificate.json",
                 "-o", directory / "duplicates.jsonl",
             ),
         ),
