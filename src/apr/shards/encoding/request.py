@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from apr.corpus.account import Account
+from apr.corpus.certificate import read_certificate
 from apr.corpus.document import Document
 from apr.corpus.documents import list_files
 from apr.corpus.removals import Removals
@@ -29,7 +30,8 @@ EncoderName = Literal["auto", "reference"]
 
 # The names of everything an encoding writes; nothing else in a target may be replaced.
 OUR_FILES = (
-    r"shard-\d{5}\.(bin|idx)|(manifest|encode)\.json|documents\.jsonl\.zst|quarantine\.jsonl"
+    r"shard-\d{5}\.(bin|idx)|(manifest|encode|certificate)\.json|"
+    r"documents\.jsonl\.zst|quarantine\.jsonl"
 )
 
 
@@ -65,8 +67,10 @@ class Request:
         """Refuse what could only fail later.
 
         Refuses: tokenizer.eos-undeclared, shards.shard-tokens, files.exists,
-        files.foreign-content, files.output-overlaps-input.
+        files.foreign-content, files.output-overlaps-input, and as read_certificate.
         """
+        if self.certificate is not None:
+            read_certificate(self.certificate)
         if self.eos_policy != "none":
             self.tokenizer.require_eos_token_id()
         if self.shard_tokens < 1:
