@@ -65,7 +65,9 @@ def verify(
             reader, tokenizer, chosen, encode_again=True, progress=progress
         )
     checks += [check_text(reader, returned), check_encoding(reader, returned)]
-    checks += [check_provenance(reader), check_certificate(reader)]
+    checks += [check_provenance(reader)]
+    if reader.manifest.certificate is not None:
+        checks += [check_certificate(reader, reader.manifest.certificate)]
     return Verification(
         directory=directory,
         manifest=reader.manifest,

@@ -4,6 +4,7 @@ from collections import Counter
 
 from apr.errors import DamagedFile, Refusal
 from apr.shards.certified import certificate_of
+from apr.shards.manifest import CertifiedSide
 from apr.shards.provenance import PROVENANCE_NAME, has_provenance, read_provenance
 from apr.shards.reader import ShardReader
 from apr.shards.round_trip import RoundTrip, text_problem
@@ -99,13 +100,9 @@ def check_provenance(reader: ShardReader) -> Check:
     return passed("sources", f"{num_rows} rows, {num_documents} of them documents", expected)
 
 
-def check_certificate(reader: ShardReader) -> Check:
+def check_certificate(reader: ShardReader, named: CertifiedSide) -> Check:
     """certificate.json is the one that the manifest names, and is of these documents."""
     expected = "the certificate that the manifest names, with these documents as one side"
-    named = reader.manifest.certificate
-    if named is None:
-        found = "the documents were encoded without a certificate"
-        return unknown("certificate", found, expected, is_optional=True)
     try:
         certificate_of(reader)
     except Refusal as refusal:
