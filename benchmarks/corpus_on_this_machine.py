@@ -18,7 +18,7 @@ import zstandard
 
 SUFFIXES = (".py", ".pyi", ".h", ".hpp", ".c", ".js", ".ts", ".md", ".rst", ".pl", ".pm", ".html")
 FILE_BYTES = 16_000_000
-LARGEST_TEXT_BYTES = 2_000_000
+LARGEST_TEXT_BYTES = 1_000_000
 
 
 def main() -> None:
@@ -36,8 +36,9 @@ def write_corpus(directory: Path, wanted_bytes: int) -> tuple[int, int]:
     directory.mkdir(parents=True)
     rows: list[bytes] = []
     num_documents = text_bytes = file_bytes = num_files = 0
-    for path, text in texts():
-        rows.append(orjson.dumps({"content": text, "source": str(path)}) + b"\n")
+    for path, package, text in texts():
+        row = {"content": text, "path": str(path), "package": package}
+        rows.append(orjson.dumps(row) + b"\n")
         num_documents += 1
         size_bytes = len(text.encode("utf-8"))
         text_bytes += size_bytes
@@ -52,8 +53,8 @@ def write_corpus(directory: Path, wanted_bytes: int) -> tuple[int, int]:
     return num_documents, text_bytes
 
 
-def texts() -> Iterator[tuple[Path, str]]:
-    """Every distinct text of the machine's packages, in a fixed order."""
+def texts() -> Iterator[tuple[Path, str, str]]:
+    """Every distinct text of the machine's packages with its package, in a fixed order."""
     seen: set[bytes] = set()
     roots = [
         sysconfig.get_path("purelib"),
@@ -70,7 +71,12 @@ def texts() -> Iterator[tuple[Path, str]]:
                 digest = text and hashlib.blake2b(text.encode("utf-8"), digest_size=16).digest()
                 if text and digest not in seen:
                     seen.add(digest)
-                    yield path, text
+                    yield path, package_of(path, root), text
+
+
+def package_of(path: Path, root: Path) -> str:
+    """The first level below the root, which on most systems is a package."""
+    return path.relative_to(root).parts[0].removesuffix(".py")
 
 
 def read_text(path: Path) -> str | None:

@@ -71,7 +71,7 @@ def _describe(check: ExactCheck | NearCheck | NgramCheck) -> str:
         return f"no copy left ({check.num_removed} removed)"
     if isinstance(check, NearCheck):
         return (
-            f"no near-duplicate found from {check.jaccard:g} on ({check.num_removed} removed; "
+            f"no near-duplicate from {check.jaccard:g} on ({check.num_removed} removed; "
             f"largest left {_number(check.largest_jaccard_left)})"
         )
     sets = ", ".join(each.name for each in check.evaluation_sets) or "no evaluation set"
