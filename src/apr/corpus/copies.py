@@ -102,4 +102,4 @@ class CopyIndex:
 
 
 def _hash_rows(data: bytearray) -> NDArray[np.uint8]:
-    return np.frombuffer(bytes(data), np.uint8).reshape(-1, DOCUMENT_HASH_BYTES)
+    return np.frombuffer(data, np.uint8).reshape(-1, DOCUMENT_HASH_BYTES)

@@ -16,8 +16,7 @@ from apr.corpus.tally import Tally
 class Evidence:
     """Counts documents by language and by licence.
 
-    The path of a row is what its path field holds; the extras of a document are that field and
-    the licence field. A document that names several licences is counted under each.
+    A document that names several licences is counted under each.
     """
 
     def __init__(self, path_field: str, license_field: str) -> None:
@@ -29,12 +28,14 @@ class Evidence:
         self._licences = {"row": Tally(), "tag": Tally(), "file": Tally()}
         self._without_licence = Tally()
 
-    def add(self, document: Document, *, size_bytes: int) -> None:
-        """Count one document."""
+    def add(
+        self, document: Document, path_value: object, license_value: object, *, size_bytes: int
+    ) -> None:
+        """Count one document; the values are what a row holds in its two fields."""
         path: str | None = document.source
         found: dict[str, list[str]] = {}
         if document.row is not None:
-            path, found["row"] = self._read_fields(document.extras)
+            path, found["row"] = self._read_fields(path_value, license_value)
         if path is None:
             self._without_path.add("", size_bytes)
         else:
@@ -48,14 +49,15 @@ class Evidence:
         if not any(found.values()):
             self._without_licence.add("", size_bytes)
 
-    def _read_fields(self, extras: tuple[object, ...]) -> tuple[str | None, list[str]]:
-        path, license_value = extras
+    def _read_fields(
+        self, path_value: object, license_value: object
+    ) -> tuple[str | None, list[str]]:
+        path = path_value if isinstance(path_value, str) and path_value else None
         licences = licences_of_row(license_value)
         self._num_rows += 1
-        has_path = isinstance(path, str) and path != ""
-        self._num_with_field["path"] += has_path
+        self._num_with_field["path"] += path is not None
         self._num_with_field["license"] += bool(licences)
-        return path if isinstance(path, str) and has_path else None, licences
+        return path, licences
 
     def languages(self) -> list[dict[str, Any]]:
         """By language, the most bytes first; None for an unknown extension, or for no path."""

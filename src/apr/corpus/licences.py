@@ -28,7 +28,7 @@ _GRANT_MIT = (
     "permission is hereby granted, free of charge, to any person obtaining a copy of this "
     "software and associated documentation files"
 )
-_GRANT_ISC = "and/or distribute this software for any purpose with or without fee is hereby granted"
+_GRANT_ISC = "distribute this software for any purpose with or without fee is hereby granted"
 _GRANT_BSD = (
     "redistribution and use in source and binary forms, with or without modification, are permitted"
 )
@@ -45,6 +45,7 @@ _PHRASES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("BSD-2-Clause", (_GRANT_BSD,), (_BSD_NAMES, _BSD_CREDIT)),
     ("BSD-3-Clause", (_GRANT_BSD, _BSD_NAMES), (_BSD_CREDIT,)),
     ("BSD-4-Clause", (_GRANT_BSD, _BSD_CREDIT), ()),
+    ("BlueOak-1.0.0", ("blue oak model license version 1.0.0",), ()),
     ("BSL-1.0", ("boost software license - version 1.0",), ()),
     ("CC-BY-4.0", ("creative commons attribution 4.0 international",), ()),
     ("CC-BY-SA-4.0", ("creative commons attribution-sharealike 4.0 international",), ()),
@@ -57,9 +58,10 @@ _PHRASES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("LGPL-2.1", ("gnu lesser general public license version 2.1, february 1999",), ()),
     ("LGPL-3.0", ("gnu lesser general public license version 3, 29 june 2007",), ()),
     ("MIT", (_GRANT_MIT, "permission notice shall be included"), ()),
-    ("MIT-0", (_GRANT_MIT,), ("permission notice shall be included",)),
+    ("MIT-0", (_GRANT_MIT, "furnished to do so. the software is provided"), ()),
     ("MPL-1.1", ("mozilla public license version 1.1",), ()),
     ("MPL-2.0", ("mozilla public license version 2.0",), ()),
+    ("NCSA", (_GRANT_MIT, "list of conditions and the following disclaimers"), ()),
     ("PSF-2.0", ("python software foundation license version 2",), ()),
     ("Unlicense", ("this is free and unencumbered software released into the public domain",), ()),
     ("WTFPL", ("do what the fuck you want to public license",), ()),

@@ -22,6 +22,7 @@ from apr.corpus.listed import ReadingProgress
 from apr.corpus.locations import location_text
 from apr.corpus.span_reader import SpanReader
 from apr.corpus.spans import WHOLE_FILES, cut_spans
+from apr.corpus.split_hint import REPO_FIELD, GroupCount
 from apr.corpus.tree import CorpusFile
 from apr.errors import DamagedFile, IoFailed, PathNotFound, Refusal
 from apr.progress import Report, silent
@@ -46,6 +47,7 @@ class Scan:
     """The first hundred files that could not be read to their end, with the refusal of each."""
     num_unreadable: int
     evidence: Evidence
+    groups: GroupCount
     encodings: EncodingTally
     duplicates: dict[str, Any]
     extremes: Extremes
@@ -133,7 +135,7 @@ def scan_corpus(
             span,
             content_field=content_field,
             account=account,
-            extra_fields=(path_field, license_field),
+            extra_fields=(path_field, license_field, REPO_FIELD),
         )
         try:
             for document in reader:
@@ -155,6 +157,7 @@ def scan_corpus(
         unreadable=scanner.unreadable,
         num_unreadable=scanner.num_unreadable,
         evidence=scanner.evidence,
+        groups=scanner.groups,
         encodings=scanner.encodings,
         duplicates=scanner.copies.as_dict(num_shown),
         extremes=scanner.extremes,
@@ -169,6 +172,7 @@ class _Scanner:
         self.num_unreadable = 0
         self.unreadable: list[dict[str, Any]] = []
         self.evidence = Evidence(path_field, license_field)
+        self.groups = GroupCount()
         self.encodings = EncodingTally()
         self.copies = CopyIndex()
         self.extremes = Extremes(num_shown)
@@ -178,7 +182,9 @@ class _Scanner:
     def add(self, document: Document) -> None:
         data = document.text.encode("utf-8")
         self.num_characters += len(document.text)
-        self.evidence.add(document, size_bytes=len(data))
+        path, licence, repo = document.extras or (None, None, None)
+        self.evidence.add(document, path, licence, size_bytes=len(data))
+        self.groups.add(document, repo)
         self.encodings.add(document.text)
         self.copies.add(document, data)
         self.extremes.add(document, data)

@@ -68,6 +68,9 @@ def _next(scan: "Scan", paths: tuple[str | Path, ...], options: dict[str, Any]) 
         words += ["--content-field", options["content_field"]]
     if scan.account.num_quarantined:
         words += ["--max-quarantined", scan.account.num_quarantined]
+    group, share = scan.groups.suggestion()
+    words += ["--group", group] if group != "repo" else []
+    words += ["--val-fraction", share]
     data = Path(_free_output(paths))
     return (
         output.command_line("apr", "corpus", "split", *paths, "-o", data, *words),
