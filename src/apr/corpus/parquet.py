@@ -142,7 +142,7 @@ def _read_group(
     for batch in parquet.iter_batches(
         _BATCH_ROWS,
         row_groups=[index],
-        columns=[*columns, *sorted(extras.difference(columns))],
+        columns=sorted({*columns, *extras}),
         use_threads=False,
     ):
         for name, kind in zip(columns, kinds, strict=True):

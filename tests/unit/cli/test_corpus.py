@@ -173,6 +173,7 @@ def test_a_scan_shows_what_there_is_and_a_next_command_that_works(
     assert "in/a b.jsonl:301: 'text' is int" in lines
     assert "in/a b.jsonl:302: no field 'text'; fields: none" in lines
     assert f"2 times, {format_bytes(2 * len(program(7)))} in all" in lines
+    assert "no row has a path" not in text
     assert "no row has a licence in 'license'; --license-field names another field" in lines
     assert (
         "2 rows would be quarantined: encode-corpus refuses them unless --max-quarantined 2; the "

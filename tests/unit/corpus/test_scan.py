@@ -1,5 +1,6 @@
 """A scan: every number is the one that is counted by other means, whatever lies there."""
 
+import base64
 import codecs
 import gzip
 import hashlib
@@ -290,13 +291,14 @@ def test_copies_are_counted_by_thousands_with_their_places(tmp_path: Path) -> No
 
 
 def noise(number: int, size_bytes: int) -> str:
-    return hashlib.shake_128(b"%d" % number).hexdigest(size_bytes // 2)
+    digest = hashlib.shake_128(b"%d" % number).digest(size_bytes * 3 // 4)
+    return base64.b64encode(digest).decode()
 
 
 def test_what_stands_out_is_found_with_its_number(tmp_path: Path) -> None:
     texts = [program(number, lines=number) for number in range(2, 60)]
     texts += [noise(1, 5000), noise(2, 9000) + "\n", "same\n" * 4000, "x" * 2000 + "\r" + "y" * 99]
-    texts += ["a\n" + "é" * 3000 + "\nb"]
+    texts += ["a\n" + "é" * 3000 + "\nb", "a\n" + "z" * 2500]
     path = write_jsonl(tmp_path / "a.jsonl", [{"content": text} for text in texts])
     worst = scanned(path, num_shown=4)["worst"]
 
@@ -324,7 +326,7 @@ def test_what_stands_out_is_found_with_its_number(tmp_path: Path) -> None:
     assert worst["most_compressible"] == ranked("ratio", ratios)
     assert worst["least_compressible"] == ranked("ratio", ratios, lowest=True)
     outside = sum(not 1.5 <= ratio <= 40 for ratio in ratios.values())
-    assert outside >= 1
+    assert [min(ratios.values()) < 1.5, max(ratios.values()) > 40, outside] == [True, True, 4]
     assert worst["compression"] == {
         "sample_bytes": 4096,
         "band": [1.5, 40.0],
@@ -350,6 +352,7 @@ BAD_ROWS = [
     ("not_utf8", b'{"content": "\xff"}'),
     ("lone_surrogate", b'{"content": "\\ud800"}'),
     ("broken_json", b'{"content": "x'),
+    ("field_missing", b'{"code": "x"}'),
 ]
 
 
@@ -360,11 +363,14 @@ def test_bad_rows_stop_nothing_and_are_told_with_place_and_cause(tmp_path: Path)
     found = scanned(path)
     assert found["num_documents"] == len(BAD_ROWS) + 1
     assert left_out(found) == {(reason, True): 1 for reason, _ in BAD_ROWS} | {
-        ("blank_line", False): 1
+        ("blank_line", False): 1,
+        ("field_missing", True): 2,
     }
+    assert found["encodings"]["not_utf8"] == {}
     places = {each["reason"]: each["places"] for each in found["left_out"]}
     for number, (reason, _) in enumerate(BAD_ROWS):
-        assert places[reason] == [f"{path}:{2 * number + 2}"]
+        assert f"{path}:{2 * number + 2}" in places[reason]
+    assert sum(map(len, places.values())) == len(BAD_ROWS) + 1
     told = {each["reason"]: each["found"] for each in found["left_out"]}
     assert told["field_missing"] == "no field 'content'; fields: text"
     assert told["blank_line"] is None
@@ -529,6 +535,17 @@ def test_names_that_are_no_text_survive_json(tmp_path: Path) -> None:
         assert found["worst"]["largest"][0]["source"] == str(tmp_path / "in") + "/\\xff.py"
         assert list(languages(found)) == [("Python", (".py",))]
     assert scanned(path)["paths"] == [str(tmp_path / "in") + "/\\xff.py"]
+
+
+def test_a_url_is_scanned_as_its_files_are(tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "in", {"a.py": "a\n", "b/c.rs": "a\n"})
+    write_rows(tree / "d.jsonl.zst")
+    (tree / "e.txt").write_bytes(codecs.BOM_UTF16_BE + b"\0a")
+    local, remote = scanned(tree), scanned(f"file://{tree}")
+    assert remote["paths"] == [f"file://{tree}"]
+    for found in (local, remote):
+        del found["paths"]
+    assert json.dumps(remote).replace(f"file://{tree}", str(tree)) == json.dumps(local)
 
 
 def test_progress_reaches_its_end(tmp_path: Path) -> None:

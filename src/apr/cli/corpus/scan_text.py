@@ -204,7 +204,7 @@ def _shares(title: str, rows: Sequence[tuple[str, dict[str, Any]]], total_bytes:
 def _hint(field: dict[str, Any], what: str, option: str) -> list[str]:
     if field["num_found"] or not field["num_documents"]:
         return []
-    return [f"  no row has {what} in {_line(field['name'])!r}; {option} names another field"]
+    return [f"  no row has {what} in {field['name']!r}; {option} names another field"]
 
 
 def _headed(title: str, rows: Iterable[tuple[str, str, str]]) -> list[str]:
