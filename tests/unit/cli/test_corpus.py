@@ -232,3 +232,23 @@ def test_unreadable_files_are_named_and_what_they_stop(
     assert "could not be read to the end: 1 files" in text
     assert f"{tmp_path / 'a.parquet'}: 0 columns 'content'; the columns: code" in text
     assert f"every command refuses to read {tmp_path / 'a.parquet'} (corpus.column-missing)" in text
+
+
+def test_long_tables_and_long_names_are_cut_and_say_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"content": "x" * (number + 1), "path": f"a.x{number}", "license": f"licence {number}"}
+        for number in range(20)
+    ]
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    write_tree(tmp_path, {"n" * 200 + ".py": "y" * 99})
+    text = shown(capsys, "scan", tmp_path)
+    assert "and 5 more languages, which --json lists" in text
+    assert "and 5 more licences, which --json lists" in text
+    assert text.count("unknown: .x") == 15
+    assert text.count("(row)") == 15
+    assert "none of their own" in text
+    tables = text.split("next:")[0]
+    assert max(map(len, tables.splitlines())) < 130
+    assert "  99 B  ..." + "n" * 94 + ".py\n" in tables
