@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from apr.corpus.certificate import DocumentSet
 from apr.corpus.documents import Document, document_hash
 from apr.corpus.held_out_shingles import HeldOutShingles
-from apr.corpus.identity import DOCUMENT_HASH_BYTES, documents_sha256
+from apr.corpus.identity import DOCUMENT_HASH_BYTES, documents_sha256, first_of_equal
 from apr.corpus.near_duplicates import Match
 from apr.corpus.normal_form import normal_form, normal_form_hash
 from apr.corpus.shingles import Shingles, shingle
@@ -70,15 +70,7 @@ class DocumentIndex:
 
     def first_copies(self) -> NDArray[np.int64]:
         """For each document the first one whose text counts as the same, often itself."""
-        words = self.normal_hashes.view(np.uint64)
-        # Of equal hashes the first document comes first, because the sort is stable.
-        order = np.lexsort((words[:, 1], words[:, 0]))
-        is_new = np.ones(len(order), np.bool_)
-        is_new[1:] = (words[order[1:]] != words[order[:-1]]).any(axis=1)
-        firsts = order[is_new]
-        result = np.empty(len(order), np.int64)
-        result[order] = firsts[np.cumsum(is_new) - 1]
-        return result
+        return first_of_equal(self.normal_hashes)
 
     def set_of(self, chosen: NDArray[np.bool_] | slice) -> DocumentSet:
         """The record of some of the documents."""

@@ -139,16 +139,17 @@ def test_the_most_similar_text_that_stays_is_measured(tmp_path: Path) -> None:
 
 def test_documents_are_told_apart_behind_copies_and_beyond_a_batch(tmp_path: Path) -> None:
     """Copies and held-out documents come before; a batch holds some 260,000 characters."""
-    before = [program(100 + at, lines=80) for at in range(60)]
+    before = [program(100 + at, lines=160) for at in range(60)]
     assert sum(map(len, before)) > 1.5 * (1 << 18)
     close, like_held_out = edited(TWO, 20), edited(ONE, 20)
-    train = [THREE, THREE, *before, TWO, close, like_held_out, FOUR]
+    train = [THREE, THREE, edited(ONE, 25), *before, TWO, close, like_held_out, FOUR]
     dedup(tmp_path, train, [ONE])
     assert left(tmp_path) == [THREE, *before, TWO, FOUR]
     assert [(each["row"], each["reason"]) for each in entries(tmp_path)] == [
         (2, "duplicate"),
-        (64, "near_duplicate"),
-        (65, "near_duplicate_of_held_out"),
+        (3, "near_duplicate_of_held_out"),
+        (65, "near_duplicate"),
+        (66, "near_duplicate_of_held_out"),
     ]
 
 

@@ -24,16 +24,9 @@ class CorpusPath(click.ParamType):
 CORPUS_PATH = CorpusPath()
 
 
-def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say how documents are read."""
+def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say which documents are read."""
     for option in (
-        click.option(
-            "--max-quarantined",
-            default=0,
-            show_default=True,
-            type=click.IntRange(min=0),
-            help="Rows that may be no documents; they are left out and counted.",
-        ),
         click.option(
             "--exclude",
             multiple=True,
@@ -49,6 +42,19 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say how documents are read."""
+    return source_options(
+        click.option(
+            "--max-quarantined",
+            default=0,
+            show_default=True,
+            type=click.IntRange(min=0),
+            help="Rows that may be no documents; they are left out and counted.",
+        )(command)
+    )
 
 
 def left_out_text(drops: dict[str, int], num_quarantined: int) -> str:
