@@ -38,11 +38,16 @@ class HeldOutShingles:
             start = stop
 
     def _most_similar(self, hashes: NDArray[np.uint64]) -> Match | None:
-        rows = self._postings.rows(hashes)
-        if not len(rows):
+        may_know = self._postings.may_know(hashes)
+        likely = distinct(hashes[may_know])
+        # So many that are on neither side are too many; the first ones tell for most texts.
+        limit = len(likely) * (1 / self._jaccard - 1) + _ROUNDING
+        unknown = hashes[~may_know]
+        if len(unknown) > limit and len(distinct(unknown[: 2 * int(limit) + 16])) > limit:
             return None
-        size = len(distinct(hashes))
-        if len(rows) < self._jaccard * size - _ROUNDING:
+        rows = self._postings.rows(likely)
+        size = len(likely) + len(distinct(unknown))
+        if not len(rows) or len(rows) < self._jaccard * size - _ROUNDING:
             return None
         shared = self._postings.count_rows(rows)
         similarities = shared / (size + self._postings.sizes - shared)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from apr.corpus.token_runs import distinct
 
 # Entries of the table that says at once that a hash is in no set, for each hash in one.
-_TABLE_FACTOR = 16
+_TABLE_FACTOR = 8
 _MOST_TABLE_BITS = 26
 _MOST_POSTINGS_AT_ONCE = 1 << 20
 
@@ -31,9 +31,13 @@ class Postings:
         self._table = np.zeros(1 << bits, np.bool_)
         self._table[self._keys >> self._shift] = True
 
+    def may_know(self, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """For each hash, false where no set has it; true for a few that none has, too."""
+        return self._table[hashes >> self._shift]
+
     def rows(self, hashes: NDArray[np.uint64]) -> NDArray[np.intp]:
         """The distinct ones of some hashes that are in any set, as `count_rows` takes them."""
-        likely = distinct(hashes[self._table[hashes >> self._shift]])
+        likely = distinct(hashes[self.may_know(hashes)])
         if not len(likely) or not len(self._keys):
             return np.empty(0, np.intp)
         at = np.minimum(np.searchsorted(self._keys, likely), len(self._keys) - 1)
