@@ -6,8 +6,6 @@ import gzip
 import hashlib
 import json
 import os
-import subprocess
-import sys
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -18,6 +16,7 @@ import pytest
 import zstandard
 from pyarrow import parquet
 from tests.corpus_files import program, write_jsonl, write_tree
+from tests.peak_memory import measured
 
 from apr.corpus.account import Account
 from apr.corpus.certificate import DocumentTally
@@ -557,32 +556,16 @@ def test_progress_reaches_its_end(tmp_path: Path) -> None:
     assert reports[-1] == Progress("scanning", found["size_bytes"], found["size_bytes"], "bytes")
 
 
-# Not ru_maxrss, which a process inherits from the one that started it.
 MEASURE = """
-import json, re, sys
-from pathlib import Path
+import json, sys
 from apr.corpus.scan import scan_corpus
-def peak_kib():
-    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+from tests.peak_memory import peak_kib
 scan_corpus([sys.argv[1]])
 before = peak_kib()
 found = scan_corpus([sys.argv[2]]).as_dict()
 grown_kib = peak_kib() - before
 print(json.dumps({"num": found["num_documents"], "reasons": found["left_out"], "kib": grown_kib}))
 """
-
-
-def measured(small: Path, path: Path) -> dict[str, Any]:
-    if not Path("/proc/self/status").exists():
-        pytest.skip("needs the proc filesystem of Linux")
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(small), str(path)],
-        env=os.environ | {"PYTHONPATH": ":".join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return json.loads(done.stdout)
 
 
 @pytest.mark.slow
@@ -593,7 +576,7 @@ def test_memory_is_some_tens_of_bytes_for_a_document(tmp_path: Path) -> None:
         {"content": f"{number} {'x' * 500}\n", "path": f"{number}.py", "license": f"L{number}"}
         for number in range(num_documents)
     )
-    found = measured(small, write_jsonl(tmp_path / "a.jsonl", rows))
+    found = measured(MEASURE, small, write_jsonl(tmp_path / "a.jsonl", rows))
     assert found["num"] == num_documents
     # More than half of it is for sorting the hashes, once, at the end.
     assert found["kib"] * 1024 / num_documents < 200
@@ -608,7 +591,7 @@ def test_a_line_of_200_megabytes_is_told_in_bounded_memory(tmp_path: Path) -> No
         for _ in range(200):
             target.write(b"x" * (1 << 20))
         target.write(b'"}\n{"content": "b"}\n')
-    found = measured(small, path)
+    found = measured(MEASURE, small, path)
     assert found["num"] == 2
     assert [each["reason"] for each in found["reasons"]] == ["line_too_long"]
     assert found["kib"] < 150 << 10
