@@ -1,6 +1,7 @@
 """Fixtures every test may use, and the number of threads a test process takes."""
 
 import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,11 @@ for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
     os.environ.setdefault(_variable, str(max(1, (os.cpu_count() or 1) // _workers)))
 # As `apr` itself does: threads that wait for work must not take the core another process needs.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Verdicts about encoders are kept for all tests together, and not where the user's own are.
+if "APR_TESTS_CACHE" not in os.environ:
+    _cache = tempfile.TemporaryDirectory(prefix="apr-tests-cache-")
+    os.environ["APR_TESTS_CACHE"] = _cache.name
+os.environ["XDG_CACHE_HOME"] = os.environ["APR_TESTS_CACHE"]
 
 _SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

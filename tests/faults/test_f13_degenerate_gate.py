@@ -21,7 +21,7 @@ from apr.errors import Refusal
 from apr.jobs.pretrain import pretrain
 from apr.shards.encode import encode_corpus
 from apr.tokenizer.tokenizer import Tokenizer
-from apr.train.config import TrainConfig
+from apr.train.config import TrainConfig, resolve_config
 from apr.train.gates import Gate
 from apr.train.preflight import check_data, check_files, open_inputs
 
@@ -71,6 +71,12 @@ def test_the_run_is_refused_and_a_waiver_is_a_reason(run_data: RunData, tmp_path
     planted = encoded(run_data, tmp_path / "planted", base64_blobs())
     with pytest.raises(Refusal) as refused:
         pretrain(run_data.config(tmp_path / "run", dataset=planted))
+    assert refused.value.id == "preflight.split-certificate"
+    assert refused.value.found.endswith("; not passed either: preflight.data-degenerate")
+    waived = run_data.options(tmp_path / "run", dataset=planted)
+    waived["waive"] |= {"preflight.split-certificate": "a test"}
+    with pytest.raises(Refusal) as refused:
+        pretrain(resolve_config(waived))
     assert refused.value.id == "preflight.data-degenerate"
     assert refused.value.exit_code == 5
     assert not (tmp_path / "run").exists()

@@ -6,7 +6,8 @@ What an extra brings is imported inside the function that needs it, where its ab
 import ast
 import sys
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -45,6 +46,12 @@ def _imported(nodes: Iterable[ast.AST]) -> set[str]:
     return names - sys.stdlib_module_names - {"apr"}
 
 
+@cache
+def _providers() -> Mapping[str, list[str]]:
+    """Which distributions bring each package; reading that takes a second."""
+    return packages_distributions()
+
+
 def undeclared(names: set[str], *, extras: bool = False) -> set[str]:
     """Those that no runtime dependency in pyproject.toml provides, or with `extras` no extra."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -54,7 +61,7 @@ def undeclared(names: set[str], *, extras: bool = False) -> set[str]:
             each for extra in project["optional-dependencies"].values() for each in extra
         ]
     declared = {canonicalize_name(Requirement(text).name) for text in requirements}
-    providers = packages_distributions()
+    providers = _providers()
     return {
         name
         for name in names

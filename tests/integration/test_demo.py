@@ -30,7 +30,13 @@ def finished(documents: list[Document], tmp_path_factory: pytest.TempPathFactory
     """A demo that was stopped after its first step and finished as a person would be told to."""
     root = tmp_path_factory.mktemp("demo") / "demo"
     with pytest.raises(Interrupted) as stopped:
-        demo(root, num_steps=3, documents=documents, listener=Listener(should_stop=stop_after(2)))
+        demo(
+            root,
+            num_steps=3,
+            documents=documents,
+            cache_directory=root.parent / "cache",
+            listener=Listener(should_stop=stop_after(2)),
+        )
     assert stopped.value.resume_command == f"apr pretrain --resume {root}"
     with pytest.raises(Refusal) as refused:
         finished_demo(root)

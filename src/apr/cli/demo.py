@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from apr.cli import output
+from apr.cli.cache import encoder_proofs
 from apr.cli.stopping import graceful_stop
 
 _BAR_WIDTH = 40
@@ -51,6 +52,7 @@ def command(root: Path, overwrite: bool, num_steps: int | None, seed: int) -> ou
             overwrite=overwrite,
             num_steps=num_steps or NUM_STEPS,
             seed=seed,
+            cache_directory=encoder_proofs(),
             listener=listener,
         )
     return _result(record, root, opening="")

@@ -87,11 +87,12 @@ def demo(
     num_steps: int = NUM_STEPS,
     seed: int = 42,
     documents: list[Document] | None = None,
+    cache_directory: Path | None = None,
     listener: Listener = Listener(),  # noqa: B008 - immutable
 ) -> dict[str, Any]:
     """Corpus, split, tokenizer, shards, training, proof: one directory, one run record.
 
-    `documents` replaces the interpreter's sources.
+    `documents` replaces the interpreter's sources; `cache_directory` is as in `encode_corpus`.
 
     Refuses: files.exists, files.foreign-content, run.busy, demo.held-out-too-small,
     corpus.interpreter-too-small, model.loss-differs, and every refusal of pretraining. Raises
@@ -101,7 +102,13 @@ def demo(
     _require_startable(root, overwrite=overwrite)
     config = demo_config(root, num_steps=num_steps, seed=seed)
     with atomic_directory(root, overwrite=overwrite) as staged:
-        baselines = _prepare_data(DemoParts(staged), documents, seed=seed, listener=listener)
+        baselines = _prepare_data(
+            DemoParts(staged),
+            documents,
+            seed=seed,
+            cache_directory=cache_directory,
+            listener=listener,
+        )
     pretrain(config, baselines=baselines, listener=listener)
     record = RunRecord.load(root)
     _prove_in_a_fresh_process(record)
@@ -190,7 +197,12 @@ def _require_startable(root: Path, *, overwrite: bool) -> None:
 
 
 def _prepare_data(
-    parts: DemoParts, documents: list[Document] | None, *, seed: int, listener: Listener
+    parts: DemoParts,
+    documents: list[Document] | None,
+    *,
+    seed: int,
+    cache_directory: Path | None,
+    listener: Listener,
 ) -> dict[str, float]:
     """Write corpus, tokenizer and shards; return the yardsticks. The split comes first."""
     account = Account()
@@ -220,7 +232,13 @@ def _prepare_data(
         (parts.train_corpus, parts.train_shards),
         (parts.val_corpus, parts.val_shards),
     ):
-        encode_corpus([corpus], tokenizer=tokenizer, output=shards, progress=listener.progress)
+        encode_corpus(
+            [corpus],
+            tokenizer=tokenizer,
+            output=shards,
+            cache_directory=cache_directory,
+            progress=listener.progress,
+        )
     train, val = ShardReader.open(parts.train_shards), ShardReader.open(parts.val_shards)
     _require_held_out(val)
     return {

@@ -99,13 +99,18 @@ def apply_waivers(gates: Sequence[Gate], waivers: dict[str, str]) -> list[Gate]:
 
 
 def require_passed(gates: Sequence[Gate], where: object) -> None:
-    """Refuse with the first gate that blocks, naming how many more do.
+    """Refuse with the first gate that blocks, naming the others that do.
 
     Refuses: the gate's own id.
     """
     blocking = [gate for gate in gates if gate.blocks]
-    if blocking:
-        raise blocking[0].as_refusal(where)
+    if not blocking:
+        return
+    refusal = blocking[0].as_refusal(where)
+    if len(blocking) > 1:
+        others = ", ".join(gate.id for gate in blocking[1:])
+        refusal.found = f"{refusal.found}; not passed either: {others}"
+    raise refusal
 
 
 def parse_waivers(texts: Sequence[str]) -> dict[str, str]:

@@ -571,7 +571,7 @@ print(json.dumps({"num": found["num_documents"], "reasons": found["left_out"], "
 @pytest.mark.slow
 def test_memory_is_some_tens_of_bytes_for_a_document(tmp_path: Path) -> None:
     small = write_jsonl(tmp_path / "small.jsonl", [{"content": program(1)}] * 100)
-    num_documents = 300_000
+    num_documents = 80_000
     rows = (
         {"content": f"{number} {'x' * 500}\n", "path": f"{number}.py", "license": f"L{number}"}
         for number in range(num_documents)
