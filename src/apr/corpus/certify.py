@@ -13,8 +13,10 @@ from apr.corpus.certificate import (
     Check,
     DocumentSet,
     RemovalList,
+    is_certificate,
     read_certificate,
 )
+from apr.corpus.removals import is_removal_list
 from apr.errors import Refusal, UsageRefusal
 from apr.files import io_refusals, require_absent, require_apart, sync_directory
 
@@ -64,11 +66,26 @@ class OutputFiles:
     def require_writable(self, inputs: Sequence[Path | str], *, overwrite: bool) -> None:
         """Refuse outputs that would replace something, or that are among what is read.
 
-        Refuses: files.exists, files.output-overlaps-input.
+        A name that ends in .jsonl may be that of a corpus, so what is replaced must be known for
+        a list or a certificate.
+
+        Refuses: files.exists, files.foreign-content, files.output-overlaps-input.
         """
         for path in (self.removals, self.certificate):
             require_apart(path, [each for each in inputs if isinstance(each, Path)])
             require_absent(path, overwrite=overwrite)
+        for path, is_ours, what in (
+            (self.removals, is_removal_list, "a removal list"),
+            (self.certificate, is_certificate, "a certificate"),
+        ):
+            if path.exists() and not is_ours(path):
+                raise Refusal(
+                    "files.foreign-content",
+                    path,
+                    found=f"something that is not {what}",
+                    expected=f"nothing there but {what}, as --overwrite deletes it",
+                    fix="name another output, or move the other file away",
+                )
 
 
 def require_two_sides(train: Sequence[Path | str], held_out: Sequence[Path | str]) -> None:

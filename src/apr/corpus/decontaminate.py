@@ -95,8 +95,8 @@ def decontaminate_corpus(
 
     Refuses: corpus.nothing-to-compare, corpus.evaluation-damaged, corpus.evaluation-empty,
     corpus.sides-overlap, corpus.removals-damaged, corpus.certificate-mismatch,
-    corpus.nothing-left, corpus.still-shared, files.exists, files.output-overlaps-input, and as
-    apr.corpus.documents.read_documents.
+    corpus.nothing-left, corpus.still-shared, files.exists, files.foreign-content,
+    files.output-overlaps-input, and as apr.corpus.documents.read_documents.
     Writes: a removal list and beside it a certificate.
     """
     if not against and not held_out:

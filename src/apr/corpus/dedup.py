@@ -97,7 +97,8 @@ def dedup_corpus(
 
     Refuses: corpus.sides-overlap, corpus.no-rensa, corpus.input-changed,
     corpus.certificate-mismatch, corpus.nothing-left, corpus.still-shared, files.exists,
-    files.output-overlaps-input, and as apr.corpus.documents.read_documents.
+    files.foreign-content, files.output-overlaps-input, and as
+    apr.corpus.documents.read_documents.
     Writes: a removal list, and beside it a certificate when there are held-out documents.
     """
     require_two_sides(train, held_out)
