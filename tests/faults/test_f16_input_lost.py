@@ -25,6 +25,8 @@ from apr.corpus.spans import cut_spans, span_sha256
 from apr.errors import DamagedFile, IoFailed, PathNotFound, Refusal
 from apr.shards.encode import encode_corpus
 from apr.shards.manifest import Manifest
+from apr.shards.provenance import read_provenance
+from apr.shards.verify import verify
 
 NUM_LINES = 10_000
 
@@ -300,3 +302,32 @@ def test_line_ends_of_any_system_are_read(tmp_path: Path) -> None:
     texts, account = read(tmp_path)
     assert texts == [TEXTS[0]] * 3 + [TEXTS[1], "a\r\nb\rc\n"]
     assert account.drops == {"blank_line": 1}
+
+
+def test_what_was_never_opened_has_a_line_of_its_own(tmp_path: Path) -> None:
+    """The witness of an encoding balances with its manifest, or verify would call it another's."""
+    tree = tmp_path / "tree"
+    (tree / "data").mkdir(parents=True)
+    (tree / "a.py").write_text("hello hello\n")
+    os.symlink("..", tree / "data" / "loop")
+    os.mkfifo(tree / "data" / "pipe")
+    for name in ("z.csv", "b.csv", "m.csv"):
+        (tree / "data" / name).write_text(name)
+    output = tmp_path / "shards"
+    manifest = encode_corpus(
+        [tree], tokenizer=tokenizer(), output=output, exclude=["*.csv"], encoder="reference"
+    )
+    assert manifest.drops == {"excluded": 3, "special_file": 1, "symlink": 1}
+    rows = [(Path(row.source).name, row.dropped) for row in read_provenance(output)]
+    assert rows == [
+        ("b.csv", "excluded"),
+        ("loop", "symlink"),
+        ("m.csv", "excluded"),
+        ("pipe", "special_file"),
+        ("z.csv", "excluded"),
+        ("a.py", None),
+    ]
+    tokenizer().save(tmp_path / "tok")
+    found = verify(output, tokenizer_path=tmp_path / "tok")
+    assert {check.name: check.verdict for check in found.checks}["sources"] == "PASS"
+    assert found.refusal is None

@@ -48,6 +48,7 @@ def finish(
             workplace.parts,
             receipts,
             workplace.staged,
+            unopened=plan.unopened,
             settings=plan.settings,
             shard_tokens=request.shard_tokens,
             vocab_size=request.tokenizer.vocab_size,

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from apr.corpus.account import Account
+from apr.corpus.account import Account, LeftOut
 from apr.corpus.document import Document
 from apr.corpus.documents import list_files
 from apr.corpus.removals import Removals
@@ -84,6 +84,8 @@ class Plan:
     files: list[CorpusFile]
     listed: Account
     """What listing the input left out: links, special files, excluded names."""
+    unopened: Sequence[LeftOut]
+    """The same, one by one."""
     choice: Choice
     settings: Settings
     tasks: list[Task]
@@ -106,7 +108,8 @@ def make_plan(request: Request) -> Plan:
 
     Refuses: corpus.* (what cannot be listed), corpus.empty.
     """
-    listed = Account()
+    unopened: list[LeftOut] = []
+    listed = Account(record=unopened.append)
     files = list_files(request.corpus, drops=listed, exclude=request.exclude)
     tokenizer = request.tokenizer
     settings = Settings(
@@ -124,7 +127,7 @@ def make_plan(request: Request) -> Plan:
         raise empty_corpus(request, files, listed)
     choice = _choose(request)
     owned = _owners(tasks, request)
-    plan = Plan(files, listed, choice, settings, tasks, request.task_bytes, owned)
+    plan = Plan(files, listed, unopened, choice, settings, tasks, request.task_bytes, owned)
     return plan.again_with(choice)
 
 
