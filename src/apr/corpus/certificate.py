@@ -247,5 +247,6 @@ def _damaged(id: str, path: Path, found: str) -> DamagedFile:
         path,
         found=found,
         expected="a certificate as apr corpus wrote it",
-        fix="restore the file, or make it again: apr corpus split, dedup or decontaminate",
+        fix="restore the file, make it again (apr corpus split, dedup or decontaminate), or move "
+        "it away",
     )

@@ -16,7 +16,7 @@ import numpy as np
 
 from apr import __version__
 from apr.corpus.account import Account
-from apr.corpus.certificate import CERTIFICATE_NAME, read_certificate
+from apr.corpus.certificate import read_certificate
 from apr.corpus.locations import location_text
 from apr.errors import DamagedFile
 from apr.files import io_refusals, publish_directory, write_bytes, write_json
@@ -118,17 +118,15 @@ def _certified_side(request: Request, merged: Merged) -> CertifiedSide | None:
 
     Refuses: corpus.certificate-mismatch, when a certificate was named and is another's.
     """
+    path = request.find_certificate()
+    if path is None:
+        return None
+    certificate, sha256 = read_certificate(path)
     if request.certificate is not None:
-        certificate, sha256 = read_certificate(request.certificate)
         side = certificate.require_side(merged.documents_sha256, request.output)
-        return CertifiedSide(sha256=sha256, side=side)
-    beside = {path.parent / CERTIFICATE_NAME for path in request.corpus if isinstance(path, Path)}
-    for path in beside if len(beside) == 1 else ():
-        if path.is_file():
-            certificate, sha256 = read_certificate(path)
-            side = certificate.side_of(merged.documents_sha256)
-            return None if side is None else CertifiedSide(sha256=sha256, side=side)
-    return None
+    else:
+        side = certificate.side_of(merged.documents_sha256)
+    return None if side is None else CertifiedSide(sha256=sha256, side=side)
 
 
 def _require_no_token_lost(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from apr.corpus.account import Account, LeftOut
+from apr.corpus.certificate import CERTIFICATE_NAME, read_certificate
 from apr.corpus.document import Document
 from apr.corpus.documents import list_files
 from apr.corpus.removals import Removals
@@ -64,17 +65,34 @@ class Request:
     def require_possible(self) -> None:
         """Refuse what could only fail later.
 
-        Refuses: tokenizer.eos-undeclared, shards.shard-tokens, files.exists,
-        files.foreign-content, files.output-overlaps-input.
+        Refuses: as require_settings, files.exists, files.foreign-content,
+        files.output-overlaps-input, corpus.certificate-damaged, corpus.certificate-edited.
+        """
+        self.require_settings()
+        if (certificate := self.find_certificate()) is not None:
+            read_certificate(certificate)
+        inputs = [*self.corpus, *self.removals]
+        require_apart(self.output, [path for path in inputs if isinstance(path, Path)])
+        require_absent(self.output, overwrite=self.overwrite)
+        require_replaceable(self.output, names=OUR_FILES, what="shards")
+
+    def require_settings(self) -> None:
+        """Refuse settings that allow no encoding.
+
+        Refuses: tokenizer.eos-undeclared, shards.shard-tokens.
         """
         if self.eos_policy != "none":
             self.tokenizer.require_eos_token_id()
         if self.shard_tokens < 1:
             raise shard_tokens_refused(self.shard_tokens, "at least 1")
-        inputs = [*self.corpus, *self.removals]
-        require_apart(self.output, [path for path in inputs if isinstance(path, Path)])
-        require_absent(self.output, overwrite=self.overwrite)
-        require_replaceable(self.output, names=OUR_FILES, what="shards")
+
+    def find_certificate(self) -> Path | None:
+        """The certificate that was named, or the one beside the corpus."""
+        if self.certificate is not None:
+            return self.certificate
+        paths = [path for path in self.corpus if isinstance(path, Path)]
+        beside = {path.parent / CERTIFICATE_NAME for path in paths}
+        return next((path for path in beside if len(beside) == 1 and path.is_file()), None)
 
 
 @dataclass(frozen=True)
