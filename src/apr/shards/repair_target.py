@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from apr import __version__
+from apr.corpus.locations import location_text
 from apr.errors import Refusal
 from apr.files import (
     atomic_directory,
@@ -67,9 +68,10 @@ class RepairTarget:
         """
         record = {
             "apr_version": __version__,
-            "tokenizer": tokenizer_where,
+            "tokenizer": location_text(tokenizer_where),
             "shards": {
-                shard_name(number): str(file) for number, file in enumerate(self.bare.files)
+                shard_name(number): location_text(file)
+                for number, file in enumerate(self.bare.files)
             },
             "old_manifest": self.bare.old_manifest_value,
         }

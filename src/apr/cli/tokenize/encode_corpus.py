@@ -1,7 +1,6 @@
 """`apr tokenize encode-corpus`: a corpus becomes shards."""
 
 import os
-import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -165,7 +164,7 @@ def command(
     except KeyboardInterrupt:
         raise Interrupted(
             "interrupted; finished tasks are kept, the same command continues",
-            resume_command=shlex.join(["apr", *sys.argv[1:]]),
+            resume_command=output.command_line("apr", *sys.argv[1:]),
         ) from None
     if isinstance(result, encode.Unfinished):
         return output.Result(

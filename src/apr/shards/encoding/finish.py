@@ -170,7 +170,7 @@ def _how(
         "python_version": platform.python_version(),
         "numpy_version": np.__version__,
         "corpus": [location_text(path) for path in request.corpus],
-        "tokenizer": request.tokenizer.where,
+        "tokenizer": location_text(request.tokenizer.where),
         "content_field": request.content_field,
         "exclude": list(request.exclude),
         "removals": [location_text(path) for path in request.removals],
