@@ -19,7 +19,7 @@ from pyarrow import parquet
 from tests.tokenizer_files import tokenizer
 
 from apr.corpus.account import Account
-from apr.corpus.documents import list_files
+from apr.corpus.documents import list_files, read_documents
 from apr.corpus.span_reader import SpanReader
 from apr.corpus.spans import cut_spans, span_sha256
 from apr.errors import DamagedFile, IoFailed, PathNotFound, Refusal
@@ -167,6 +167,12 @@ def test_a_truncated_file_is_no_smaller_corpus(tmp_path: Path, name: str, share:
     with pytest.raises(DamagedFile) as refused:
         account.require_quarantined_at_most(0)
     assert refused.value.id == "corpus.quarantined"
+    # A budget of rows must not be taken for a budget of files.
+    assert "1 of them stand for all that is left of a file" in refused.value.found
+    assert refused.value.fix.startswith("fetch those files again")
+    with pytest.raises(DamagedFile) as refused:
+        list(read_documents([tmp_path / name], drops=Account()))
+    assert refused.value.fix == "fetch the file again"
 
 
 def test_a_bad_row_costs_itself_and_no_other(tmp_path: Path) -> None:
