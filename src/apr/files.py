@@ -73,6 +73,28 @@ def require_absent(path: Path, *, overwrite: bool) -> None:
         )
 
 
+def require_writable_place(path: Path) -> None:
+    """Refuse a target that nothing could be written to, before work is done for it.
+
+    Refuses: files.io-failed.
+    """
+    above = path.absolute().parents
+    place = next((each for each in above if os.path.lexists(each)), path)
+    if not place.is_dir():
+        found = "a file, not a directory"
+    elif not os.access(place, os.W_OK | os.X_OK):
+        found = "a directory that may not be written to"
+    else:
+        return
+    raise IoFailed(
+        "files.io-failed",
+        place,
+        found=found,
+        expected=f"a directory that {path.name} can be written to",
+        fix="name another output, or correct permissions",
+    )
+
+
 def require_apart(output: Path, inputs: Sequence[Path]) -> None:
     """Refuse an output that lies inside an input, or that an input lies inside.
 

@@ -18,7 +18,13 @@ from apr.corpus.certificate import (
 )
 from apr.corpus.removals import is_removal_list
 from apr.errors import Refusal, UsageRefusal
-from apr.files import io_refusals, require_absent, require_apart, sync_directory
+from apr.files import (
+    io_refusals,
+    require_absent,
+    require_apart,
+    require_writable_place,
+    sync_directory,
+)
 
 _CHECK_ORDER = ("exact", "near", "ngram")
 
@@ -69,11 +75,13 @@ class OutputFiles:
         A name that ends in .jsonl may be that of a corpus, so what is replaced must be known for
         a list or a certificate.
 
-        Refuses: files.exists, files.foreign-content, files.output-overlaps-input.
+        Refuses: files.exists, files.foreign-content, files.io-failed,
+        files.output-overlaps-input.
         """
         for path in (self.removals, self.certificate):
             require_apart(path, [each for each in inputs if isinstance(each, Path)])
             require_absent(path, overwrite=overwrite)
+            require_writable_place(path)
         for path, is_ours, what in (
             (self.removals, is_removal_list, "a removal list"),
             (self.certificate, is_certificate, "a certificate"),

@@ -95,3 +95,23 @@ def test_a_certificate_of_other_documents_beside_the_corpus_is_said_to_be_left_o
     said = capsys.readouterr()
     assert "note:" not in said.err
     assert "the held-out side of certificate" in said.out
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "corpus split a.jsonl --group file -o c.txt/out",
+        "corpus dedup a.jsonl -o c.txt/out.jsonl",
+        "corpus decontaminate a.jsonl --against b.jsonl -o c.txt/deep/out",
+        "tokenize train --corpus a.jsonl -o c.txt/out",
+        f"{ENCODE} -o c.txt/out",
+    ],
+)
+def test_a_place_that_takes_no_output_is_refused_before_any_work(
+    here: Path, capsys: pytest.CaptureFixture[str], line: str
+) -> None:
+    (here / "c.txt").write_text("a file, so nothing can lie below it")
+    (here / "a.jsonl").write_text("no JSON\n")  # which reading would refuse with exit code 4
+    assert run([*line.split(), "--json"]) == 7
+    refused = json.loads(capsys.readouterr().out)["refused"]
+    assert (refused["id"], refused["where"]) == ("files.io-failed", str(here / "c.txt"))

@@ -16,7 +16,14 @@ from apr.corpus.removals import Removals
 from apr.corpus.span_reader import SpanReader
 from apr.corpus.tree import CorpusFile
 from apr.errors import Refusal
-from apr.files import require_absent, require_apart, require_replaceable, sha256_bytes, sha256_file
+from apr.files import (
+    require_absent,
+    require_apart,
+    require_replaceable,
+    require_writable_place,
+    sha256_bytes,
+    sha256_file,
+)
 from apr.progress import Progress, Report, silent
 from apr.shards.encoding.plan import Settings, Task, plan_tasks
 from apr.shards.encoding.workplace import Workplace
@@ -65,7 +72,7 @@ class Request:
     def require_possible(self) -> None:
         """Refuse what could only fail later.
 
-        Refuses: as require_settings, files.exists, files.foreign-content,
+        Refuses: as require_settings, files.exists, files.foreign-content, files.io-failed,
         files.output-overlaps-input, corpus.certificate-damaged, corpus.certificate-edited.
         """
         self.require_settings()
@@ -74,6 +81,7 @@ class Request:
         inputs = [*self.corpus, *self.removals]
         require_apart(self.output, [path for path in inputs if isinstance(path, Path)])
         require_absent(self.output, overwrite=self.overwrite)
+        require_writable_place(self.output)
         require_replaceable(self.output, names=OUR_FILES, what="shards")
 
     def require_settings(self) -> None:
