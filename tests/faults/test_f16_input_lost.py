@@ -8,6 +8,9 @@ import gzip
 import io
 import json
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -337,3 +340,53 @@ def test_what_was_never_opened_has_a_line_of_its_own(tmp_path: Path) -> None:
     found = verify(output, tokenizer_path=tmp_path / "tok")
     assert {check.name: check.verdict for check in found.checks}["sources"] == "PASS"
     assert found.refusal is None
+
+
+# Root reads everything, unless it gives that up.
+PRIVILEGE = "-dac_override,-dac_read_search"
+WITHOUT_PRIVILEGE = (
+    ["setpriv", f"--bounding-set={PRIVILEGE}", f"--inh-caps={PRIVILEGE}"]
+    if os.geteuid() == 0
+    else []
+)
+
+
+@pytest.mark.parametrize("locked", ["tree/b.py", "tree/below", "rows.jsonl", None])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "corpus split tree rows.jsonl --group file --val-fraction 0.4 -o out",
+        "corpus dedup tree rows.jsonl --no-near -o out",
+        "tokenize train --corpus tree --corpus rows.jsonl --vocab-size 300 -o out",
+        "tokenize encode-corpus --corpus tree --corpus rows.jsonl --tokenizer tok "
+        "--encoder reference --num-workers 1 -o out",
+    ],
+    ids=lambda command: " ".join(command.split()[:2]),
+)
+def test_a_file_without_permission_to_read_ends_every_command(
+    tmp_path: Path, command: str, locked: str | None
+) -> None:
+    if WITHOUT_PRIVILEGE and shutil.which("setpriv") is None:
+        pytest.skip("root without setpriv reads everything")
+    (tmp_path / "tree" / "below").mkdir(parents=True)
+    for name in ("tree/a.py", "tree/b.py", "tree/below/c.py"):
+        (tmp_path / name).write_text(f"name = {name!r}\n" * 9)
+    rows = [json.dumps({"content": f"row {number}"}) for number in range(9)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    tokenizer().save(tmp_path / "tok")
+    if locked is not None:
+        (tmp_path / locked).chmod(0)
+    done = subprocess.run(
+        [*WITHOUT_PRIVILEGE, sys.executable, "-m", "apr", *command.split(), "--json"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+    )
+    if locked is not None:
+        (tmp_path / locked).chmod(0o700)
+        refused = json.loads(done.stdout)["refused"]
+        assert (done.returncode, refused["id"]) == (7, "files.io-failed")
+        assert refused["where"] == locked
+    else:
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out").exists() is (locked is None)
