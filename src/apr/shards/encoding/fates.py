@@ -25,7 +25,7 @@ class Fates:
 
         Writes: `path`.
         """
-        packer = zstandard.ZstdCompressor(level=1)
+        packer = zstandard.ZstdCompressor(level=1, write_checksum=True)
         with path.open("wb") as file, packer.stream_writer(file, closefd=False) as rows:
             yield cls(rows)
 
