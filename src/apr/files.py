@@ -245,6 +245,8 @@ def publish_directory(staged: Path, path: Path) -> None:
             if retired.exists() and not path.exists():
                 retired.replace(path)
             raise
+        if retired.is_symlink():
+            retired.unlink(missing_ok=True)  # The name was a link; where it led stays as it is.
         shutil.rmtree(retired, ignore_errors=True)
 
 
@@ -264,7 +266,7 @@ def hold_lock(path: Path, *, id: str, what: str, shared: bool = False) -> Genera
                     id,
                     path.parent,
                     found=f"another process is working on this {what}",
-                    expected=f"a {what} nobody works on",
+                    expected="to be the only one at work on it",
                     fix="wait for it, or stop it",
                 ) from err
             yield

@@ -173,8 +173,7 @@ def test_no_flipped_byte_gives_a_document_another_source(shards: Path) -> None:
         path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
         try:
             assert list(read_provenance(shards)) == rows
-        except DamagedFile as refused:
-            assert refused.id == "shards.provenance-damaged"
+        except DamagedFile:
             num_refused += 1
     # Of a frame's header, a bit may change that changes nothing else.
     assert num_refused > 0.9 * len(data)
