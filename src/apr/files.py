@@ -215,17 +215,20 @@ def atomic_directory(path: Path, *, overwrite: bool = False) -> Generator[Path]:
         staged = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
         try:
             yield staged
-            publish_directory(staged, path)
+            publish_directory(staged, path, overwrite=overwrite)
         except BaseException:
             shutil.rmtree(staged, ignore_errors=True)
             raise
 
 
-def publish_directory(staged: Path, path: Path) -> None:
+def publish_directory(staged: Path, path: Path, *, overwrite: bool) -> None:
     """Let a finished directory take the place of `path`, durably; an old one is deleted last.
 
-    Refuses: files.io-failed.
+    What appeared there while the work was done belongs to somebody else.
+
+    Refuses: files.exists, files.io-failed.
     """
+    require_absent(path, overwrite=overwrite)
     with io_refusals(path):
         for file in sorted(staged.rglob("*")):
             if file.is_file():

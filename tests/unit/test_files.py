@@ -72,3 +72,24 @@ def test_a_link_that_is_replaced_leaves_nothing_and_takes_nothing_with_it(tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "name"]
     assert (tmp_path / "name" / "new").exists()
     assert (tmp_path / "elsewhere" / "kept").exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_appeared_while_a_directory_was_made_is_not_lost(
+    tmp_path: Path, overwrite: bool
+) -> None:
+    def make() -> None:
+        with atomic_directory(tmp_path / "name", overwrite=overwrite) as staged:
+            (staged / "ours").touch()
+            (tmp_path / "name").mkdir()
+            (tmp_path / "name" / "theirs").touch()
+
+    if overwrite:
+        make()
+    else:
+        with pytest.raises(Refusal) as refused:
+            make()
+        assert refused.value.id == "files.exists"
+    assert [path.name for path in tmp_path.iterdir()] == ["name"]
+    kept = "ours" if overwrite else "theirs"
+    assert [path.name for path in (tmp_path / "name").iterdir()] == [kept]

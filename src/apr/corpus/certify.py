@@ -44,12 +44,12 @@ class OutputFiles:
         return cls(output / "removals.jsonl", output / CERTIFICATE_NAME)
 
     @contextmanager
-    def staged(self) -> Generator["OutputFiles"]:
+    def staged(self, *, overwrite: bool) -> Generator["OutputFiles"]:
         """The two files in a scratch directory; what is there at the end takes its place.
 
         A certificate of before, to which the new list does not belong, is deleted.
 
-        Refuses: files.io-failed.
+        Refuses: files.exists, for what appeared there meanwhile, and files.io-failed.
         Writes: both files, the list first.
         """
         parent = self.removals.parent.absolute()
@@ -60,6 +60,8 @@ class OutputFiles:
             try:
                 staged = OutputFiles(scratch / "removals.jsonl", scratch / CERTIFICATE_NAME)
                 yield staged
+                for path in (self.removals, self.certificate):
+                    require_absent(path, overwrite=overwrite)
                 parent.mkdir(parents=True, exist_ok=True)
                 self.certificate.unlink(missing_ok=True)
                 staged.removals.replace(self.removals)

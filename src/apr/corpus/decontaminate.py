@@ -117,7 +117,7 @@ def decontaminate_corpus(
     if held_out:
         forbidden.add_held_out(corpora[1], progress)
     search = _Search(corpora[0], forbidden, num_shown=num_shown, progress=progress)
-    with files.staged() as staged:
+    with files.staged(overwrite=overwrite) as staged:
         earlier = Removals.load(removals)
         listed = write_removals(staged.removals, search.removals(earlier))
         held_out_set = forbidden.held_out.as_set() if held_out else None

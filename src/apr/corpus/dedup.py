@@ -125,7 +125,7 @@ def dedup_corpus(
     if previous is not None:
         previous.require_fits([train_before], held_out_set, certificate)
     made = sha256 = None
-    with files.staged() as staged:
+    with files.staged(overwrite=overwrite) as staged:
         with tempfile.TemporaryFile(dir=staged.removals.parent) as spill:
             listed = write_removals(staged.removals, search.removals(spill))
         left = documents_left(index, staged.removals)

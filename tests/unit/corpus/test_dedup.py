@@ -269,3 +269,16 @@ def test_overwrite_replaces_only_what_was_a_certificate(
         dedup(tmp_path, [ONE, TWO], [THREE], overwrite=True)
     assert refused.value.id == "files.foreign-content"
     assert (tmp_path / "out.certificate.json").read_text() == text
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.certificate.json"])
+def test_what_appeared_while_it_searched_is_not_lost(tmp_path: Path, name: str) -> None:
+    def appear(progress: Progress) -> None:
+        if progress.activity == "comparing":
+            (tmp_path / name).write_text("theirs")
+
+    with pytest.raises(Refusal) as refused:
+        dedup(tmp_path, [ONE, TWO, TWO], [THREE], progress=appear)
+    assert refused.value.id == "files.exists"
+    assert (tmp_path / name).read_text() == "theirs"
+    assert sorted(path.name for path in tmp_path.iterdir() if "out" in path.name) == [name]

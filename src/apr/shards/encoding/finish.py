@@ -37,7 +37,7 @@ def finish(
     """Make the shards from finished parts, prove them, publish them, and clean up.
 
     Refuses: corpus.quarantined, corpus.empty, corpus.rows-lost, shards.part-damaged,
-    shards.tokens-lost, corpus.certificate-mismatch, files.io-failed.
+    shards.tokens-lost, corpus.certificate-mismatch, files.exists, files.io-failed.
     """
     account = _balanced_account(request, plan, receipts)
     workplace = request.workplace
@@ -61,7 +61,7 @@ def finish(
         _write_quarantine(workplace.staged / QUARANTINE_NAME, account)
     write_manifest(workplace.staged, manifest)
     ShardReader.open(workplace.staged, progress=request.progress)
-    publish_directory(workplace.staged, request.output)
+    publish_directory(workplace.staged, request.output, overwrite=request.overwrite)
     workplace.remove()
     return manifest
 
