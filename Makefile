@@ -17,7 +17,7 @@ help:
 	@echo "make check   lint, formatting, types, import layers"
 	@echo "make setup   only build .venv/, with the development tools"
 	@echo "make bench   time and memory; numbers, no verdict"
-	@echo "make clean   remove .venv/ and what the tools wrote"
+	@echo "make clean   remove .venv/, .venv-peers/ and what the tools wrote"
 
 setup:
 	@tools/setup.sh dev
@@ -44,11 +44,20 @@ check-types: setup
 check-layers: setup
 	@$(VENV)/lint-imports
 
-bench: setup
+# What apr is compared with and must not share an environment with.
+.venv-peers/bin/inspect_data:
+	@echo "bench: installing datatrove into .venv-peers (some 200 MB on disk)" >&2
+	@$(VENV)/python -m venv .venv-peers
+	@.venv-peers/bin/pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt
+	@touch $@
+
+bench: setup .venv-peers/bin/inspect_data
 	@$(VENV)/python benchmarks/startup.py
+	@$(VENV)/python benchmarks/near_duplicates.py
+	@$(VENV)/python benchmarks/encode.py
 	@$(VENV)/python benchmarks/train_throughput.py
 
 clean:
-	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-peers build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests tools benchmarks -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf src/apr.egg-info

@@ -2,15 +2,15 @@
 
     python benchmarks/corpus_on_this_machine.py DIRECTORY --megabytes 500
 
-Python, C headers, JavaScript and documentation of installed packages, each text once, in files
-of 16 MB of text, as published corpora are cut.
+Python, C headers, JavaScript and documentation of installed packages, each text once, in the
+order of their hashes, in files of 16 MB of text, as published corpora are mixed and cut: every
+tenth of it is like the whole.
 """
 
 import argparse
 import hashlib
 import os
 import sysconfig
-from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
@@ -18,7 +18,7 @@ import zstandard
 
 SUFFIXES = (".py", ".pyi", ".h", ".hpp", ".c", ".js", ".ts", ".md", ".rst", ".pl", ".pm", ".html")
 FILE_BYTES = 16_000_000
-LARGEST_TEXT_BYTES = 2_000_000
+LARGEST_TEXT_BYTES = 1_000_000
 
 
 def main() -> None:
@@ -36,25 +36,32 @@ def write_corpus(directory: Path, wanted_bytes: int) -> tuple[int, int]:
     directory.mkdir(parents=True)
     rows: list[bytes] = []
     num_documents = text_bytes = file_bytes = num_files = 0
-    for path, text in texts():
-        rows.append(orjson.dumps({"content": text, "source": str(path)}) + b"\n")
+    for path, package in choose_files(wanted_bytes):
+        text = read_text(path)
+        if text is None:
+            continue
+        row = {"content": text, "path": str(path), "package": package}
+        rows.append(orjson.dumps(row) + b"\n")
         num_documents += 1
-        size_bytes = len(text.encode("utf-8"))
-        text_bytes += size_bytes
-        file_bytes += size_bytes
-        enough = text_bytes >= wanted_bytes
-        if file_bytes >= FILE_BYTES or enough:
-            packed = zstandard.ZstdCompressor(level=3).compress(b"".join(rows))
-            (directory / f"part-{num_files:05d}.jsonl.zst").write_bytes(packed)
+        file_bytes += len(text.encode("utf-8"))
+        if file_bytes >= FILE_BYTES:
+            write_rows(directory / f"part-{num_files:05d}.jsonl.zst", rows)
+            text_bytes += file_bytes
             rows, file_bytes, num_files = [], 0, num_files + 1
-        if enough:
-            break
-    return num_documents, text_bytes
+    if rows:
+        write_rows(directory / f"part-{num_files:05d}.jsonl.zst", rows)
+    return num_documents, text_bytes + file_bytes
 
 
-def texts() -> Iterator[tuple[Path, str]]:
-    """Every distinct text of the machine's packages, in a fixed order."""
-    seen: set[bytes] = set()
+def write_rows(path: Path, rows: list[bytes]) -> None:
+    """One file of a corpus."""
+    path.write_bytes(zstandard.ZstdCompressor(level=3).compress(b"".join(rows)))
+
+
+def choose_files(wanted_bytes: int) -> list[tuple[Path, str]]:
+    """So many bytes of distinct texts with their packages, ordered by hash."""
+    chosen: dict[bytes, tuple[Path, str]] = {}
+    num_bytes = 0
     roots = [
         sysconfig.get_path("purelib"),
         sysconfig.get_path("stdlib"),
@@ -67,10 +74,22 @@ def texts() -> Iterator[tuple[Path, str]]:
             for name in sorted(files):
                 path = Path(directory, name)
                 text = read_text(path) if name.endswith(SUFFIXES) else None
-                digest = text and hashlib.blake2b(text.encode("utf-8"), digest_size=16).digest()
-                if text and digest not in seen:
-                    seen.add(digest)
-                    yield path, text
+                if text is None:
+                    continue
+                data = text.encode("utf-8")
+                digest = hashlib.blake2b(data, digest_size=16).digest()
+                if digest in chosen:
+                    continue
+                chosen[digest] = path, package_of(path, root)
+                num_bytes += len(data)
+                if num_bytes >= wanted_bytes:
+                    return [chosen[each] for each in sorted(chosen)]
+    return [chosen[each] for each in sorted(chosen)]
+
+
+def package_of(path: Path, root: Path) -> str:
+    """The first level below the root, which on most systems is a package."""
+    return path.relative_to(root).parts[0].removesuffix(".py")
 
 
 def read_text(path: Path) -> str | None:

@@ -5,7 +5,8 @@
 
 The corpus is what is installed on this machine, as .jsonl.zst. Every figure comes from a fresh
 process on one pinned core unless it says otherwise, and the sides of a comparison take turns.
-Without --tokenizer one is trained here. datatrove is measured when a Python that has it is named.
+Without --tokenizer those of GPT-2 and Qwen2.5 are taken from the optional folder of test data, or
+else one with Qwen2's pattern is trained here. datatrove is measured where `make bench` has put it.
 """
 
 import argparse
@@ -21,6 +22,9 @@ from typing import Any
 
 from corpus_on_this_machine import write_corpus
 
+ROOT = Path(__file__).resolve().parents[1]
+PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
+PUBLISHED = ROOT.parent / "shared" / "data" / "tokenizers"
 SAMPLE_MEGABYTES = {"fastokens": 64, "tokenizers": 4}
 SMALL_SHARE = 10
 DATATROVE_SHARE = 2
@@ -49,7 +53,7 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, action="append", default=[])
     parser.add_argument("--megabytes", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--datatrove-python")
+    parser.add_argument("--datatrove-python", default=PEERS_PYTHON, type=Path)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--encode-only", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -58,7 +62,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="apr-bench-") as name:
         bench = Bench(Path(name), options.megabytes, options.datatrove_python)
-        for tokenizer in options.tokenizer or [bench.train_tokenizer()]:
+        published = [PUBLISHED / name / "tokenizer.json" for name in ("gpt2", "qwen2.5")]
+        chosen = options.tokenizer or [path for path in published if path.exists()]
+        for tokenizer in chosen or [bench.train_tokenizer()]:
             rounds = [bench.round(tokenizer) for _ in range(options.rounds)]
             report(tokenizer, rounds, as_json=options.json)
 
@@ -66,7 +72,7 @@ def main() -> None:
 class Bench:
     """A corpus, parts of it, and the runs over them."""
 
-    def __init__(self, root: Path, megabytes: int, datatrove_python: str | None) -> None:
+    def __init__(self, root: Path, megabytes: int, datatrove_python: Path) -> None:
         self.root = root
         self.corpus = root / "corpus"
         self.datatrove_python = datatrove_python
@@ -110,7 +116,7 @@ class Bench:
             "peak_mib": whole["peak_mib"],
             "peak_mib_of_a_tenth": small["peak_mib"],
         }
-        if self.datatrove_python:
+        if self.datatrove_python.exists():
             figures["half_two_workers_wall_s"] = self.encode(self.half, tokenizer, num_workers=2)[
                 "wall_s"
             ]
@@ -127,7 +133,6 @@ class Bench:
 
     def datatrove(self, tokenizer: Path) -> float:
         """Datatrove's tokenization pipeline with two workers over half of the corpus."""
-        assert self.datatrove_python
         file = tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
         script = self.root / "datatrove_side.py"
         script.write_text(DATATROVE)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from apr.corpus.dedup import dedup_corpus
 from apr.corpus.jsonl import write_rows
 from apr.shards.encode import encode_corpus
 from apr.tokenizer.train import train_bpe
@@ -18,6 +19,10 @@ class RunData:
     """Where the parts lie."""
 
     root: Path
+
+    @property
+    def checked(self) -> Path:
+        return self.root / "checked"
 
     @property
     def tokenizer(self) -> Path:
@@ -95,6 +100,10 @@ def make_run_data(root: Path) -> RunData:
     data = RunData(root)
     write_rows(root / "train.jsonl", train)
     write_rows(root / "val.jsonl", held_out)
+    found = dedup_corpus(
+        [root / "train.jsonl"], held_out=[root / "val.jsonl"], output=data.checked, jaccard=None
+    )
+    assert found.removals.num_entries == 0
     tokenizer = train_bpe((text for text, _ in train), vocab_size=VOCAB_SIZE)
     tokenizer.save(data.tokenizer)
     encode_corpus(
@@ -103,6 +112,13 @@ def make_run_data(root: Path) -> RunData:
         encoder="reference",
         output=data.train,
         shard_tokens=50_000,
+        certificate=data.checked / "certificate.json",
     )
-    encode_corpus([root / "val.jsonl"], tokenizer=tokenizer, encoder="reference", output=data.val)
+    encode_corpus(
+        [root / "val.jsonl"],
+        tokenizer=tokenizer,
+        encoder="reference",
+        output=data.val,
+        certificate=data.checked / "certificate.json",
+    )
     return data

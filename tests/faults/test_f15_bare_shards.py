@@ -136,7 +136,10 @@ def test_with_every_waiver_named_a_run_may_start(
     run_data: RunData, tmp_path: Path, bare: Path
 ) -> None:
     reason = "made with this tokenizer, by the log of the encoding"
-    unknown = ("tokenizer-fingerprint", "val-overlap", "data-degenerate", "token-budget")
+    unknown = (
+        "tokenizer-fingerprint", "val-overlap", "split-certificate", "data-degenerate",
+        "token-budget",
+    )  # fmt: skip
     waivers = {f"preflight.{gate}": reason for gate in unknown}
     config = run_data.config(tmp_path / "run", dataset=bare, waive=waivers, num_steps=2)
     record = pretrain(config)

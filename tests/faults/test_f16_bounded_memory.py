@@ -9,18 +9,20 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from tests.peak_memory import measured
 from tests.tokenizer_files import tokenizer
 
 MEGABYTE = 1 << 20
 
 ENCODE = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
 from apr.errors import Refusal
 from apr.shards.encode import encode_corpus
 from apr.tokenizer.tokenizer import Tokenizer
+from tests.peak_memory import peak_kib
 corpus, tok, output, allowed = sys.argv[1:]
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_kib()
 try:
     manifest = encode_corpus(
         [Path(corpus)], tokenizer=Tokenizer.load(Path(tok)), output=Path(output),
@@ -29,22 +31,14 @@ try:
     result = {"documents": manifest.total_documents, "quarantined": manifest.quarantined}
 except Refusal as refusal:
     result = {"refused": refusal.id, "found": refusal.found}
-grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-print(json.dumps(result | {"grown_mib": grown_kib / 1024}))
+print(json.dumps(result | {"grown_mib": (peak_kib() - before) / 1024}))
 """
 
 
 def run(corpus: Path, *, allowed: int) -> dict[str, object]:
     tokenizer().save(corpus.parent / "tok", overwrite=True)
-    words = [corpus, corpus.parent / "tok", corpus.parent / f"out-{allowed}", allowed]
-    done = subprocess.run(
-        [sys.executable, "-c", ENCODE, *map(str, words)],
-        env=os.environ | {"PYTHONPATH": ":".join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return json.loads(done.stdout)
+    tok, output = corpus.parent / "tok", corpus.parent / f"out-{allowed}"
+    return measured(ENCODE, corpus, tok, output, allowed)
 
 
 def write_rows(path: Path, *, long_line_bytes: int) -> Path:

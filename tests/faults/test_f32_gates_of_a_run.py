@@ -63,7 +63,7 @@ def test_the_harmless_twin_passes_every_gate(run_data: RunData, tmp_path: Path) 
     assert [gate.id for gate in gates] == list(UPSTREAM_IDS)
     failed = [gate.id for gate in gates if gate.verdict != "PASS"]
     assert failed == ["preflight.token-budget"]
-    assert gates[5].waiver == {"reason": "a test"}
+    assert [gate.waiver for gate in gates if gate.waiver] == [{"reason": "a test"}]
     assert not plan.config.run_dir.exists()
 
 

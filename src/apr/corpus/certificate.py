@@ -61,22 +61,19 @@ class ExactCheck(_Closed):
 
 
 class NearCheck(_Closed):
-    """No training text was found to be a near-duplicate of a held-out text."""
+    """No training text is a near-duplicate of a held-out text."""
 
     kind: Literal["near"] = "near"
     rule: str
     jaccard: Share
     """Shared shingles over all shingles of two texts, from which on they are near-duplicates."""
     shingle_tokens: Count
-    num_permutations: Count
-    num_bands: Count
-    rows_per_band: Count
-    probability_of_comparing: Share
-    """That a pair at exactly `jaccard` was compared at all; more similar pairs are likelier."""
-    num_pairs_compared: Count
+    num_compared: Count
+    """Training documents of which so many shingles are on the held-out side that they were
+    compared with each document there; no other one can be so similar."""
     num_removed: Count
     largest_jaccard_left: Share | None
-    """Among the pairs that were compared and stay; None where none was."""
+    """Of those that were compared and stay; None where none was."""
 
 
 class EvaluationSet(_Closed):

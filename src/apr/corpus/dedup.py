@@ -177,26 +177,21 @@ def documents_left(index: DocumentIndex, removals: Path) -> NDArray[np.bool_]:
 
 
 def _checks(search: DuplicateSearch, jaccard: float | None) -> list[Check]:
-    counts, near, bands = search.counts, search.near, search.bands
-    exact = ExactCheck(rule=normal_form.RULE, num_removed=counts.get("duplicate_of_held_out", 0))
-    if near is None or bands is None or jaccard is None:
+    exact = ExactCheck(
+        rule=normal_form.RULE, num_removed=search.counts.get("duplicate_of_held_out", 0)
+    )
+    similar, largest_left = search.index.similar, search.largest_jaccard_left
+    if similar is None or jaccard is None:
         return [exact]
     return [
         exact,
         NearCheck(
             rule=f"Jaccard similarity of the sets of {SHINGLE_TOKENS}-token shingles, without "
-            "regard to case and white space; pairs found by MinHash in bands, each compared in "
-            "full",
+            "regard to case and white space, of every training with every held-out document",
             jaccard=jaccard,
             shingle_tokens=SHINGLE_TOKENS,
-            num_permutations=bands.num_permutations,
-            num_bands=bands.num_bands,
-            rows_per_band=bands.rows_per_band,
-            probability_of_comparing=round(bands.probability(jaccard), 6),
-            num_pairs_compared=near.num_pairs_compared,
-            num_removed=counts.get("near_duplicate_of_held_out", 0),
-            largest_jaccard_left=None
-            if near.largest_jaccard_left is None
-            else round(near.largest_jaccard_left, 6),
+            num_compared=len(similar.to_held_out),
+            num_removed=search.counts.get("near_duplicate_of_held_out", 0),
+            largest_jaccard_left=None if largest_left is None else round(largest_left, 6),
         ),
     ]

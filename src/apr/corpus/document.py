@@ -19,6 +19,8 @@ class Document:
     group: str
     row: int | None = None
     """Which row of the file, from 1; None when the document is the whole file."""
+    extras: tuple[object, ...] = ()
+    """What the row holds in the extra fields that a reader was asked for, in their order."""
 
     @property
     def place(self) -> str:

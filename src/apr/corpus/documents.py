@@ -14,7 +14,7 @@ from apr.corpus.document import DOCUMENT_LIMIT_BYTES, Document, document_hash, p
 from apr.corpus.locations import is_url, location_text
 from apr.corpus.remote_tree import list_url
 from apr.corpus.span_reader import SpanReader
-from apr.corpus.spans import cut_spans
+from apr.corpus.spans import WHOLE_FILES, cut_spans
 from apr.corpus.tree import CorpusFile, list_tree, special_file
 from apr.errors import DamagedFile, Refusal, UsageRefusal
 from apr.files import require_exists
@@ -27,8 +27,6 @@ __all__ = [
     "read_documents",
     "read_files",
 ]
-
-_WHOLE_FILES = 1 << 62
 
 
 def list_files(
@@ -89,7 +87,7 @@ def read_files(
     """
     num_documents = 0
     allowed = None if max_quarantined is None else drops.num_quarantined + max_quarantined
-    for span in cut_spans(files, span_bytes=_WHOLE_FILES):
+    for span in cut_spans(files, span_bytes=WHOLE_FILES):
         reader = SpanReader(
             span, content_field=content_field, account=drops, group_field=group_field
         )

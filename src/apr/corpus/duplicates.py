@@ -19,7 +19,6 @@ from apr.corpus.near_duplicates import Buckets, Match, NearDuplicates
 from apr.corpus.normal_form import normal_form
 from apr.corpus.removals import Removal
 from apr.corpus.shingles import shingle
-from apr.corpus.sketches import Bands
 from apr.errors import DamagedFile
 from apr.progress import Report
 
@@ -42,12 +41,13 @@ class DuplicateSearch:
         num_shown: int,
         progress: Report,
     ) -> None:
-        self.bands = None if jaccard is None else Bands.for_jaccard(jaccard)
         self.counts: dict[str, int] = {}
         """Removed documents by reason, like the next two complete when `removals` has ended."""
         self.sizes_bytes: dict[str, int] = {}
         """Their text."""
         self.near: NearDuplicates | None = None
+        self.largest_jaccard_left: float | None = None
+        """To a held-out document, among the training documents that were compared and stay."""
         self._train = train
         self._held_out = held_out
         self._jaccard = jaccard
@@ -57,7 +57,7 @@ class DuplicateSearch:
         self.index = DocumentIndex.read(
             () if held_out is None else held_out.documents("reading held-out text", progress),
             train.documents("reading training text", progress),
-            bands=self.bands,
+            jaccard=jaccard,
         )
 
     @property
@@ -69,32 +69,49 @@ class DuplicateSearch:
         """Every document that is to be removed, in the order of the input."""
         firsts = self.index.first_copies()
         has_copies = np.bincount(firsts, minlength=len(firsts)) > 1
+        to_held_out = self._similar_to_held_out()
+        resembled = {match.document_index for match in to_held_out.values()}
         near = self.near = self._compare(firsts, spill)
         places: dict[int, dict[str, Any]] = {}
         matches: dict[int, Match] = {}
         for at, document in enumerate(self._read_again()):
             first = int(firsts[at])
             match = matches.get(first)
-            if first == at and near is not None and near.may_match(at):
+            may_match = near is not None and near.may_match(at)
+            if first == at and at in to_held_out:
+                match = matches[at] = to_held_out[at]
+            elif first == at and near is not None and may_match:
                 match = near.match(at, shingle([normal_form(document.text)]).set_of(0))
                 if match is not None:
                     matches[at] = match
-            if first != at or match is not None:
-                if at >= self.index.num_held_out:
-                    yield self._removal(at, document, first, match, places)
-            elif has_copies[at] or (near is not None and near.may_match(at)):
-                places[at] = _place(document, self._hash(at))
+            if first == at and match is None:
+                self._measure_left(at)
+                if has_copies[at] or may_match or at in resembled:
+                    places[at] = _place(document, self._hash(at))
+            elif at >= self.index.num_held_out:
+                yield self._removal(at, document, first, match, places)
+
+    def _similar_to_held_out(self) -> dict[int, Match]:
+        similar = self.index.similar
+        if similar is None or self._jaccard is None:
+            return {}
+        found = similar.to_held_out.items()
+        return {at: match for at, match in found if match.jaccard >= self._jaccard}
 
     def _compare(self, firsts: NDArray[np.int64], spill: IO[bytes]) -> NearDuplicates | None:
-        if self.index.keys is None or self._jaccard is None:
+        """The search among training documents, but for copies."""
+        similar, num_held_out = self.index.similar, self.index.num_held_out
+        if similar is None or self._jaccard is None:
             return None
         distinct = np.flatnonzero(firsts == np.arange(len(firsts)))
-        return NearDuplicates(
-            Buckets(self.index.keys[distinct], distinct),
-            jaccard=self._jaccard,
-            num_held_out=self.index.num_held_out,
-            spill=spill,
-        )
+        distinct = distinct[distinct >= num_held_out]
+        keys = similar.keys[distinct - num_held_out]
+        return NearDuplicates(Buckets(keys, distinct), jaccard=self._jaccard, spill=spill)
+
+    def _measure_left(self, at: int) -> None:
+        match = self.index.similar.to_held_out.get(at) if self.index.similar else None
+        if match is not None:
+            self.largest_jaccard_left = max(self.largest_jaccard_left or 0.0, match.jaccard)
 
     def _removal(
         self,

@@ -45,7 +45,7 @@ class ListedCorpus:
         """Every document, in the order of the paths."""
         account = Account() if self._was_read else self.account
         self._was_read = True
-        bar = _ReadingProgress(activity, self.files, self._text_sizes, progress)
+        bar = ReadingProgress(activity, self.files, self._text_sizes, progress)
         for document in read_files(
             self.files,
             content_field=self._content_field,
@@ -58,8 +58,11 @@ class ListedCorpus:
         bar.finish()
 
 
-class _ReadingProgress:
-    """How many bytes of the files were read, told from the documents that came out of them."""
+class ReadingProgress:
+    """How many bytes of the files were read, told from the documents that came out of them.
+
+    `text_sizes` is what earlier readings learned about packed files, and learns from this one.
+    """
 
     def __init__(
         self,
@@ -79,6 +82,7 @@ class _ReadingProgress:
         self._expected_size = 0.0
 
     def add(self, document: Document) -> None:
+        """Tell that a document was read; they come in the order of the files."""
         while self._file is None or self._file.location != document.source:
             self._leave_file()
             self._file = next(self._files)
@@ -92,6 +96,7 @@ class _ReadingProgress:
         self._tell(min(done_bytes, self._total_bytes - 1))
 
     def finish(self) -> None:
+        """Tell that the files were read to their end."""
         self._leave_file()
         self._tell(self._total_bytes)
 

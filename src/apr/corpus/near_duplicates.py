@@ -1,4 +1,4 @@
-"""Which documents resemble an earlier one, each pair compared shingle by shingle.
+"""Which training documents resemble an earlier one, each pair compared shingle by shingle.
 
 Sketches only say which pairs to compare. A document that resembles none of the documents it is
 compared with becomes one that later ones are compared with, so every removed document resembles
@@ -58,7 +58,7 @@ class Buckets:
 
 
 class NearDuplicates:
-    """Compares documents with those that were kept before, in order; held-out ones come first.
+    """Compares documents with those that were kept before, in order.
 
     `spill` is a scratch file for the shingles of kept documents.
     """
@@ -68,7 +68,6 @@ class NearDuplicates:
         buckets: Buckets,
         *,
         jaccard: float,
-        num_held_out: int,
         spill: IO[bytes],
         most_comparisons: int = _MOST_COMPARISONS,
         most_in_bucket: int = _MOST_IN_BUCKET,
@@ -76,16 +75,12 @@ class NearDuplicates:
         self.num_pairs_compared = 0
         self.num_limited = 0
         """Documents for which some pairs were not compared, because there are too many."""
-        self.largest_jaccard_left: float | None = None
-        """Among the compared pairs of held-out and training documents that both stay."""
         self._all_buckets = buckets
         self._jaccard = jaccard
-        self._num_held_out = num_held_out
         self._most_comparisons = most_comparisons
         self._most_in_bucket = most_in_bucket
         self._store = _ShingleStore(spill)
-        self._held_out: dict[int, list[int]] = {}
-        self._train: dict[int, list[int]] = {}
+        self._kept: dict[int, list[int]] = {}
 
     def may_match(self, document_index: int) -> bool:
         """Whether the shingles of a document are worth making."""
@@ -94,25 +89,15 @@ class NearDuplicates:
     def match(self, document_index: int, shingles: NDArray[np.uint64]) -> Match | None:
         """The kept document that this one resembles, or None: then this one is kept too."""
         buckets = self._all_buckets.of(document_index)
-        if document_index < self._num_held_out:
-            self._keep(document_index, shingles, buckets, self._held_out)
-            return None
-        of_held_out = self._most_similar(self._held_out, buckets, shingles)
-        if of_held_out is not None and of_held_out.jaccard >= self._jaccard:
-            return of_held_out
-        of_train = self._most_similar(self._train, buckets, shingles)
-        if of_train is not None and of_train.jaccard >= self._jaccard:
-            return of_train
-        if of_held_out is not None:
-            self.largest_jaccard_left = max(self.largest_jaccard_left or 0.0, of_held_out.jaccard)
-        self._keep(document_index, shingles, buckets, self._train)
+        found = self._most_similar(buckets, shingles)
+        if found is not None and found.jaccard >= self._jaccard:
+            return found
+        self._keep(document_index, shingles, buckets)
         return None
 
-    def _most_similar(
-        self, kept: dict[int, list[int]], buckets: list[int], shingles: NDArray[np.uint64]
-    ) -> Match | None:
+    def _most_similar(self, buckets: list[int], shingles: NDArray[np.uint64]) -> Match | None:
         """The first that is similar enough, else the most similar; likelier ones first."""
-        counts = Counter(index for bucket in buckets for index in kept.get(bucket, ()))
+        counts = Counter(index for bucket in buckets for index in self._kept.get(bucket, ()))
         ranked = sorted(counts, key=lambda index: (-counts[index], index))
         self.num_limited += len(ranked) > self._most_comparisons
         best: Match | None = None
@@ -133,12 +118,11 @@ class NearDuplicates:
         document_index: int,
         shingles: NDArray[np.uint64],
         buckets: list[int],
-        kept: dict[int, list[int]],
     ) -> None:
         self._store.append(document_index, shingles)
         is_limited = False
         for bucket in buckets:
-            members = kept.setdefault(bucket, [])
+            members = self._kept.setdefault(bucket, [])
             is_limited |= len(members) >= self._most_in_bucket
             if len(members) < self._most_in_bucket:
                 members.append(document_index)

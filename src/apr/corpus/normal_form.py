@@ -28,7 +28,9 @@ def normal_form(text: str) -> str:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     if not text.isascii() and _longest_run_of_marks(text) <= _MOST_MARKS:
         text = unicodedata.normalize("NFC", text)
-    return "\n".join([line.rstrip() for line in text.split("\n")]).rstrip()
+    if not (text.isascii() and _has_bare_line_ends(text)):
+        text = "\n".join([line.rstrip() for line in text.split("\n")])
+    return text.rstrip()
 
 
 def normal_hash(text: str) -> bytes:
@@ -40,6 +42,19 @@ def normal_form_hash(form: str) -> bytes:
     """As normal_hash, of what is a normal form already."""
     data = form.encode("utf-8")
     return hashlib.blake2b(data, digest_size=DOCUMENT_HASH_BYTES, person=b"apr-normal").digest()
+
+
+def _has_bare_line_ends(text: str) -> bool:
+    """Whether no line of an ASCII text ends with white space; a few are said to that do not."""
+    data = np.frombuffer(text.encode("ascii"), np.uint8)
+    line_ends = np.flatnonzero(data == ord("\n"))
+    return not _spaces()[data[line_ends - 1]].any()
+
+
+@cache
+def _spaces() -> NDArray[np.bool_]:
+    """By byte, whether it is white space within a line."""
+    return np.array([chr(byte).isspace() and byte != ord("\n") for byte in range(128)])
 
 
 def _longest_run_of_marks(text: str) -> int:

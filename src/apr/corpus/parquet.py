@@ -4,19 +4,19 @@ Of the metadata only row counts and column names are looked at: pyarrow 26 ends 
 it is asked for a column chunk whose metadata contradicts itself.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
 from apr.corpus.blocks import input_changed
 from apr.corpus.compressed import DamagedStream
 from apr.corpus.locations import open_location
-from apr.corpus.rows import BadRow
+from apr.corpus.rows import BadRow, Row
 from apr.errors import DamagedFile, FeatureMissing
 from apr.files import io_refusals
 
-Cell = tuple[str, str | None] | BadRow
-"""The text of a row and its group, or why it is no document."""
+Cell = Row | BadRow
+"""What a row holds, or why it is no document."""
 
 _MAGIC = b"PAR1"
 # A dictionary page may repeat one large text in every row of a batch.
@@ -44,8 +44,11 @@ def read_cells(
     num_row_groups: int | None,
     content_field: str,
     group_field: str | None,
+    extra_fields: Sequence[str] = (),
 ) -> Iterator[list[Cell]]:
     """The rows of some row groups in order, a batch at a time; None for all of them.
+
+    Of the extra fields, columns of texts and of lists of texts are read.
 
     DamagedStream where the rest cannot be read, and where it holds fewer rows than it says.
 
@@ -61,7 +64,7 @@ def read_cells(
         _require_column(parquet.schema_arrow.names, content_field, location)
         for index in range(first_row_group, stop):
             num_read = 0
-            for cells in _read_group(parquet, index, content_field, group_field):
+            for cells in _read_group(parquet, index, content_field, group_field, extra_fields):
                 num_read += len(cells)
                 yield cells
             if num_read != num_rows[index]:
@@ -124,15 +127,23 @@ def _require_column(names: list[str], content_field: str, location: str) -> None
 
 
 def _read_group(
-    parquet: Any, index: int, content_field: str, group_field: str | None
+    parquet: Any,
+    index: int,
+    content_field: str,
+    group_field: str | None,
+    extra_fields: Sequence[str],
 ) -> Iterator[list[Cell]]:
     columns = [content_field]
     if group_field is not None and group_field in parquet.schema_arrow.names:
         columns.append(group_field)
+    extras = {name for name in extra_fields if _may_be_extra(parquet.schema_arrow, name)}
     # A type names what stands in the column, whatever pages it is packed in.
     kinds = [_unpacked_type(parquet.schema_arrow.field(name).type) for name in columns]
     for batch in parquet.iter_batches(
-        _BATCH_ROWS, row_groups=[index], columns=columns, use_threads=False
+        _BATCH_ROWS,
+        row_groups=[index],
+        columns=sorted({*columns, *extras}),
+        use_threads=False,
     ):
         for name, kind in zip(columns, kinds, strict=True):
             if kind not in _TEXT_TYPES:
@@ -140,8 +151,30 @@ def _read_group(
                 yield [BadRow(reason, f"the column {name!r} is {kind}")] * batch.num_rows
                 break
         else:
-            values = [_values(batch.column(name)) for name in columns]
-            yield [_cell(content_field, *row) for row in zip(*values, strict=True)]
+            nothing: list[Any] = [None] * batch.num_rows
+            texts = _values(batch.column(content_field))
+            groups = _values(batch.column(columns[1])) if columns[1:] else nothing
+            others = [
+                _extra_values(batch.column(name)) if name in extras else nothing
+                for name in extra_fields
+            ]
+            beside = zip(*others, strict=True) if others else [()] * batch.num_rows
+            yield [_cell(content_field, *row) for row in zip(texts, groups, beside, strict=True)]
+
+
+def _may_be_extra(schema: Any, name: str) -> bool:
+    if schema.names.count(name) != 1:
+        return False
+    kind = schema.field(name).type
+    # What dictionaries and lists are made of.
+    return str(getattr(kind, "value_type", kind)) in _TEXT_TYPES
+
+
+def _extra_values(column: Any) -> list[Any]:
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError:
+        return [None] * len(column)
 
 
 def _unpacked_type(kind: Any) -> str:
@@ -163,9 +196,14 @@ def _text_or_bytes(value: bytes | None) -> str | bytes | None:
         return value
 
 
-def _cell(content_field: str, text: str | bytes | None, group: str | bytes | None = None) -> Cell:
+def _cell(
+    content_field: str,
+    text: str | bytes | None,
+    group: str | bytes | None,
+    extras: tuple[object, ...],
+) -> Cell:
     if text is None:
         return BadRow("field_null", f"{content_field!r} is null")
     if isinstance(text, bytes) or isinstance(group, bytes):
         return BadRow("not_utf8", "the bytes of the cell are not UTF-8")
-    return text, group
+    return text, group, extras

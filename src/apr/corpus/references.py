@@ -12,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apr.corpus.grams import Grams, Words, verbatim_runs
+from apr.corpus.postings import Postings
 from apr.corpus.token_runs import TokenRuns, distinct
 from apr.corpus.tokens import Tokens
 
 _NAMES_TRIED = 16
 _RENAMINGS_TRIED = 32
-# Entries of the table that says at once that a run is in no reference, for each run in one.
-_TABLE_FACTOR = 16
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,8 @@ class ReferenceIndex:
         self._threshold = threshold
         self._both_ways = both_ways
         self._min_runs = min_runs
-        self._verbatim = _Postings([each.grams.verbatim for each in references])
-        self._nameless = _Postings([each.grams.nameless for each in references])
+        self._verbatim = Postings([each.grams.verbatim for each in references])
+        self._nameless = Postings([each.grams.nameless for each in references])
 
     @property
     def num_references(self) -> int:
@@ -82,7 +81,7 @@ class ReferenceIndex:
                 return renamed
         return found if found.share > 0 else None
 
-    def _shares(self, postings: "_Postings", runs: NDArray[np.uint64]) -> NDArray[np.float64]:
+    def _shares(self, postings: Postings, runs: NDArray[np.uint64]) -> NDArray[np.float64]:
         counts = postings.count(runs)
         shares = counts / np.maximum(postings.sizes, 1)
         if self._both_ways and counts.any():
@@ -164,35 +163,6 @@ class _Placed:
         hashes = np.where(self.words.hashes == name, other, self.words.hashes)
         renamed = Tokens(hashes, self.words.ends, self.words.first_bytes)
         return verbatim_runs(renamed, self._runs)
-
-
-class _Postings:
-    """Which references each run is in."""
-
-    def __init__(self, runs_with_repetitions: Sequence[NDArray[np.uint64]]) -> None:
-        runs = [distinct(each) for each in runs_with_repetitions]
-        self.sizes = np.array([len(each) for each in runs], np.int64)
-        every = np.concatenate([np.empty(0, np.uint64), *runs])
-        owners = np.repeat(np.arange(len(runs)), self.sizes)
-        order = np.argsort(every, kind="stable")
-        self._owners = owners[order]
-        self._keys, firsts = np.unique(every[order], return_index=True)
-        self._firsts = np.append(firsts, len(every))
-        bits = max(8, int(_TABLE_FACTOR * max(1, len(self._keys))).bit_length())
-        self._shift = np.uint64(64 - bits)
-        self._table = np.zeros(1 << bits, np.bool_)
-        self._table[self._keys >> self._shift] = True
-
-    def count(self, runs: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """How many distinct ones of these runs each reference has."""
-        runs = distinct(runs[self._table[runs >> self._shift]])
-        at = np.searchsorted(self._keys, runs)
-        at = np.minimum(at, max(0, len(self._keys) - 1))
-        rows = at[self._keys[at] == runs] if len(self._keys) else at[:0]
-        counts = self._firsts[rows + 1] - self._firsts[rows]
-        before = np.cumsum(counts) - counts
-        places = np.repeat(self._firsts[rows] - before, counts) + np.arange(int(counts.sum()))
-        return np.bincount(self._owners[places], minlength=len(self.sizes))
 
 
 def make_reference(name: str, text: str, *, num_words: int) -> Reference:

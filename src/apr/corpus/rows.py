@@ -6,6 +6,7 @@ repeated key, of which it keeps the last. The field that holds the text must sta
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any, NoReturn, cast
 
 import orjson
@@ -13,6 +14,9 @@ import orjson
 # In a name of these characters, JSON has no spelling of a character but itself and \u00xx.
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_ .-]+")
 _NAMES_SHOWN = 8
+
+Row = tuple[str, str | None, tuple[object, ...]]
+"""A text, its group, and what stands in the extra fields: None where the row has no such field."""
 
 
 class BadRow(Exception):
@@ -25,16 +29,26 @@ class BadRow(Exception):
 
 
 class RowParser:
-    """Takes the text, and the group where rows have one, out of JSON objects."""
+    """Takes the text, and the group where rows have one, out of JSON objects.
 
-    def __init__(self, *, content_field: str, group_field: str | None = None) -> None:
+    Extra fields are handed over as they are: whatever stands there makes no row a bad one.
+    """
+
+    def __init__(
+        self,
+        *,
+        content_field: str,
+        group_field: str | None = None,
+        extra_fields: Sequence[str] = (),
+    ) -> None:
         self._content_field = content_field
         self._group_field = group_field
+        self._extra_fields = extra_fields
         names = [content_field] if group_field is None else [content_field, group_field]
         self._once = [_OnceIn(name) for name in names]
 
-    def parse(self, line: bytes) -> tuple[str, str | None]:
-        """The text of a row and its group; BadRow when it is no document."""
+    def parse(self, line: bytes) -> Row:
+        """What a row holds; BadRow when it is no document."""
         try:
             row = orjson.loads(line)
         except orjson.JSONDecodeError as err:
@@ -50,7 +64,8 @@ class RowParser:
         group = None if self._group_field is None else fields.get(self._group_field)
         if group is not None and type(group) is not str:
             raise BadRow("group_not_string", f"{self._group_field!r} is {type(group).__name__}")
-        return text, group
+        extras = tuple(map(fields.get, self._extra_fields)) if self._extra_fields else ()
+        return text, group, extras
 
 
 class _OnceIn:

@@ -6,14 +6,14 @@ ends early only where a compressed or damaged file cannot be read further, which
 quarantined as `truncated` or `damaged`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from apr.corpus.account import Account
 from apr.corpus.compressed import DamagedStream, unpack
 from apr.corpus.document import DOCUMENT_LIMIT_BYTES, Document
 from apr.corpus.lines import LINE_LIMIT_BYTES, OverlongLine, split_lines
 from apr.corpus.parquet import read_cells
-from apr.corpus.rows import BadRow, RowParser
+from apr.corpus.rows import BadRow, Row, RowParser
 from apr.corpus.spans import Span, span_blocks
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -22,7 +22,8 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 class SpanReader:
     """Yields the documents of a span once; `sha256` is then that of its bytes.
 
-    The group of a row is what `group_field` holds; a row without it stands alone.
+    The group of a row is what `group_field` holds; a row without it stands alone. What it holds in
+    `extra_fields` comes with the document and is not judged.
 
     Refuses: corpus.input-changed, corpus.column-missing, corpus.no-pyarrow, files.not-found,
     files.io-failed.
@@ -35,12 +36,16 @@ class SpanReader:
         content_field: str = "content",
         account: Account,
         group_field: str | None = None,
+        extra_fields: Sequence[str] = (),
     ) -> None:
         self._span = span
         self._account = account
         self._content_field = content_field
         self._group_field = group_field
-        self._parser = RowParser(content_field=content_field, group_field=group_field)
+        self._extra_fields = extra_fields
+        self._parser = RowParser(
+            content_field=content_field, group_field=group_field, extra_fields=extra_fields
+        )
         self._blocks = span_blocks(span)
 
     @property
@@ -60,11 +65,13 @@ class SpanReader:
 
     def _read_text(self) -> Iterator[Document]:
         span = self._span
+        is_too_large = span.num_bytes > DOCUMENT_LIMIT_BYTES
+        data = b"" if is_too_large else b"".join(self._blocks)
+        # Not before it was read: a file that cannot be opened is no row.
         self._account.num_rows += 1
-        if span.num_bytes > DOCUMENT_LIMIT_BYTES:
+        if is_too_large:
             found = f"{span.num_bytes} bytes, over {DOCUMENT_LIMIT_BYTES}"
             return self._leave_out_text("too_large", found)
-        data = b"".join(self._blocks)
         if b"\0" in data:
             return self._leave_out_text("binary", f"a NUL at byte {data.index(0)}")
         try:
@@ -117,12 +124,12 @@ class SpanReader:
             self._account.drop("blank_line", self._span.location, row)
             return None
         try:
-            text, group = self._parser.parse(line)
+            parsed = self._parser.parse(line)
         except BadRow as fault:
             self._quarantine(fault.reason, row, offset, fault.found)
             return None
         # JSON spells no text in fewer bytes than it has.
-        return self._accept(text, group, row, offset, max_bytes=len(line))
+        return self._accept(parsed, row, offset, max_bytes=len(line))
 
     def _read_parquet(self) -> Iterator[Document]:
         span, account = self._span, self._account
@@ -135,6 +142,7 @@ class SpanReader:
                 num_row_groups=span.num_row_groups,
                 content_field=self._content_field,
                 group_field=self._group_field,
+                extra_fields=self._extra_fields,
             ):
                 account.num_rows += len(cells)
                 for cell in cells:
@@ -142,8 +150,7 @@ class SpanReader:
                     if isinstance(cell, BadRow):
                         self._quarantine(cell.reason, row, None, cell.found)
                         continue
-                    text, group = cell
-                    document = self._accept(text, group, row, None, max_bytes=4 * len(text))
+                    document = self._accept(cell, row, None, max_bytes=4 * len(cell[0]))
                     if document is not None:
                         yield document
         except DamagedStream as fault:
@@ -151,10 +158,11 @@ class SpanReader:
             self._quarantine(fault.reason, row + 1, None, fault.found)
 
     def _accept(
-        self, text: str, group: str | None, row: int, offset: int | None, *, max_bytes: int
+        self, parsed: Row, row: int, offset: int | None, *, max_bytes: int
     ) -> Document | None:
         """The document, unless it is blank or too large; its text has at most `max_bytes`."""
         span = self._span
+        text, group, extras = parsed
         size_bytes = max_bytes
         if max_bytes > DOCUMENT_LIMIT_BYTES:
             size_bytes = len(text.encode("utf-8"))
@@ -166,7 +174,7 @@ class SpanReader:
             self._account.drop(_blank(text), span.location, row)
             return None
         self._account.num_documents += 1
-        return Document(text, span.location, group or f"{span.group}:{row}", row)
+        return Document(text, span.location, group or f"{span.group}:{row}", row, extras)
 
     def _quarantine(self, reason: str, row: int, offset: int | None, found: str) -> None:
         self._account.quarantine(reason, self._span.location, row, offset=offset, found=found)

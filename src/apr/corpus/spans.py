@@ -15,6 +15,9 @@ from apr.corpus.tree import CorpusFile, Kind
 from apr.errors import UsageRefusal
 from apr.files import io_refusals
 
+WHOLE_FILES = 1 << 62
+"""A size of spans for which no file is cut."""
+
 
 @dataclass(frozen=True, slots=True)
 class Span:

@@ -136,12 +136,14 @@ def require_same_inputs(record: RunRecord, inputs: Inputs) -> None:
 
 
 def _shards_input(shards: ShardReader) -> dict[str, Any]:
+    certificate = shards.manifest.certificate
     return {
         "path": str(shards.directory),
         "sha256": shards.manifest_sha256,
         "total_tokens": shards.manifest.total_tokens,
         "total_documents": shards.manifest.total_documents,
         "text_bytes": shards.manifest.text_bytes,
+        "certificate": certificate.model_dump() if certificate else None,
     }
 
 

@@ -67,7 +67,7 @@ def encode_corpus(
     shards.worker-stalled, corpus.certificate-mismatch, corpus.removals-damaged, files.exists,
     files.foreign-content, files.output-overlaps-input, files.io-failed.
     Writes: shard-NNNNN.bin, shard-NNNNN.idx, documents.jsonl.zst, encode.json, manifest.json,
-    and quarantine.jsonl where rows were quarantined.
+    certificate.json where the documents have one, quarantine.jsonl where rows were quarantined.
     """
     request = Request(
         corpus=corpus,

@@ -17,7 +17,12 @@ from apr.shards.recount import Recount, recount
 from apr.shards.round_trip import compare_documents, sample_by_content
 from apr.shards.tokenizer_of import other_tokenizer, tokenizer_of
 from apr.shards.verification import Check, Verification, failed, passed, unknown
-from apr.shards.verify_documents import check_encoding, check_provenance, check_text
+from apr.shards.verify_documents import (
+    check_certificate,
+    check_encoding,
+    check_provenance,
+    check_text,
+)
 from apr.tokenizer.conservation import bytes_per_id
 from apr.tokenizer.tokenizer import Tokenizer
 
@@ -61,6 +66,8 @@ def verify(
         )
     checks += [check_text(reader, returned), check_encoding(reader, returned)]
     checks += [check_provenance(reader)]
+    if reader.manifest.certificate is not None:
+        checks += [check_certificate(reader, reader.manifest.certificate)]
     return Verification(
         directory=directory,
         manifest=reader.manifest,

@@ -3,6 +3,8 @@
 from collections import Counter
 
 from apr.errors import DamagedFile, Refusal
+from apr.shards.certified import certificate_of
+from apr.shards.manifest import CertifiedSide
 from apr.shards.provenance import PROVENANCE_NAME, has_provenance, read_provenance
 from apr.shards.reader import ShardReader
 from apr.shards.round_trip import RoundTrip, text_problem
@@ -96,6 +98,16 @@ def check_provenance(reader: ShardReader) -> Check:
             )
     num_rows = num_documents + drops.total() + quarantined.total()
     return passed("sources", f"{num_rows} rows, {num_documents} of them documents", expected)
+
+
+def check_certificate(reader: ShardReader, named: CertifiedSide) -> Check:
+    """certificate.json is the one that the manifest names, and is of these documents."""
+    expected = "the certificate that the manifest names, with these documents as one side"
+    try:
+        certificate_of(reader)
+    except Refusal as refusal:
+        return failed("certificate", refusal)
+    return passed("certificate", f"{named.sha256}, {named.side} side", expected)
 
 
 def _of_all(reader: ShardReader, returned: RoundTrip) -> str:

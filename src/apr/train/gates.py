@@ -19,6 +19,7 @@ UPSTREAM_IDS: dict[str, str | None] = {
     "preflight.id-range": "INV-PRETOK-001",
     "preflight.val-empty": "FALSIFY-PRETRAIN-VAL-SHARD-003",
     "preflight.val-overlap": None,
+    "preflight.split-certificate": None,
     "preflight.token-budget": "GATE-CHINCHILLA-001",
     "preflight.data-degenerate": None,
     "preflight.init-loss": None,

@@ -19,6 +19,7 @@ from apr.train.batches import DataPlan, TokenRows, plan_data
 from apr.train.config import TrainConfig
 from apr.train.data_gate import check_degenerate
 from apr.train.gates import Finding, Gate, judge
+from apr.train.split_gate import check_split_certificate
 from apr.units import format_count
 
 _SCAN_TOKENS = 1 << 24
@@ -82,6 +83,7 @@ def check_files(config: TrainConfig, inputs: Inputs) -> list[Gate]:
         judge("preflight.id-range", lambda: check_id_range(inputs)),
         judge("preflight.val-empty", lambda: check_val_size(config, inputs)),
         judge("preflight.val-overlap", lambda: check_val_overlap(inputs)),
+        judge("preflight.split-certificate", lambda: check_split(inputs)),
         judge("preflight.token-budget", lambda: check_token_budget(config, inputs)),
         judge("preflight.data-degenerate", lambda: check_data(inputs)),
     ]
@@ -178,6 +180,11 @@ def check_val_overlap(inputs: Inputs) -> Finding:
         "0",
         "split the corpus before encoding and drop documents that stand on both sides",
     )
+
+
+def check_split(inputs: Inputs) -> Finding:
+    """A certificate says what was checked between these two sides."""
+    return check_split_certificate(inputs.train, inputs.val)
 
 
 def check_data(inputs: Inputs) -> Finding:

@@ -1,15 +1,19 @@
 """`apr corpus` from the command line: what is printed, in every ending."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 from tests.corpus_files import program, write_jsonl, write_tree
 from tests.evaluation_files import HUMAN_EVAL, SOLUTION, write_items
 from tests.unit.corpus.test_near_duplicates import edited
 
 from apr.cli.main import run
+from apr.units import format_bytes
 
 
 @pytest.fixture
@@ -90,6 +94,10 @@ def test_a_split_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("words", "id", "code"),
     [
+        (["scan", "{none}"], "files.not-found", 3),
+        (["scan", "{in}", "{in}/a.py"], "corpus.path-repeated", 2),
+        (["scan", "{in}", "--max-quarantined", "1"], "usage", 2),
+        (["scan", "{in}", "--show", "-1"], "usage", 2),
         (["split", "{in}", "-o", "{out}"], "corpus.split-impossible", 5),
         (["split", "{in}", "-o", "{out}", "--val-fraction", "2"], "corpus.split-fraction", 2),
         (["split", "{in}", "-o", "{in}/x"], "files.output-overlaps-input", 2),
@@ -141,3 +149,106 @@ def test_near_duplicates_need_a_package_and_say_which(
     assert "apr[dedup]" in refused["fix"]
     found = answer(capsys, "dedup", tree, "-o", tmp_path / "a.jsonl", "--no-near")
     assert found["reasons"]["duplicate"]["num_documents"] == 1
+
+
+def shown(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    capsys.readouterr()
+    assert run(["corpus", *map(str, words)]) == 0
+    return capsys.readouterr().out
+
+
+def test_a_scan_shows_what_there_is_and_a_next_command_that_works(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [{"text": program(number), "path": f"{number}.rs"} for number in range(300)]
+    write_jsonl(tmp_path / "in" / "a b.jsonl", [*rows, {"text": 1}, {}, {"text": "x " * 3000}])
+    write_tree(tmp_path / "in", {"b.py": program(7), "skip.py": "", "tests/c.py": "c"})
+    words = ["in", "--content-field", "text", "--exclude", "tests", "--show", "1"]
+    text = shown(capsys, "scan", *words)
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "rows 306 texts of a tree are one each" in lines
+    assert any(line.startswith("Rust 300 ") and line.endswith("#" * 19) for line in lines)
+    assert any(line.startswith("unknown: no path 1 ") for line in lines)
+    assert "in/a b.jsonl:301: 'text' is int" in lines
+    assert "in/a b.jsonl:302: no field 'text'; fields: none" in lines
+    assert f"2 times, {format_bytes(2 * len(program(7)))} in all" in lines
+    assert "no row has a path" not in text
+    assert "no row has a licence in 'license'; --license-field names another field" in lines
+    assert (
+        "2 rows would be quarantined: encode-corpus refuses them unless --max-quarantined 2; the "
+        "first is in/a b.jsonl:301" in lines
+    )
+    split, dedup = text.split("next:\n")[1].splitlines()
+    assert "dedup data/train" in dedup
+    assert run(shlex.split(split)[1:]) == 0
+    assert run(shlex.split(dedup)[1:]) == 0
+    again = shown(capsys, "scan", *words)
+    assert f"-o {Path('data-split')}" in again
+    monkeypatch.chdir(tmp_path / "in")
+    assert "apr corpus split . -o ../data-split" in shown(capsys, "scan", ".")
+
+
+def test_a_scan_is_one_object_that_says_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [{"content": "x"}, {"content": 1}])
+    found = answer(capsys, "scan", tmp_path / "a.jsonl")
+    assert (found["num_rows"], found["num_documents"], found["num_quarantined"]) == (2, 1, 1)
+    assert found["stops"][0]["max_quarantined"] == 1
+
+
+def test_a_scan_of_nothing_but_bad_rows_says_so_and_what_fields_there_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [{"code": "x"}] * 3)
+    text = shown(capsys, "scan", path)
+    assert "no field 'content'; fields: code" in text
+    assert "there is no document: every command refuses that (corpus.empty)" in text
+    assert "next:" not in text
+
+
+def test_no_name_and_no_text_drives_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil = "\x1b[2J\x9b31m\u202e\nfake: 0\tx"
+    write_tree(tmp_path / "in", {f"{evil}.py": "a\n", f"{evil}e.py": "", f"{evil}2.py": "a\n"})
+    rows = [{"content": "x", "license": evil, "path": f"a.{evil}"}, {evil: 1}]
+    write_jsonl(tmp_path / "in" / f"{evil}.jsonl", rows)
+    text = shown(capsys, "scan", tmp_path / "in", "--license-field", "license")
+    assert [line for line in text.splitlines() if line.lstrip().startswith("fake")] == []
+    assert not {"\x1b", "\x9b", "\u202e", "\t"} & {*text}
+    assert text.count("fake: 0") > 8
+    none = shown(capsys, "scan", tmp_path / "in", "--license-field", evil)
+    assert "fake: 0" in none.split("no row has a licence in ")[1].splitlines()[0]
+
+
+def test_unreadable_files_are_named_and_what_they_stop(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parquet.write_table(pyarrow.table({"code": ["x"]}), tmp_path / "a.parquet")
+    write_tree(tmp_path, {"b.py": "b"})
+    text = shown(capsys, "scan", tmp_path)
+    assert "could not be read to the end: 1 files" in text
+    assert f"{tmp_path / 'a.parquet'}: 0 columns 'content'; the columns: code" in text
+    assert f"every command refuses to read {tmp_path / 'a.parquet'} (corpus.column-missing)" in text
+
+
+def test_long_tables_and_long_names_are_cut_and_say_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"content": "x" * (number + 1), "path": f"a.x{number}", "license": f"licence {number}"}
+        for number in range(20)
+    ]
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    write_tree(tmp_path, {"n" * 200 + ".py": "y" * 99})
+    text = shown(capsys, "scan", tmp_path)
+    assert "and 5 more languages, which --json lists" in text
+    assert "and 5 more licences, which --json lists" in text
+    assert text.count("unknown: .x") == 15
+    assert text.count("(row)") == 15
+    assert "none of their own" in text
+    tables = text.split("next:")[0]
+    assert max(map(len, tables.splitlines())) < 130
+    assert "  99 B  ..." + "n" * 94 + ".py\n" in tables

@@ -90,7 +90,7 @@ def test_a_certificate_of_other_documents_beside_the_corpus_is_said_to_be_left_o
     encode = "tokenize encode-corpus --tokenizer tok --encoder reference"
     capsys.readouterr()
     assert run([*encode.split(), "--corpus", "data/train", "-o", "out"]) == 0
-    assert "note: data/certificate.json is of other documents" in capsys.readouterr().err
+    assert "data/certificate.json is of other documents, so" in capsys.readouterr().err
     assert run([*encode.split(), "--corpus", "data/held-out", "-o", "val"]) == 0
     said = capsys.readouterr()
     assert "note:" not in said.err

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tests.corpus_files import documents_in, program, texts_in, write_jsonl, write_tree
-from tests.unit.corpus.test_near_duplicates import edited
+from tests.unit.corpus.test_near_duplicates import edited, similarity
 
 from apr.corpus.certificate import DocumentTally, read_certificate
 from apr.corpus.dedup import Deduplication, dedup_corpus, documents_left
@@ -115,7 +115,51 @@ def test_the_certificate_names_what_the_list_leaves(tmp_path: Path) -> None:
     assert certificate.removals == Removals.load([tmp_path / "out.jsonl"]).lists
     near = certificate.checks[1]
     assert near.kind == "near"
-    assert (near.num_removed, near.jaccard, near.probability_of_comparing) == (1, 0.8, 0.998312)
+    assert (near.num_removed, near.jaccard, near.num_compared) == (1, 0.8, 1)
+
+
+def test_the_most_similar_text_that_stays_is_measured(tmp_path: Path) -> None:
+    """Edited in one line of seven it stays, and what is left is what was measured."""
+    close = program(1) + program(51, lines=10)
+    expected = similarity(program(1), close)
+    assert 0.7 < expected < 0.8
+    found = dedup(tmp_path, [close, TWO], [ONE], jaccard=0.8)
+    assert left(tmp_path) == [close, TWO]
+    assert found.certificate is not None
+    near = found.certificate.checks[1]
+    assert near.kind == "near"
+    assert (near.num_compared, near.largest_jaccard_left) == (0, None)
+    again = dedup(tmp_path, [close, TWO], [ONE, program(51)], jaccard=0.8, overwrite=True)
+    assert left(tmp_path) == [close, TWO]
+    assert again.certificate is not None
+    near = again.certificate.checks[1]
+    assert near.kind == "near"
+    assert (near.num_compared, near.largest_jaccard_left) == (1, round(expected, 6))
+
+
+def test_documents_are_told_apart_behind_copies_and_beyond_a_batch(tmp_path: Path) -> None:
+    """Copies and held-out documents come before; a batch holds some 260,000 characters."""
+    before = [program(100 + at, lines=160) for at in range(60)]
+    assert sum(map(len, before)) > 1.5 * (1 << 18)
+    close, like_held_out = edited(TWO, 20), edited(ONE, 20)
+    train = [THREE, THREE, edited(ONE, 25), *before, TWO, close, like_held_out, FOUR]
+    dedup(tmp_path, train, [ONE])
+    assert left(tmp_path) == [THREE, *before, TWO, FOUR]
+    assert [(each["row"], each["reason"]) for each in entries(tmp_path)] == [
+        (2, "duplicate"),
+        (3, "near_duplicate_of_held_out"),
+        (65, "near_duplicate"),
+        (66, "near_duplicate_of_held_out"),
+    ]
+
+
+def test_a_near_duplicate_of_held_out_text_is_no_reason_to_remove_another(tmp_path: Path) -> None:
+    """What goes because of held-out text is not what later documents are compared with."""
+    found = dedup(tmp_path, [edited(ONE, 20), edited(ONE, 25), TWO], [ONE])
+    assert [each["kept"]["source"] for each in entries(tmp_path)] == [
+        str(tmp_path / "val.jsonl")
+    ] * 2
+    assert found.search.counts == {"near_duplicate_of_held_out": 2}
 
 
 def test_the_worst_is_shown_first(tmp_path: Path) -> None:

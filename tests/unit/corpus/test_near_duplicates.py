@@ -20,14 +20,13 @@ def edited(text: str, every: int) -> str:
 
 
 def search(
-    texts: list[str], *, num_held_out: int = 0, threshold: float = 0.8, **limits: int
+    texts: list[str], *, threshold: float = 0.8, **limits: int
 ) -> tuple[list[Match | None], NearDuplicates]:
     keys = Bands.for_jaccard(threshold).keys(shingle(texts))
     with tempfile.TemporaryFile() as spill:
         near = NearDuplicates(
             Buckets(keys, np.arange(len(texts))),
             jaccard=threshold,
-            num_held_out=num_held_out,
             spill=spill,
             **limits,
         )
@@ -72,25 +71,6 @@ def test_every_document_that_stays_differs_from_all_that_stay() -> None:
             assert similarity(FAMILIES[one], FAMILIES[other]) < 0.8
     assert near.num_pairs_compared >= len(removed)
     assert near.num_limited == 0
-
-
-def test_a_held_out_document_always_stays_and_is_named_first() -> None:
-    texts = [program(1), edited(program(1), 30), program(2), edited(program(1), 20), program(3)]
-    found, near = search(texts, num_held_out=2)
-    assert found[:3] == [None, None, None]
-    assert found[3] is not None
-    assert found[3].document_index in (0, 1)
-    assert found[4] is None
-    assert near.largest_jaccard_left is None
-
-
-def test_the_most_similar_pair_that_stays_is_measured() -> None:
-    texts = [program(1), edited(program(1), 8), program(2)]
-    expected = similarity(texts[0], texts[1])
-    assert 0.6 < expected < 0.8
-    found, near = search(texts, num_held_out=1)
-    assert found == [None, None, None]
-    assert near.largest_jaccard_left == expected
 
 
 def test_a_chain_does_not_remove_what_differs_from_the_first() -> None:

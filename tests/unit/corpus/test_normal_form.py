@@ -3,6 +3,8 @@
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from apr.corpus.documents import document_hash
 from apr.corpus.normal_form import normal_form, normal_hash
@@ -68,3 +70,10 @@ def test_time_is_linear_in_the_text(hostile: str) -> None:
 def test_marks_that_are_not_composed_still_compare() -> None:
     many = "a" + "\u0301\u0316" * 40
     assert normal_hash(many + "\r\n") == normal_hash(many)
+
+
+@given(st.text(st.sampled_from("ab\n \t\r\x0b\x0c\x1c\x1f\x00\x7f\xa0\u2028"), max_size=12))
+def test_the_shortcut_for_bare_line_ends_gives_what_the_rule_says(text: str) -> None:
+    unified = text.replace("\r\n", "\n").replace("\r", "\n")
+    stripped = "\n".join(line.rstrip() for line in unified.split("\n")).rstrip()
+    assert normal_form(text) == stripped

@@ -91,9 +91,9 @@ def test_a_field_of_any_name_stands_once(field: str) -> None:
 
 def test_a_group_is_text_or_absent() -> None:
     parser = RowParser(content_field="content", group_field="group")
-    assert parser.parse(b'{"content": "a", "group": "g"}') == ("a", "g")
-    assert parser.parse(b'{"content": "a", "group": null}') == ("a", None)
-    assert parser.parse(b'{"content": "a"}') == ("a", None)
+    assert parser.parse(b'{"content": "a", "group": "g"}') == ("a", "g", ())
+    assert parser.parse(b'{"content": "a", "group": null}') == ("a", None, ())
+    assert parser.parse(b'{"content": "a"}') == ("a", None, ())
     for line, reason in (
         (b'{"content": "a", "group": 7}', "group_not_string"),
         (b'{"content": "a", "group": "g", "group": "h"}', "field_repeated"),

@@ -102,11 +102,12 @@ def _text(found: "Deduplication") -> str:
     for reason, count in sorted(search.counts.items()):
         size = format_bytes(search.sizes_bytes[reason])
         lines.append(f"  {reason:<26} {format_count(count)} documents, {size}")
-    if near is not None and search.bands is not None:
+    if near is not None and search.index.similar is not None:
+        probability = search.index.similar.bands.probability(found.jaccard or 0)
         lines.append(
-            f"  {format_count(near.num_pairs_compared)} pairs compared in full; a pair at the "
-            f"threshold is compared with probability "
-            f"{search.bands.probability(found.jaccard or 0):.4f}"
+            f"  {format_count(near.num_pairs_compared)} pairs of training documents compared in "
+            "full; a pair at the threshold is compared with probability "
+            f"{probability:.4f}"
         )
         if near.num_limited:
             lines.append(

@@ -12,16 +12,9 @@ from apr.cli.values import LOCAL_PATH, Location
 CORPUS_PATH = Location("path")
 
 
-def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say how documents are read."""
+def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say which documents are read."""
     for option in (
-        click.option(
-            "--max-quarantined",
-            default=0,
-            show_default=True,
-            type=click.IntRange(min=0),
-            help="Rows that may be no documents; they are left out and counted.",
-        ),
         click.option(
             "--exclude",
             multiple=True,
@@ -37,6 +30,19 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say how documents are read."""
+    return source_options(
+        click.option(
+            "--max-quarantined",
+            default=0,
+            show_default=True,
+            type=click.IntRange(min=0),
+            help="Rows that may be no documents; they are left out and counted.",
+        )(command)
+    )
 
 
 def left_out_text(drops: dict[str, int], num_quarantined: int) -> str:

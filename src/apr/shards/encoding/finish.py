@@ -16,15 +16,15 @@ import numpy as np
 
 from apr import __version__
 from apr.corpus.account import Account
-from apr.corpus.certificate import read_certificate
 from apr.corpus.locations import location_text
 from apr.errors import DamagedFile
 from apr.files import io_refusals, publish_directory, write_bytes, write_json
+from apr.shards.certified import certify_shards
 from apr.shards.encoding.merge import Merged, merge_parts
 from apr.shards.encoding.receipts import Receipt, merged_account, total
 from apr.shards.encoding.request import Plan, Request, empty_corpus
 from apr.shards.encoding.statistics import summarize
-from apr.shards.manifest import CertifiedSide, EncoderRecord, Manifest, write_manifest
+from apr.shards.manifest import EncoderRecord, Manifest, write_manifest
 from apr.shards.reader import ShardReader
 
 ENCODE_NAME = "encode.json"
@@ -109,24 +109,13 @@ def _manifest(
             proof=plan.choice.proof,
             num_shadowed=total(receipts, "num_shadowed"),
         ),
-        certificate=_certified_side(request, merged),
+        certificate=certify_shards(
+            request.workplace.staged,
+            documents_sha256=merged.documents_sha256,
+            certificate=request.certificate,
+            corpus=request.corpus,
+        ),
     )
-
-
-def _certified_side(request: Request, merged: Merged) -> CertifiedSide | None:
-    """The side of a certificate that these documents are.
-
-    Refuses: corpus.certificate-mismatch, when a certificate was named and is another's.
-    """
-    path = request.find_certificate()
-    if path is None:
-        return None
-    certificate, sha256 = read_certificate(path)
-    if request.certificate is not None:
-        side = certificate.require_side(merged.documents_sha256, request.output)
-    else:
-        side = certificate.side_of(merged.documents_sha256)
-    return None if side is None else CertifiedSide(sha256=sha256, side=side)
 
 
 def _require_no_token_lost(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from apr.corpus.account import Account, LeftOut
-from apr.corpus.certificate import CERTIFICATE_NAME, read_certificate
+from apr.corpus.certificate import read_certificate
 from apr.corpus.document import Document
 from apr.corpus.documents import list_files
 from apr.corpus.removals import Removals
@@ -25,6 +25,7 @@ from apr.files import (
     sha256_file,
 )
 from apr.progress import Progress, Report, silent
+from apr.shards.certified import find_certificate
 from apr.shards.encoding.plan import Settings, Task, plan_tasks
 from apr.shards.encoding.workplace import Workplace
 from apr.shards.manifest import EosPolicy
@@ -37,7 +38,8 @@ EncoderName = Literal["auto", "reference"]
 
 # The names of everything an encoding writes; nothing else in a target may be replaced.
 OUR_FILES = (
-    r"shard-\d{5}\.(bin|idx)|(manifest|encode)\.json|documents\.jsonl\.zst|quarantine\.jsonl"
+    r"shard-\d{5}\.(bin|idx)|(manifest|encode|certificate)\.json|"
+    r"documents\.jsonl\.zst|quarantine\.jsonl"
 )
 
 
@@ -96,11 +98,7 @@ class Request:
 
     def find_certificate(self) -> Path | None:
         """The certificate that was named, or the one beside the corpus."""
-        if self.certificate is not None:
-            return self.certificate
-        paths = [path for path in self.corpus if isinstance(path, Path)]
-        beside = {path.parent / CERTIFICATE_NAME for path in paths}
-        return next((path for path in beside if len(beside) == 1 and path.is_file()), None)
+        return find_certificate(self.certificate, self.corpus)
 
 
 @dataclass(frozen=True)
