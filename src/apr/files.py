@@ -73,6 +73,28 @@ def require_absent(path: Path, *, overwrite: bool) -> None:
         )
 
 
+def require_writable_place(path: Path) -> None:
+    """Refuse a target that nothing could be written to, before work is done for it.
+
+    Refuses: files.io-failed.
+    """
+    above = path.absolute().parents
+    place = next((each for each in above if os.path.lexists(each)), path)
+    if not place.is_dir():
+        found = "a file, not a directory"
+    elif not os.access(place, os.W_OK | os.X_OK):
+        found = "a directory that may not be written to"
+    else:
+        return
+    raise IoFailed(
+        "files.io-failed",
+        place,
+        found=found,
+        expected=f"a directory that {path.name} can be written to",
+        fix="name another output, or correct permissions",
+    )
+
+
 def require_apart(output: Path, inputs: Sequence[Path]) -> None:
     """Refuse an output that lies inside an input, or that an input lies inside.
 
@@ -193,17 +215,20 @@ def atomic_directory(path: Path, *, overwrite: bool = False) -> Generator[Path]:
         staged = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
         try:
             yield staged
-            publish_directory(staged, path)
+            publish_directory(staged, path, overwrite=overwrite)
         except BaseException:
             shutil.rmtree(staged, ignore_errors=True)
             raise
 
 
-def publish_directory(staged: Path, path: Path) -> None:
+def publish_directory(staged: Path, path: Path, *, overwrite: bool) -> None:
     """Let a finished directory take the place of `path`, durably; an old one is deleted last.
 
-    Refuses: files.io-failed.
+    What appeared there while the work was done belongs to somebody else.
+
+    Refuses: files.exists, files.io-failed.
     """
+    require_absent(path, overwrite=overwrite)
     with io_refusals(path):
         for file in sorted(staged.rglob("*")):
             if file.is_file():
@@ -223,6 +248,8 @@ def publish_directory(staged: Path, path: Path) -> None:
             if retired.exists() and not path.exists():
                 retired.replace(path)
             raise
+        if retired.is_symlink():
+            retired.unlink(missing_ok=True)  # The name was a link; where it led stays as it is.
         shutil.rmtree(retired, ignore_errors=True)
 
 
@@ -242,7 +269,7 @@ def hold_lock(path: Path, *, id: str, what: str, shared: bool = False) -> Genera
                     id,
                     path.parent,
                     found=f"another process is working on this {what}",
-                    expected=f"a {what} nobody works on",
+                    expected="to be the only one at work on it",
                     fix="wait for it, or stop it",
                 ) from err
             yield

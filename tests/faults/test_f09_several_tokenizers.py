@@ -12,7 +12,9 @@ from tests.shard_files import encode
 from tests.tokenizer_files import EOS, Change, nothing, set_in, swapped, tokenizer, write
 
 from apr.errors import Refusal
+from apr.shards.explain import explain
 from apr.shards.reader import ShardReader
+from apr.shards.verify import verify
 from apr.tokenizer.tokenizer import Tokenizer
 
 
@@ -47,6 +49,40 @@ def test_shards_name_the_tokenizer_that_made_them(tmp_path: Path) -> None:
     assert ShardReader.open(output).manifest.tokenizer_fingerprint == ours.fingerprint
     assert ShardReader.open(foreign).manifest.tokenizer_fingerprint == other.fingerprint
     assert ours.fingerprint != other.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("change", "is_same"),
+    [
+        (swapped("a", "b"), False),
+        (set_in("model", "merges", 0, to="e l"), False),
+        (set_in("padding", to=None), True),
+    ],
+    ids=["two ids swapped", "one merge edited", "twin"],
+)
+def test_old_shards_are_not_reused_for_an_edited_tokenizer(
+    tmp_path: Path, change: Change, is_same: bool
+) -> None:
+    words = ("he", "hel", "Ġhe", "el")
+    first, second = tokenizer(words=words), tokenizer(change, words=words)
+    second.save(tmp_path / "tok")
+    shards, _ = encode(tmp_path, with_tokenizer=first)
+    old = (shards / "manifest.json").read_bytes()
+    found = verify(shards, tokenizer_path=tmp_path / "tok")
+    assert (found.refusal is None) is is_same
+    verdicts = {check.name: check.verdict for check in found.checks}
+    assert verdicts["tokenizer"] == ("PASS" if is_same else "FAIL")
+    if not is_same:
+        with pytest.raises(Refusal) as refused:
+            explain(shards, token_index=0, tokenizer_path=tmp_path / "tok")
+        assert refused.value.id == "shards.other-tokenizer"
+    with pytest.raises(Refusal) as refused:
+        encode(tmp_path, with_tokenizer=second)
+    assert refused.value.id == "files.exists"
+    assert (shards / "manifest.json").read_bytes() == old
+    encode(tmp_path, with_tokenizer=second, overwrite=True)
+    assert ShardReader.open(shards).manifest.tokenizer_fingerprint == second.fingerprint
+    assert ((shards / "manifest.json").read_bytes() == old) is is_same
 
 
 CONFIGS = {

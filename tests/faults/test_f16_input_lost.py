@@ -8,6 +8,9 @@ import gzip
 import io
 import json
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +22,14 @@ from pyarrow import parquet
 from tests.tokenizer_files import tokenizer
 
 from apr.corpus.account import Account
-from apr.corpus.documents import list_files
+from apr.corpus.documents import list_files, read_documents
 from apr.corpus.span_reader import SpanReader
 from apr.corpus.spans import cut_spans, span_sha256
 from apr.errors import DamagedFile, IoFailed, PathNotFound, Refusal
 from apr.shards.encode import encode_corpus
 from apr.shards.manifest import Manifest
+from apr.shards.provenance import read_provenance
+from apr.shards.verify import verify
 
 NUM_LINES = 10_000
 
@@ -165,6 +170,12 @@ def test_a_truncated_file_is_no_smaller_corpus(tmp_path: Path, name: str, share:
     with pytest.raises(DamagedFile) as refused:
         account.require_quarantined_at_most(0)
     assert refused.value.id == "corpus.quarantined"
+    # A budget of rows must not be taken for a budget of files.
+    assert "1 of them stand for all that is left of a file" in refused.value.found
+    assert refused.value.fix.startswith("fetch those files again")
+    with pytest.raises(DamagedFile) as refused:
+        list(read_documents([tmp_path / name], drops=Account()))
+    assert refused.value.fix == "fetch the file again"
 
 
 def test_a_bad_row_costs_itself_and_no_other(tmp_path: Path) -> None:
@@ -300,3 +311,82 @@ def test_line_ends_of_any_system_are_read(tmp_path: Path) -> None:
     texts, account = read(tmp_path)
     assert texts == [TEXTS[0]] * 3 + [TEXTS[1], "a\r\nb\rc\n"]
     assert account.drops == {"blank_line": 1}
+
+
+def test_what_was_never_opened_has_a_line_of_its_own(tmp_path: Path) -> None:
+    """The witness of an encoding balances with its manifest, or verify would call it another's."""
+    tree = tmp_path / "tree"
+    (tree / "data").mkdir(parents=True)
+    (tree / "a.py").write_text("hello hello\n")
+    os.symlink("..", tree / "data" / "loop")
+    os.mkfifo(tree / "data" / "pipe")
+    for name in ("z.csv", "b.csv", "m.csv"):
+        (tree / "data" / name).write_text(name)
+    output = tmp_path / "shards"
+    manifest = encode_corpus(
+        [tree], tokenizer=tokenizer(), output=output, exclude=["*.csv"], encoder="reference"
+    )
+    assert manifest.drops == {"excluded": 3, "special_file": 1, "symlink": 1}
+    rows = [(Path(row.source).name, row.dropped) for row in read_provenance(output)]
+    assert rows == [
+        ("b.csv", "excluded"),
+        ("loop", "symlink"),
+        ("m.csv", "excluded"),
+        ("pipe", "special_file"),
+        ("z.csv", "excluded"),
+        ("a.py", None),
+    ]
+    tokenizer().save(tmp_path / "tok")
+    found = verify(output, tokenizer_path=tmp_path / "tok")
+    assert {check.name: check.verdict for check in found.checks}["sources"] == "PASS"
+    assert found.refusal is None
+
+
+# Root reads everything, unless it gives that up.
+PRIVILEGE = "-dac_override,-dac_read_search"
+WITHOUT_PRIVILEGE = (
+    ["setpriv", f"--bounding-set={PRIVILEGE}", f"--inh-caps={PRIVILEGE}"]
+    if os.geteuid() == 0
+    else []
+)
+
+
+@pytest.mark.parametrize("locked", ["tree/b.py", "tree/below", "rows.jsonl", None])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "corpus split tree rows.jsonl --group file --val-fraction 0.4 -o out",
+        "corpus dedup tree rows.jsonl --no-near -o out",
+        "tokenize train --corpus tree --corpus rows.jsonl --vocab-size 300 -o out",
+        "tokenize encode-corpus --corpus tree --corpus rows.jsonl --tokenizer tok "
+        "--encoder reference --num-workers 1 -o out",
+    ],
+    ids=lambda command: " ".join(command.split()[:2]),
+)
+def test_a_file_without_permission_to_read_ends_every_command(
+    tmp_path: Path, command: str, locked: str | None
+) -> None:
+    if WITHOUT_PRIVILEGE and shutil.which("setpriv") is None:
+        pytest.skip("root without setpriv reads everything")
+    (tmp_path / "tree" / "below").mkdir(parents=True)
+    for name in ("tree/a.py", "tree/b.py", "tree/below/c.py"):
+        (tmp_path / name).write_text(f"name = {name!r}\n" * 9)
+    rows = [json.dumps({"content": f"row {number}"}) for number in range(9)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    tokenizer().save(tmp_path / "tok")
+    if locked is not None:
+        (tmp_path / locked).chmod(0)
+    done = subprocess.run(
+        [*WITHOUT_PRIVILEGE, sys.executable, "-m", "apr", *command.split(), "--json"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+    )
+    if locked is not None:
+        (tmp_path / locked).chmod(0o700)
+        refused = json.loads(done.stdout)["refused"]
+        assert (done.returncode, refused["id"]) == (7, "files.io-failed")
+        assert refused["where"] == locked
+    else:
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out").exists() is (locked is None)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from apr.errors import DamagedFile, Refusal, UsageRefusal
-from apr.files import read_bytes, require_apart, require_replaceable
+from apr.files import atomic_directory, read_bytes, require_apart, require_replaceable
 
 
 @pytest.mark.parametrize("output", ["in", "in/deep/out", ".", "link", "link/out"])
@@ -61,3 +61,35 @@ def test_a_file_over_the_limit_is_not_read(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert refused.value.id == "planted.fault"
     assert peak_bytes < 1 << 20
+
+
+def test_a_link_that_is_replaced_leaves_nothing_and_takes_nothing_with_it(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "kept").touch()
+    (tmp_path / "name").symlink_to("elsewhere")
+    with atomic_directory(tmp_path / "name", overwrite=True) as staged:
+        (staged / "new").touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "name"]
+    assert (tmp_path / "name" / "new").exists()
+    assert (tmp_path / "elsewhere" / "kept").exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_appeared_while_a_directory_was_made_is_not_lost(
+    tmp_path: Path, overwrite: bool
+) -> None:
+    def make() -> None:
+        with atomic_directory(tmp_path / "name", overwrite=overwrite) as staged:
+            (staged / "ours").touch()
+            (tmp_path / "name").mkdir()
+            (tmp_path / "name" / "theirs").touch()
+
+    if overwrite:
+        make()
+    else:
+        with pytest.raises(Refusal) as refused:
+            make()
+        assert refused.value.id == "files.exists"
+    assert [path.name for path in tmp_path.iterdir()] == ["name"]
+    kept = "ours" if overwrite else "theirs"
+    assert [path.name for path in (tmp_path / "name").iterdir()] == [kept]

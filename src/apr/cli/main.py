@@ -11,8 +11,9 @@ from typing import NoReturn
 import click
 
 from apr import __version__
-from apr.cli import output
+from apr.cli import output, streams
 from apr.cli.groups import LazyGroup, Table
+from apr.cli.stopping import end_like_ctrl_c
 from apr.errors import EXIT_BUG, EXIT_DONE, Interrupted, IoFailed, Refusal
 
 VERBS: Table = {
@@ -46,6 +47,8 @@ def cli() -> None:
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """Run one command line and exit with its code."""
+    streams.prepare()
+    end_like_ctrl_c()
     arguments = sys.argv[1:] if argv is None else argv
     sys.exit(run(arguments))
 
@@ -74,8 +77,8 @@ def run(arguments: list[str]) -> int:
     except Refusal as err:
         return output.emit_refusal(err, as_json=as_json)
     except BrokenPipeError:
-        # The reader of our output went away; leave quietly instead of failing at shutdown.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of a help page went away; leave quietly instead of failing at shutdown.
+        streams.discard_stdout()
         return EXIT_DONE
     except OSError as err:
         return output.emit_refusal(

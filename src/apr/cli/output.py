@@ -11,18 +11,23 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import click
 
-from apr.errors import Interrupted, Refusal
+from apr.cli.streams import discard_stdout
+from apr.errors import Interrupted, IoFailed, Refusal
 from apr.progress import Progress, Report, silent
 from apr.units import format_bytes, format_count, format_duration
 
 _PLAIN_INTERVAL_S = 10.0
 _LIVE_INTERVAL_S = 0.1
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -70,33 +75,30 @@ def emit(result: Result, *, as_json: bool) -> int:
     exit_code = refused.exit_code if refused else result.exit_code
     if as_json:
         said_no = {"refused": refused.as_dict(), "exit_code": exit_code} if refused else {}
-        _print_json(result.data | said_no)
+        exit_code = _print_json(result.data | said_no, exit_code=exit_code)
     else:
-        _print_text(result)
+        lines = [result.text]
+        if result.next_commands:
+            lines += ["", "next:", *(f"  {command}" for command in result.next_commands)]
+        exit_code = _print(clean("\n".join(lines)), exit_code=exit_code)
     if refused:
-        click.echo(clean(str(refused)), err=True)
+        _print_error(str(refused))
     return exit_code
-
-
-def _print_text(result: Result) -> None:
-    click.echo(clean(result.text))
-    if result.next_commands:
-        click.echo("\nnext:")
-        for command in result.next_commands:
-            click.echo(f"  {command}")
 
 
 def emit_refusal(refusal: Refusal, *, as_json: bool) -> int:
     """Print a refusal and return its exit code."""
-    click.echo(clean(str(refusal)), err=True)
+    _print_error(str(refusal))
     if as_json:
-        _print_json({"refused": refusal.as_dict(), "exit_code": refusal.exit_code})
+        said = {"refused": refusal.as_dict(), "exit_code": refusal.exit_code}
+        _print_json(said, exit_code=refusal.exit_code)
     return refusal.exit_code
 
 
 def emit_usage_error(error: click.UsageError, *, as_json: bool) -> int:
     """Print a command line that cannot be parsed, as a refusal with exit code 2."""
-    error.show(file=sys.stderr)
+    with suppress(OSError):
+        error.show(file=sys.stderr)
     if as_json:
         refused = {
             "id": "usage",
@@ -106,38 +108,35 @@ def emit_usage_error(error: click.UsageError, *, as_json: bool) -> int:
             "expected": "a valid command line",
             "fix": "read --help",
         }
-        _print_json({"refused": refused, "exit_code": error.exit_code})
+        said = {"refused": refused, "exit_code": error.exit_code}
+        _print_json(said, exit_code=error.exit_code)
     return error.exit_code
 
 
 def emit_interrupted(stop: Interrupted, *, as_json: bool) -> int:
     """Print how an interrupted command is continued."""
-    click.echo(str(stop), err=True)
+    _print_error(str(stop))
     if stop.resume_command:
-        click.echo(f"continue: {stop.resume_command}", err=True)
+        _print_error(f"continue: {stop.resume_command}")
     if as_json:
-        _print_json(
-            {
-                "interrupted": {"message": str(stop), "resume_command": stop.resume_command},
-                "exit_code": stop.exit_code,
-            }
-        )
+        how = {"message": str(stop), "resume_command": stop.resume_command}
+        said = {"interrupted": how, "exit_code": stop.exit_code}
+        _print_json(said, exit_code=stop.exit_code)
     return stop.exit_code
 
 
 def emit_bug(trace: str, *, as_json: bool, exit_code: int) -> int:
     """Print a crash of ours: the traceback and the plea to report it."""
-    click.echo(trace, err=True)
-    click.echo("this is a bug in apr; please report it with the lines above", err=True)
+    _print_error(f"{trace}\nthis is a bug in apr; please report it with the lines above")
     if as_json:
-        _print_json({"bug": {"traceback": trace}, "exit_code": exit_code})
+        _print_json({"bug": {"traceback": trace}, "exit_code": exit_code}, exit_code=exit_code)
     return exit_code
 
 
 def notify(text: str) -> None:
     """Tell the person something that is neither result nor refusal; silent with `--quiet`."""
     if not click.get_current_context().meta.get("apr.quiet"):
-        click.echo(clean(text), err=True)
+        _print_error(text)
 
 
 def clean(text: str) -> str:
@@ -146,8 +145,19 @@ def clean(text: str) -> str:
 
 
 def command_line(*words: object) -> str:
-    """A command as a person can paste it."""
-    return shlex.join(str(word) for word in words)
+    """A command as a person can paste it, whatever a file's name does to a terminal."""
+    return " ".join(_quoted(str(word)) for word in words)
+
+
+def _quoted(word: str) -> str:
+    if not (_CONTROL.search(word) or "\n" in word):
+        return shlex.quote(word)
+    # Bash, zsh and POSIX of 2024 read $'...'; every byte that is not plain is spelled in it.
+    spelled = [
+        chr(byte) if 0x20 <= byte < 0x7F and byte not in b"'\\" else f"\\x{byte:02x}"
+        for byte in os.fsencode(word)
+    ]
+    return "$'" + "".join(spelled) + "'"
 
 
 def progress() -> Report:
@@ -223,6 +233,40 @@ def _describe(progress: Progress, elapsed_s: float, first_done: int) -> str:
     return "  ".join(parts)
 
 
-def _print_json(value: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
-    sys.stdout.flush()
+def _print_json(value: dict[str, Any], *, exit_code: int) -> int:
+    text = _SURROGATE.sub(_as_escape, json.dumps(value, ensure_ascii=False, allow_nan=False))
+    if (sys.stdout.encoding or "").replace("-", "").lower() != "utf8":
+        text = json.dumps(json.loads(text))  # JSON is UTF-8, whatever the terminal reads.
+    return _print(text, exit_code=exit_code)
+
+
+def _as_escape(match: re.Match[str]) -> str:
+    """A byte of a name that is no UTF-8, within a JSON string as apr writes it in locations."""
+    code = ord(match.group())
+    return f"\\\\x{code & 0xFF:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\\\u{code:04x}"
+
+
+def _print(text: str, *, exit_code: int) -> int:
+    """Write to stdout and return the exit code, which says so where a success went unheard."""
+    try:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        discard_stdout()  # The reader has seen enough.
+    except OSError as err:
+        discard_stdout()
+        lost = IoFailed(
+            "files.io-failed",
+            "standard output",
+            found=err.strerror or str(err),
+            expected="somewhere to write the result to",
+            fix="what was asked for is done, but its report is lost; free space before the next",
+        )
+        _print_error(str(lost))
+        return exit_code or lost.exit_code
+    return exit_code
+
+
+def _print_error(text: str) -> None:
+    with suppress(OSError):
+        click.echo(clean(text), err=True)

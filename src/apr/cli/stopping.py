@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop at the next step, asked twice as an order."""
+"""What signals do: a request to stop at the next step where a verb asks, else Ctrl-C's way."""
 
 import signal
 from collections.abc import Callable, Generator
@@ -6,6 +6,20 @@ from contextlib import contextmanager
 from types import FrameType
 
 from apr.cli import output
+
+
+def end_like_ctrl_c() -> None:
+    """Let a batch system's SIGTERM and a lost terminal's SIGHUP clean up, and end with 130.
+
+    What is ignored stays ignored, as under nohup.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 @contextmanager

@@ -16,6 +16,9 @@ _EXAMPLES_PER_REASON = 5
 _ENTRIES_KEPT = 1000
 _FOUND_CHARACTERS = 300
 
+REASONS_OF_A_REST = ("truncated", "damaged")
+"""One such row stands for all of a file that could not be read."""
+
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
@@ -146,13 +149,17 @@ class Account:
             return
         first = self.entries[0]
         listed = "" if listed_in is None else f" (listed in {listed_in})"
+        # Nobody knows how many rows are behind the point where a file cannot be read further.
+        num_unread = sum(self.quarantined.get(reason, 0) for reason in REASONS_OF_A_REST)
+        unread = f"; {num_unread} of them stand for all that is left of a file" * (num_unread > 0)
+        repair = "fetch those files again, repair the rows" if num_unread else "repair the rows"
         raise DamagedFile(
             "corpus.quarantined",
             place(first["source"], first["row"]),
             found=f"{self.num_quarantined} of {self.num_rows} rows are no documents "
-            f"({_ranked(self.quarantined)}), the first of them this one: {first['found']}",
+            f"({_ranked(self.quarantined)}){unread}; the first is this one: {first['found']}",
             expected=f"at most {max_quarantined}",
-            fix=f"repair the rows{listed}, or allow them: --max-quarantined {self.num_quarantined}",
+            fix=f"{repair}{listed}, or allow them: --max-quarantined {self.num_quarantined}",
         )
 
 

@@ -16,11 +16,12 @@ from apr.corpus.documents import document_hash
 from apr.corpus.identity import DOCUMENT_HASH_BYTES, documents_sha256
 from apr.corpus.split_rule import GroupKind, Side
 from apr.errors import DamagedFile, Refusal
-from apr.files import parse_json, read_bytes, sha256_bytes, write_bytes
+from apr.files import parse_json, read_bytes, read_json, sha256_bytes, write_bytes
 
 CERTIFICATE_NAME = "certificate.json"
 
 _LIMIT_BYTES = 8 << 20
+_CONTENT_SHA256 = "certificate_content_sha256"
 
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -190,7 +191,7 @@ def write_certificate(path: Path, certificate: Certificate) -> str:
     Writes: `path`, whole or not at all.
     """
     fields = certificate.model_dump(by_alias=True)
-    data = _spell(fields | {"certificate_content_sha256": sha256_bytes(_spell(fields))})
+    data = _spell(fields | {_CONTENT_SHA256: sha256_bytes(_spell(fields))})
     write_bytes(path, data)
     return sha256_bytes(data)
 
@@ -208,7 +209,7 @@ def read_certificate(path: Path) -> tuple[Certificate, str]:
         if not isinstance(value, dict):
             raise TypeError(f"{type(value).__name__}, not an object")
         fields = cast("dict[str, Any]", value)
-        recorded = fields.pop("certificate_content_sha256", None)
+        recorded = fields.pop(_CONTENT_SHA256, None)
         certificate = Certificate.model_validate(fields)
     except ValidationError as err:
         first = err.errors()[0]
@@ -219,6 +220,17 @@ def read_certificate(path: Path) -> tuple[Certificate, str]:
     if recorded != sha256_bytes(_spell(fields)):
         raise _damaged("corpus.certificate-edited", path, "fields that do not fit their own hash")
     return certificate, sha256_bytes(data)
+
+
+def is_certificate(path: Path) -> bool:
+    """Whether a file was a certificate once, sound or not; never raises a refusal."""
+    try:
+        value: Any = read_json(
+            path, limit_bytes=_LIMIT_BYTES, id="corpus.certificate-damaged", what="a certificate"
+        )
+    except Refusal:
+        return False
+    return isinstance(value, dict) and _CONTENT_SHA256 in value
 
 
 def _spell(fields: dict[str, Any]) -> bytes:
@@ -232,5 +244,6 @@ def _damaged(id: str, path: Path, found: str) -> DamagedFile:
         path,
         found=found,
         expected="a certificate as apr corpus wrote it",
-        fix="restore the file, or make it again: apr corpus split, dedup or decontaminate",
+        fix="restore the file, make it again (apr corpus split, dedup or decontaminate), or move "
+        "it away",
     )

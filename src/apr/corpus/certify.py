@@ -13,10 +13,18 @@ from apr.corpus.certificate import (
     Check,
     DocumentSet,
     RemovalList,
+    is_certificate,
     read_certificate,
 )
+from apr.corpus.removals import is_removal_list
 from apr.errors import Refusal, UsageRefusal
-from apr.files import io_refusals, require_absent, require_apart, sync_directory
+from apr.files import (
+    io_refusals,
+    require_absent,
+    require_apart,
+    require_writable_place,
+    sync_directory,
+)
 
 _CHECK_ORDER = ("exact", "near", "ngram")
 
@@ -36,12 +44,12 @@ class OutputFiles:
         return cls(output / "removals.jsonl", output / CERTIFICATE_NAME)
 
     @contextmanager
-    def staged(self) -> Generator["OutputFiles"]:
+    def staged(self, *, overwrite: bool) -> Generator["OutputFiles"]:
         """The two files in a scratch directory; what is there at the end takes its place.
 
         A certificate of before, to which the new list does not belong, is deleted.
 
-        Refuses: files.io-failed.
+        Refuses: files.exists, for what appeared there meanwhile, and files.io-failed.
         Writes: both files, the list first.
         """
         parent = self.removals.parent.absolute()
@@ -52,6 +60,8 @@ class OutputFiles:
             try:
                 staged = OutputFiles(scratch / "removals.jsonl", scratch / CERTIFICATE_NAME)
                 yield staged
+                for path in (self.removals, self.certificate):
+                    require_absent(path, overwrite=overwrite)
                 parent.mkdir(parents=True, exist_ok=True)
                 self.certificate.unlink(missing_ok=True)
                 staged.removals.replace(self.removals)
@@ -64,11 +74,28 @@ class OutputFiles:
     def require_writable(self, inputs: Sequence[Path | str], *, overwrite: bool) -> None:
         """Refuse outputs that would replace something, or that are among what is read.
 
-        Refuses: files.exists, files.output-overlaps-input.
+        A name that ends in .jsonl may be that of a corpus, so what is replaced must be known for
+        a list or a certificate.
+
+        Refuses: files.exists, files.foreign-content, files.io-failed,
+        files.output-overlaps-input.
         """
         for path in (self.removals, self.certificate):
             require_apart(path, [each for each in inputs if isinstance(each, Path)])
             require_absent(path, overwrite=overwrite)
+            require_writable_place(path)
+        for path, is_ours, what in (
+            (self.removals, is_removal_list, "a removal list"),
+            (self.certificate, is_certificate, "a certificate"),
+        ):
+            if path.exists() and not is_ours(path):
+                raise Refusal(
+                    "files.foreign-content",
+                    path,
+                    found=f"something that is not {what}",
+                    expected=f"nothing there but {what}, as --overwrite deletes it",
+                    fix="name another output, or move the other file away",
+                )
 
 
 def require_two_sides(train: Sequence[Path | str], held_out: Sequence[Path | str]) -> None:

@@ -95,8 +95,8 @@ def decontaminate_corpus(
 
     Refuses: corpus.nothing-to-compare, corpus.evaluation-damaged, corpus.evaluation-empty,
     corpus.sides-overlap, corpus.removals-damaged, corpus.certificate-mismatch,
-    corpus.nothing-left, corpus.still-shared, files.exists, files.output-overlaps-input, and as
-    apr.corpus.documents.read_documents.
+    corpus.nothing-left, corpus.still-shared, files.exists, files.foreign-content,
+    files.output-overlaps-input, and as apr.corpus.documents.read_documents.
     Writes: a removal list and beside it a certificate.
     """
     if not against and not held_out:
@@ -117,7 +117,7 @@ def decontaminate_corpus(
     if held_out:
         forbidden.add_held_out(corpora[1], progress)
     search = _Search(corpora[0], forbidden, num_shown=num_shown, progress=progress)
-    with files.staged() as staged:
+    with files.staged(overwrite=overwrite) as staged:
         earlier = Removals.load(removals)
         listed = write_removals(staged.removals, search.removals(earlier))
         held_out_set = forbidden.held_out.as_set() if held_out else None

@@ -97,7 +97,8 @@ def dedup_corpus(
 
     Refuses: corpus.sides-overlap, corpus.no-rensa, corpus.input-changed,
     corpus.certificate-mismatch, corpus.nothing-left, corpus.still-shared, files.exists,
-    files.output-overlaps-input, and as apr.corpus.documents.read_documents.
+    files.foreign-content, files.output-overlaps-input, and as
+    apr.corpus.documents.read_documents.
     Writes: a removal list, and beside it a certificate when there are held-out documents.
     """
     require_two_sides(train, held_out)
@@ -124,7 +125,7 @@ def dedup_corpus(
     if previous is not None:
         previous.require_fits([train_before], held_out_set, certificate)
     made = sha256 = None
-    with files.staged() as staged:
+    with files.staged(overwrite=overwrite) as staged:
         with tempfile.TemporaryFile(dir=staged.removals.parent) as spill:
             listed = write_removals(staged.removals, search.removals(spill))
         left = documents_left(index, staged.removals)

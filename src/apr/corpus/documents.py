@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath, PurePosixPath
 from typing import NoReturn
 
-from apr.corpus.account import Account
+from apr.corpus.account import REASONS_OF_A_REST, Account
 from apr.corpus.document import DOCUMENT_LIMIT_BYTES, Document, document_hash, place
 from apr.corpus.locations import is_url, location_text
 from apr.corpus.remote_tree import list_url
@@ -176,10 +176,11 @@ def _require_allowed(account: Account, allowed: int | None) -> None:
         raise DamagedFile(
             "corpus.not-text", where, found=found, expected="UTF-8 text", fix="name a text file"
         )
+    repair = "repair or remove the row, or name the right --content-field"
     raise DamagedFile(
         "corpus.jsonl-damaged",
         where,
         found=found,
         expected="one JSON object in UTF-8 with the text in the content field",
-        fix="repair or remove the row, or name the right --content-field",
+        fix="fetch the file again" if first["reason"] in REASONS_OF_A_REST else repair,
     )

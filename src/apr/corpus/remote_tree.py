@@ -32,16 +32,19 @@ def _list_directory(
     filesystem: Any, root: str, url: str, drops: Account, exclude: Sequence[str]
 ) -> list[CorpusFile]:
     files: list[tuple[tuple[str, ...], CorpusFile]] = []
+    left_out: list[tuple[tuple[str, ...], str, str]] = []
     for parts, entry in _walk(filesystem, root.rstrip("/"), url):
         path = "/".join(parts)
         location = location_text(f"{url.rstrip('/')}/{path}")
         is_link, is_file = bool(entry.get("islink")), entry["type"] == "file"
         if reason := unread_reason(path, exclude, is_link=is_link, is_file=is_file):
-            drops.leave_out(reason, location)
+            left_out.append((parts, reason, location))
             continue
         group = tree_group(location_text(path))
         size_bytes = _size_bytes(entry, location)
         files.append((parts, CorpusFile(location, group, size_bytes, in_tree=True)))
+    for _, reason, location in sorted(left_out):
+        drops.leave_out(reason, location)
     return [file for _, file in sorted(files, key=lambda pair: pair[0])]
 
 

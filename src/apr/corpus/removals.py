@@ -22,7 +22,7 @@ from apr.corpus.jsonl import write_objects
 from apr.corpus.lines import OverlongLine, split_lines
 from apr.corpus.locations import location_text
 from apr.corpus.tree import file_format
-from apr.errors import DamagedFile
+from apr.errors import DamagedFile, Refusal
 from apr.files import io_refusals, parse_json, require_exists, sha256_file
 
 _HASH = re.compile(r"[0-9a-f]{32}")
@@ -152,6 +152,15 @@ class RemovalFilter:
             self._seen.add(digest)
             return None
         return self._copies[digest]
+
+
+def is_removal_list(path: Path) -> bool:
+    """Whether a file is a whole removal list; never raises a refusal."""
+    try:
+        Removals.load([path])
+    except Refusal:
+        return False
+    return True
 
 
 def _read_lines(path: Path) -> Iterator[bytes]:

@@ -32,6 +32,7 @@ from apr.files import (
     require_absent,
     require_apart,
     require_replaceable,
+    require_writable_place,
     write_json,
 )
 from apr.progress import Report, silent
@@ -98,6 +99,7 @@ def split_corpus(
     """
     require_apart(output, [path for path in paths if isinstance(path, Path)])
     require_absent(output, overwrite=overwrite)
+    require_writable_place(output)
     require_replaceable(output, names=_OUR_FILES, what="a split")
     for side in (TRAIN_NAME, HELD_OUT_NAME):
         require_replaceable(output / side, names=PART_NAMES, what="a split")

@@ -76,6 +76,7 @@ def list_tree(
     Refuses: files.not-found, files.io-failed.
     """
     files: list[tuple[tuple[str, ...], CorpusFile]] = []
+    left_out: list[tuple[tuple[str, ...], str, str]] = []
     unread: list[tuple[str, ...]] = [()]
     with io_refusals(root):
         while unread:
@@ -96,9 +97,12 @@ def list_tree(
                         is_file=entry.is_file(follow_symlinks=False),
                     )
                     if reason is not None:
-                        drops.leave_out(reason, location_text(entry.path))
+                        left_out.append((parts, reason, location_text(entry.path)))
                     else:
                         files.append((parts, _tree_file(entry, parts)))
+    # A directory gives its entries in the order of its file system.
+    for _, reason, location in sorted(left_out):
+        drops.leave_out(reason, location)
     return [file for _, file in sorted(files, key=lambda pair: pair[0])]
 
 

@@ -34,18 +34,22 @@ def certify_shards(
     read_certificate.
     Writes: certificate.json below `directory`.
     """
+    path = find_certificate(certificate, corpus)
+    if path is None:
+        return None
+    found, _ = read_certificate(path)
     if certificate is not None:
-        found, _ = read_certificate(certificate)
         side = found.require_side(documents_sha256, certificate)
     else:
-        beside = _beside(corpus)
-        if beside is None:
-            return None
-        found, _ = read_certificate(beside)
         side = found.side_of(documents_sha256)
-        if side is None:
-            return None
+    if side is None:
+        return None
     return CertifiedSide(sha256=write_certificate(directory / CERTIFICATE_NAME, found), side=side)
+
+
+def find_certificate(certificate: Path | None, corpus: Sequence[Path | str]) -> Path | None:
+    """The certificate that was named, or else the one beside the corpus, where there is one."""
+    return _beside(corpus) if certificate is None else certificate
 
 
 def certificate_of(reader: ShardReader) -> Certificate | None:

@@ -14,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 
 from apr.files import sha256_bytes
+from apr.progress import Report, silent
 from apr.shards.manifest import Manifest
 from apr.shards.origins import Origins, read_origins
 from apr.shards.pairing import Keys, Places, all_but, joined, pair_equal
@@ -78,14 +79,14 @@ class Difference:
         return {"equal": self.is_equal} | asdict(self) | paths | {"unknown": self.unknown}
 
 
-def compare(a: Path, b: Path, *, num_examples: int = 10) -> Difference:
+def compare(a: Path, b: Path, *, num_examples: int = 10, progress: Report = silent) -> Difference:
     """Compare two directories, naming up to `num_examples` documents of each kind.
 
-    Bytes are not read: whether a directory is what its manifest says is for `verify` to prove.
+    Every byte is hashed first: two equal manifests are equal data only while both are true.
 
     Refuses: what opening a directory refuses, and shards.provenance-damaged.
     """
-    sides = _Side.open(a), _Side.open(b)
+    sides = _Side.open(a, progress), _Side.open(b, progress)
     pairs = _pair(*sides)
     whys = _why(sides[0], sides[1], pairs.only_in_a), _why(sides[1], sides[0], pairs.only_in_b)
     common_b = np.concatenate([pairs.same_b, pairs.moved_b])
@@ -116,8 +117,8 @@ class _Side:
     origins: Origins | None
 
     @classmethod
-    def open(cls, directory: Path) -> "_Side":
-        reader = ShardReader.open(directory, verify=False)
+    def open(cls, directory: Path, progress: Report) -> "_Side":
+        reader = ShardReader.open(directory, progress=progress)
         hashes = np.ascontiguousarray(reader.document_hashes)
         keys = hashes.view(f"V{hashes.shape[1]}").ravel()
         return cls(reader, keys, read_origins(directory, num_documents=reader.num_documents))

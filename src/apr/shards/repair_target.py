@@ -6,11 +6,13 @@ names are not ours are never renamed: they are linked under the right names in a
 
 import os
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from apr import __version__
+from apr.corpus.locations import location_text
 from apr.errors import Refusal
 from apr.files import (
     atomic_directory,
@@ -18,6 +20,7 @@ from apr.files import (
     require_absent,
     require_apart,
     require_replaceable,
+    sync_directory,
     write_bytes,
     write_json,
 )
@@ -67,18 +70,23 @@ class RepairTarget:
         """
         record = {
             "apr_version": __version__,
-            "tokenizer": tokenizer_where,
+            "tokenizer": location_text(tokenizer_where),
             "shards": {
-                shard_name(number): str(file) for number, file in enumerate(self.bare.files)
+                shard_name(number): location_text(file)
+                for number, file in enumerate(self.bare.files)
             },
             "old_manifest": self.bare.old_manifest_value,
         }
         if self.directory == self.bare.directory:
-            return _write_into(self.directory, manifest, indexes, record)
+            manifest_sha256 = _write_in_place(self.directory, manifest, indexes, record)
+            ShardReader.open(self.directory, verify=False)
+            return manifest_sha256
         with atomic_directory(self.directory, overwrite=self.overwrite) as staged:
             for number, file in enumerate(self.bare.files):
                 _link(file, staged / shard_name(number))
-            return _write_into(staged, manifest, indexes, record)
+            manifest_sha256 = _write_files(staged, manifest, indexes, record)
+            ShardReader.open(staged, verify=False)
+        return manifest_sha256
 
 
 def _replaced(bare: BareShards) -> list[Path]:
@@ -87,23 +95,54 @@ def _replaced(bare: BareShards) -> list[Path]:
     return paths if bare.is_old_manifest_in_place else [*paths, bare.directory / MANIFEST_NAME]
 
 
-def _write_into(
+def _write_files(
     directory: Path, manifest: Manifest, indexes: Sequence[bytes], record: Mapping[str, object]
 ) -> str:
-    written: list[Path] = []
-    try:
-        for number, index in enumerate(indexes):
-            written.append(directory / index_name(shard_name(number)))
-            write_bytes(written[-1], index)
-        written.append(directory / RECORD_NAME)
-        write_json(written[-1], record)
-        manifest_sha256 = write_manifest(directory, manifest)
-    except BaseException:
-        for path in written:
-            path.unlink(missing_ok=True)
-        raise
-    ShardReader.open(directory, verify=False)
+    for number, index in enumerate(indexes):
+        write_bytes(directory / index_name(shard_name(number)), index)
+    write_json(directory / RECORD_NAME, record)
+    return write_manifest(directory, manifest)
+
+
+def _write_in_place(
+    directory: Path, manifest: Manifest, indexes: Sequence[bytes], record: Mapping[str, object]
+) -> str:
+    """Write all files aside first, so that a full disk costs nothing that was there."""
+    with io_refusals(directory):
+        scratch = Path(tempfile.mkdtemp(prefix=".repair.", suffix=".tmp", dir=directory))
+        new, old = scratch / "new", scratch / "old"
+        try:
+            new.mkdir()
+            old.mkdir()
+            manifest_sha256 = _write_files(new, manifest, indexes, record)
+            _exchange(directory, new, old)
+        except BaseException:
+            # What could not be put back stays in it.
+            if not (old.exists() and any(old.iterdir())):
+                shutil.rmtree(scratch, ignore_errors=True)
+            raise
+        shutil.rmtree(scratch, ignore_errors=True)
     return manifest_sha256
+
+
+def _exchange(directory: Path, new: Path, old: Path) -> None:
+    """Move new files in, the manifest last, and what they replace out; all of them or none."""
+    names = sorted((file.name for file in new.iterdir()), key=lambda name: name == MANIFEST_NAME)
+    moved: list[str] = []
+    try:
+        for name in names:
+            moved.append(name)
+            if (directory / name).exists():
+                (directory / name).replace(old / name)
+            (new / name).replace(directory / name)
+        sync_directory(directory)
+    except BaseException:
+        for name in moved:
+            if (old / name).exists():
+                (old / name).replace(directory / name)
+            elif not (new / name).exists():
+                (directory / name).unlink(missing_ok=True)
+        raise
 
 
 def _link(file: Path, name: Path) -> None:

@@ -6,6 +6,7 @@ encode.json names the file that was used; it is taken only when its fingerprint 
 from pathlib import Path
 from typing import Any
 
+from apr.corpus.locations import location_path
 from apr.errors import Refusal
 from apr.files import parse_json
 from apr.shards.reader import ShardReader
@@ -47,8 +48,8 @@ def _recorded(reader: ShardReader) -> Tokenizer | None:
         if not path.is_file() or path.stat().st_size > _RECORD_LIMIT_BYTES:
             return None
         record: Any = parse_json(path.read_bytes())
-        tokenizer = Tokenizer.load(Path(record["tokenizer"]))
-    except (OSError, ValueError, LookupError, TypeError, Refusal):
+        tokenizer = Tokenizer.load(location_path(record["tokenizer"]))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, Refusal):
         return None
     fits = tokenizer.fingerprint == reader.manifest.tokenizer_fingerprint
     return tokenizer if fits else None

@@ -15,6 +15,7 @@ from apr.files import (
     atomic_directory,
     require_absent,
     require_replaceable,
+    require_writable_place,
     sha256_bytes,
     write_bytes,
     write_json,
@@ -106,9 +107,10 @@ def require_tokenizer_json(directory: Path) -> Path:
 def require_writable(directory: Path, *, overwrite: bool) -> None:
     """Refuse a target that holds something else, before any work is done for it.
 
-    Refuses: files.exists, files.foreign-content.
+    Refuses: files.exists, files.foreign-content, files.io-failed.
     """
     require_absent(directory, overwrite=overwrite)
+    require_writable_place(directory)
     require_replaceable(directory, names=_OUR_FILES, what="a tokenizer")
 
 

@@ -278,3 +278,51 @@ def test_a_list_that_leaves_held_out_text_is_found_out(tmp_path: Path) -> None:
     with pytest.raises(Refusal) as refused:
         documents_left(index, tmp_path / "empty.jsonl")
     assert refused.value.id == "corpus.still-shared"
+
+
+def test_overwrite_replaces_a_list_and_never_a_corpus(tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    precious = write_jsonl(output, [{"content": ONE}]).read_bytes()
+    with pytest.raises(Refusal) as refused:
+        dedup(tmp_path, [ONE, TWO], [THREE], overwrite=True)
+    assert refused.value.id == "files.foreign-content"
+    assert output.read_bytes() == precious
+    output.unlink()
+    first = dedup(tmp_path, [ONE, TWO, TWO], [THREE])
+    again = dedup(tmp_path, [ONE, TWO, ONE], [THREE], overwrite=True)
+    assert first.removals.sha256 != again.removals.sha256
+    assert [entry["hash"] for entry in entries(tmp_path)] == [document_hash(ONE).hex()]
+
+
+@pytest.mark.parametrize(
+    ("text", "is_replaced"),
+    [
+        ('{"certificate_content_sha256": "edited", "seed": 1}', True),
+        ('{"type": "service_account"}', False),
+        ("-----BEGIN CERTIFICATE-----", False),
+    ],
+)
+def test_overwrite_replaces_only_what_was_a_certificate(
+    tmp_path: Path, text: str, is_replaced: bool
+) -> None:
+    (tmp_path / "out.certificate.json").write_text(text)
+    if is_replaced:
+        assert dedup(tmp_path, [ONE, TWO], [THREE], overwrite=True).certificate is not None
+        return
+    with pytest.raises(Refusal) as refused:
+        dedup(tmp_path, [ONE, TWO], [THREE], overwrite=True)
+    assert refused.value.id == "files.foreign-content"
+    assert (tmp_path / "out.certificate.json").read_text() == text
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.certificate.json"])
+def test_what_appeared_while_it_searched_is_not_lost(tmp_path: Path, name: str) -> None:
+    def appear(progress: Progress) -> None:
+        if progress.activity == "comparing":
+            (tmp_path / name).write_text("theirs")
+
+    with pytest.raises(Refusal) as refused:
+        dedup(tmp_path, [ONE, TWO, TWO], [THREE], progress=appear)
+    assert refused.value.id == "files.exists"
+    assert (tmp_path / name).read_text() == "theirs"
+    assert sorted(path.name for path in tmp_path.iterdir() if "out" in path.name) == [name]

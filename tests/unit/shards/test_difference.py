@@ -55,6 +55,19 @@ def test_the_same_corpus_is_the_same_data(tmp_path: Path) -> None:
     assert found.examples == []
 
 
+@pytest.mark.parametrize("name", ["shard-00000.bin", "shard-00000.idx"])
+def test_equal_manifests_over_other_bytes_are_not_the_same_data(tmp_path: Path, name: str) -> None:
+    assert difference(tmp_path, BEFORE, BEFORE).is_equal
+    path = tmp_path / "b" / name
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    for sides in (("a", "b"), ("b", "a")):
+        with pytest.raises(Refusal) as refused:
+            compare(*(tmp_path / side for side in sides))
+        assert refused.value.id == "shards.hash-mismatch"
+
+
 def test_an_edited_row_was_changed(tmp_path: Path) -> None:
     found = difference(tmp_path, BEFORE, ["aaa", "bbb", "ccd", "bbb", ""])
     assert not found.is_equal

@@ -412,6 +412,31 @@ def test_a_full_disk_leaves_nothing_beside_the_shards(
     assert (refusal.id, refusal.exit_code) == ("files.io-failed", 7)
 
 
+@pytest.mark.parametrize("where", ["aside", "shard-00001.idx", "repair.json", "manifest.json"])
+def test_a_full_disk_leaves_an_encoding_as_it_was(
+    tmp_path: Path, tok: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    output, _ = encode(tmp_path)
+    before = {file.name: file.read_bytes() for file in output.iterdir()}
+    assert len(before) > 5
+    real = os.replace
+
+    def no_room(self: Path, target: Path) -> Path:
+        # Written aside, then moved in; what is moved back has room.
+        is_new = self.parent.name == "new" and target.parent == output
+        if target.parent.name == "new" if where == "aside" else is_new and target.name == where:
+            raise OSError(28, "No space left on device", str(target))
+        real(self, target)
+        return target
+
+    monkeypatch.setattr(Path, "replace", no_room)
+    assert refused(output, tok, overwrite=True).id == "files.io-failed"
+    assert {file.name: file.read_bytes() for file in output.iterdir()} == before
+    monkeypatch.undo()
+    assert repaired(output, tok, overwrite=True).manifest.repaired is not None
+    assert not [*output.glob(".*")]
+
+
 def test_a_manifest_knows_its_encoder_or_was_repaired(
     tmp_path: Path, bare: Path, tok: Path
 ) -> None:

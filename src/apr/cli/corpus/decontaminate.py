@@ -14,6 +14,7 @@ from apr.cli.corpus.options import (
     reading_options,
     verdict_options,
 )
+from apr.cli.values import LOCAL_PATH, Share
 from apr.units import format_count
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     "--remove",
     "removals",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=LOCAL_PATH,
     help="An earlier removal list, applied first; repeatable.",
 )
 @click.option(
@@ -49,10 +50,17 @@ if TYPE_CHECKING:
     "--containment",
     default=0.5,
     show_default=True,
-    type=click.FloatRange(0.05, 1.0),
+    type=Share(0.05, 1.0),
     help="Share of common runs from which on a document is removed.",
 )
-@click.option("--show", "num_shown", default=10, show_default=True, help="Documents to show.")
+@click.option(
+    "--show",
+    "num_shown",
+    default=10,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Documents to show.",
+)
 @reading_options
 @output.standard_options
 def command(

@@ -14,6 +14,7 @@ from apr.cli.corpus.options import (
     reading_options,
     verdict_options,
 )
+from apr.cli.values import Share, require_used
 from apr.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -27,14 +28,23 @@ if TYPE_CHECKING:
     "--jaccard",
     default=0.8,
     show_default=True,
-    type=click.FloatRange(0.3, 1.0),
+    type=Share(0.3, 1.0),
     help="Similarity from which on two documents are near-duplicates.",
 )
 @click.option("--no-near", is_flag=True, help="Exact copies only; needs no extra package.")
-@click.option("--show", "num_shown", default=10, show_default=True, help="Pairs to show.")
+@click.option(
+    "--show",
+    "num_shown",
+    default=10,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Pairs to show.",
+)
 @reading_options
 @output.standard_options
+@click.pass_context
 def command(
+    ctx: click.Context,
     train: tuple[str | Path, ...],
     held_out: tuple[str | Path, ...],
     directory: Path,
@@ -54,6 +64,8 @@ def command(
     """  # noqa: D301  click reads the escaped character
     from apr.corpus.dedup import dedup_corpus
 
+    if no_near:
+        require_used(ctx, "jaccard", unless="with --no-near, which looks for exact copies only")
     found = dedup_corpus(
         train,
         held_out=held_out,

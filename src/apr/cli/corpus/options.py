@@ -7,21 +7,9 @@ from typing import Any
 import click
 
 from apr.cli import output
+from apr.cli.values import LOCAL_PATH, Location
 
-
-class CorpusPath(click.ParamType):
-    """A path, or a URL that stays text."""
-
-    name = "path"
-
-    def convert(
-        self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None
-    ) -> str | Path:
-        """A URL has two slashes in a row, which a path would lose."""
-        return value if isinstance(value, str) and "://" in value else Path(value)
-
-
-CORPUS_PATH = CorpusPath()
+CORPUS_PATH = Location("path")
 
 
 def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -71,7 +59,7 @@ def verdict_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--overwrite", "--force", is_flag=True, help="Replace what apr wrote there."),
         click.option(
             "--certificate",
-            type=click.Path(path_type=Path),
+            type=LOCAL_PATH,
             help="An earlier certificate of these documents, whose other checks are carried on.",
         ),
         click.option(
@@ -79,7 +67,7 @@ def verdict_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--output",
             "directory",
             required=True,
-            type=click.Path(path_type=Path),
+            type=LOCAL_PATH,
             help="A .jsonl file, or a directory for removals.jsonl and certificate.json.",
         ),
         click.option(

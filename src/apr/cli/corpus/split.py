@@ -7,6 +7,7 @@ import click
 
 from apr.cli import output
 from apr.cli.corpus.options import CORPUS_PATH, left_out_text, reading_options
+from apr.cli.values import LOCAL_PATH, require_used
 from apr.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     "--output",
     "directory",
     required=True,
-    type=click.Path(path_type=Path),
+    type=LOCAL_PATH,
     help="Directory.",
 )
 @click.option(
@@ -43,7 +44,10 @@ if TYPE_CHECKING:
 @reading_options
 @click.option("--overwrite", "--force", is_flag=True, help="Replace what apr wrote there.")
 @output.standard_options
-def command(paths: tuple[str | Path, ...], directory: Path, **options: Any) -> output.Result:
+@click.pass_context
+def command(
+    ctx: click.Context, paths: tuple[str | Path, ...], directory: Path, **options: Any
+) -> output.Result:
     """Split PATHS into documents to train on and documents to validate on.
 
     \b
@@ -57,6 +61,8 @@ def command(paths: tuple[str | Path, ...], directory: Path, **options: Any) -> o
     from apr.corpus.split import split_corpus
     from apr.corpus.split_rule import SplitRule
 
+    if options["group"] == "file":
+        require_used(ctx, "group_field", unless="with --group file: each text stands alone")
     rule = SplitRule(options.pop("group"), options.pop("fraction"), options.pop("seed"))
     split = split_corpus(paths, output=directory, rule=rule, progress=output.progress(), **options)
     train, held_out = directory / "train", directory / "held-out"

@@ -36,7 +36,7 @@ def command(a: Path, b: Path, show: int) -> output.Result:
     """  # noqa: D301  click reads the escaped character
     from apr.shards.difference import compare
 
-    difference = compare(a, b, num_examples=show)
+    difference = compare(a, b, num_examples=show, progress=output.progress())
     return output.Result(
         data=difference.as_dict(),
         text=_text(difference),

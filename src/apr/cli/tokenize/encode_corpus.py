@@ -1,7 +1,6 @@
 """`apr tokenize encode-corpus`: a corpus becomes shards."""
 
 import os
-import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ import click
 from apr.cli import output
 from apr.cli.cache import encoder_proofs
 from apr.cli.tokenize.options import PATH, corpus_options
+from apr.cli.values import require_used
 from apr.errors import Interrupted
 from apr.units import format_bytes, format_count, format_duration
 
@@ -69,6 +69,7 @@ class _Slice(click.ParamType):
     "--max-quarantined",
     default=0,
     show_default=True,
+    type=click.IntRange(min=0),
     help="Rows that may claim to be documents and be none.",
 )
 @click.option(
@@ -95,10 +96,16 @@ class _Slice(click.ParamType):
 )
 @click.option("--estimate-only", is_flag=True, help="Sample the corpus, say what to expect, stop.")
 @click.option(
-    "--estimate-sample-docs", default=1000, show_default=True, help="Documents of the sample."
+    "--estimate-sample-docs",
+    default=1000,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Documents of the sample.",
 )
 @output.standard_options
+@click.pass_context
 def command(
+    ctx: click.Context,
     corpus: tuple[Path | str, ...],
     directory: Path,
     tokenizer_path: Path,
@@ -122,6 +129,8 @@ def command(
     that claims to be a document and is none fails the command at its end, unless allowed; in a
     source tree, what is no text is left out and counted.
     """  # noqa: D301  click reads the escaped character
+    if not estimate_only:
+        require_used(ctx, "estimate_sample_docs", unless="without --estimate-only")
     # One process is one core: workers share the machine better than the encoder's threads do.
     os.environ.setdefault("RAYON_NUM_THREADS", "1")
     from apr.shards import encode
@@ -155,12 +164,14 @@ def command(
     except KeyboardInterrupt:
         raise Interrupted(
             "interrupted; finished tasks are kept, the same command continues",
-            resume_command=shlex.join(["apr", *sys.argv[1:]]),
+            resume_command=output.command_line("apr", *sys.argv[1:]),
         ) from None
     if isinstance(result, encode.Unfinished):
         return output.Result(
             data={"complete": False, **asdict(result)}, text=_unfinished_text(result, directory)
         )
+    if result.certificate is None and (beside := request.find_certificate()) is not None:
+        output.notify(f"note: {beside} is of other documents, so these shards carry none")
     return _finished(result, directory, tokenizer_path)
 
 
@@ -188,10 +199,9 @@ def _finished(manifest: "Manifest", directory: Path, tokenizer_path: Path) -> ou
 
 def _manifest_text(manifest: "Manifest", directory: Path) -> str:
     separator = "" if manifest.eos_token is None else f" {manifest.eos_token}"
-    shards = "1 shard" if manifest.shard_count == 1 else f"{manifest.shard_count} shards"
     lines = [
         f"shards: {directory}",
-        f"  {format_count(manifest.total_tokens)} tokens in {shards}, "
+        f"  {format_count(manifest.total_tokens)} tokens in {_shards(manifest.shard_count)}, "
         f"{manifest.statistics.bytes_per_token:.2f} bytes per token",
         f"  {format_count(manifest.rows_read)} rows read: "
         f"{format_count(manifest.total_documents)} documents "
@@ -206,6 +216,10 @@ def _manifest_text(manifest: "Manifest", directory: Path) -> str:
             f"  the {manifest.certificate.side} side of certificate {manifest.certificate.sha256}"
         )
     return "\n".join(lines)
+
+
+def _shards(count: int) -> str:
+    return "1 shard" if count == 1 else f"{count} shards"
 
 
 def _encoder_text(manifest: "Manifest") -> str:
@@ -242,7 +256,7 @@ def _estimate_text(found: "Estimate", num_workers: int) -> str:
             f"  corpus: {found.num_files} files, {format_bytes(found.corpus_bytes)}, about "
             f"{format_bytes(found.estimated_text_bytes)} of text",
             f"  about {format_count(found.estimated_tokens)} tokens "
-            f"({found.bytes_per_token:.2f} bytes per token) in {found.estimated_shards} shards",
+            f"({found.bytes_per_token:.2f} bytes per token) in {_shards(found.estimated_shards)}",
             f"  about {format_duration(found.estimated_s)} with {workers}, and up to "
             f"{format_bytes(found.estimated_disk_bytes)} of disk while it runs",
         ]

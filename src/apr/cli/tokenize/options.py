@@ -1,25 +1,16 @@
 """Options that several commands of `apr tokenize` share."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 
-PATH = click.Path(path_type=Path)
+from apr.cli.values import LOCAL_PATH, Location
+
+PATH = LOCAL_PATH
 
 
-class _Location(click.ParamType):
-    name = "location"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Path | str:
-        return value if isinstance(value, Path) or "://" in str(value) else Path(value)
-
-
-LOCATION = _Location()
-"""A local path, or the URL of something in object storage, which a Path would mangle."""
+LOCATION = Location("location")
 
 
 def corpus_options(command: Callable[..., Any]) -> Callable[..., Any]:

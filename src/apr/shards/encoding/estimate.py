@@ -38,10 +38,10 @@ class Estimate:
 def estimate(request: Request, *, num_documents: int = 1000, num_workers: int = 1) -> Estimate:
     """Encode some documents from all over the corpus and extrapolate; nothing is written.
 
-    Refuses: corpus.* (what cannot be read), corpus.empty, tokenizer.eos-undeclared.
+    Refuses: corpus.* (what cannot be read), corpus.empty, tokenizer.eos-undeclared,
+    shards.shard-tokens.
     """
-    if request.eos_policy != "none":
-        request.tokenizer.require_eos_token_id()
+    request.require_settings()
     plan = make_plan(request)
     encoding = make_encoding(plan.settings, request.tokenizer, request.removals)
     encoding.encoder.encode_flat([""])  # what is built at the first call is not the rate

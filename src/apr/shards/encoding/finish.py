@@ -37,7 +37,7 @@ def finish(
     """Make the shards from finished parts, prove them, publish them, and clean up.
 
     Refuses: corpus.quarantined, corpus.empty, corpus.rows-lost, shards.part-damaged,
-    shards.tokens-lost, corpus.certificate-mismatch, files.io-failed.
+    shards.tokens-lost, corpus.certificate-mismatch, files.exists, files.io-failed.
     """
     account = _balanced_account(request, plan, receipts)
     workplace = request.workplace
@@ -48,6 +48,7 @@ def finish(
             workplace.parts,
             receipts,
             workplace.staged,
+            unopened=plan.unopened,
             settings=plan.settings,
             shard_tokens=request.shard_tokens,
             vocab_size=request.tokenizer.vocab_size,
@@ -60,7 +61,7 @@ def finish(
         _write_quarantine(workplace.staged / QUARANTINE_NAME, account)
     write_manifest(workplace.staged, manifest)
     ShardReader.open(workplace.staged, progress=request.progress)
-    publish_directory(workplace.staged, request.output)
+    publish_directory(workplace.staged, request.output, overwrite=request.overwrite)
     workplace.remove()
     return manifest
 
@@ -158,7 +159,7 @@ def _how(
         "python_version": platform.python_version(),
         "numpy_version": np.__version__,
         "corpus": [location_text(path) for path in request.corpus],
-        "tokenizer": request.tokenizer.where,
+        "tokenizer": location_text(request.tokenizer.where),
         "content_field": request.content_field,
         "exclude": list(request.exclude),
         "removals": [location_text(path) for path in request.removals],

@@ -5,17 +5,19 @@ ended. What the receipts promised is counted again on the way.
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from apr.corpus.account import LeftOut
 from apr.corpus.identity import DOCUMENT_HASH_BYTES, documents_sha256
 from apr.errors import DamagedFile
 from apr.progress import Progress, Report
 from apr.shards.encoding import receipts
+from apr.shards.encoding.fates import Fates
 from apr.shards.encoding.plan import Settings
 from apr.shards.encoding.receipts import Receipt
 from apr.shards.layout import TOKEN_DTYPE, read_index
@@ -42,12 +44,15 @@ def merge_parts(
     finished: Sequence[Receipt],
     staged: Path,
     *,
+    unopened: Iterable[LeftOut],
     settings: Settings,
     shard_tokens: int,
     vocab_size: int,
     progress: Report,
 ) -> Merged:
     """Write shards and provenance from the parts of all tasks.
+
+    `unopened` is what listing the input left out before there was a task to account for it.
 
     Refuses: shards.part-damaged, shards.shard-tokens, files.io-failed.
     Writes: shard-NNNNN.bin, shard-NNNNN.idx, documents.jsonl.zst.
@@ -56,14 +61,17 @@ def merge_parts(
     with_documents = [receipt for receipt in finished if receipt.num_documents]
     counts = np.zeros(vocab_size, np.int64)
     all_hashes: list[bytes] = []
+    with Fates.written(staged / PROVENANCE_NAME) as fates:
+        for each in unopened:
+            fates.left_out(each)
     with (
         ShardWriter(staged, shard_tokens=shard_tokens) as writer,
-        (staged / PROVENANCE_NAME).open("wb") as provenance,
+        (staged / PROVENANCE_NAME).open("ab") as provenance,
     ):
         for receipt in finished:
             part = parts / receipt.key
-            with (part / receipts.PROVENANCE).open("rb") as fates:
-                shutil.copyfileobj(fates, provenance, 1 << 20)
+            with (part / receipts.PROVENANCE).open("rb") as rows:
+                shutil.copyfileobj(rows, provenance, 1 << 20)
             counts += receipts.read_counts(part, vocab_size=vocab_size)
             if not receipt.num_documents:
                 continue

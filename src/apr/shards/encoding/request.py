@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from apr.corpus.account import Account
+from apr.corpus.account import Account, LeftOut
 from apr.corpus.certificate import read_certificate
 from apr.corpus.document import Document
 from apr.corpus.documents import list_files
@@ -16,8 +16,16 @@ from apr.corpus.removals import Removals
 from apr.corpus.span_reader import SpanReader
 from apr.corpus.tree import CorpusFile
 from apr.errors import Refusal
-from apr.files import require_absent, require_apart, require_replaceable, sha256_bytes, sha256_file
+from apr.files import (
+    require_absent,
+    require_apart,
+    require_replaceable,
+    require_writable_place,
+    sha256_bytes,
+    sha256_file,
+)
 from apr.progress import Progress, Report, silent
+from apr.shards.certified import find_certificate
 from apr.shards.encoding.plan import Settings, Task, plan_tasks
 from apr.shards.encoding.workplace import Workplace
 from apr.shards.manifest import EosPolicy
@@ -66,19 +74,31 @@ class Request:
     def require_possible(self) -> None:
         """Refuse what could only fail later.
 
-        Refuses: tokenizer.eos-undeclared, shards.shard-tokens, files.exists,
-        files.foreign-content, files.output-overlaps-input, and as read_certificate.
+        Refuses: as require_settings, files.exists, files.foreign-content, files.io-failed,
+        files.output-overlaps-input, corpus.certificate-damaged, corpus.certificate-edited.
         """
-        if self.certificate is not None:
-            read_certificate(self.certificate)
+        self.require_settings()
+        if (certificate := self.find_certificate()) is not None:
+            read_certificate(certificate)
+        inputs = [*self.corpus, *self.removals]
+        require_apart(self.output, [path for path in inputs if isinstance(path, Path)])
+        require_absent(self.output, overwrite=self.overwrite)
+        require_writable_place(self.output)
+        require_replaceable(self.output, names=OUR_FILES, what="shards")
+
+    def require_settings(self) -> None:
+        """Refuse settings that allow no encoding.
+
+        Refuses: tokenizer.eos-undeclared, shards.shard-tokens.
+        """
         if self.eos_policy != "none":
             self.tokenizer.require_eos_token_id()
         if self.shard_tokens < 1:
             raise shard_tokens_refused(self.shard_tokens, "at least 1")
-        inputs = [*self.corpus, *self.removals]
-        require_apart(self.output, [path for path in inputs if isinstance(path, Path)])
-        require_absent(self.output, overwrite=self.overwrite)
-        require_replaceable(self.output, names=OUR_FILES, what="shards")
+
+    def find_certificate(self) -> Path | None:
+        """The certificate that was named, or the one beside the corpus."""
+        return find_certificate(self.certificate, self.corpus)
 
 
 @dataclass(frozen=True)
@@ -88,6 +108,8 @@ class Plan:
     files: list[CorpusFile]
     listed: Account
     """What listing the input left out: links, special files, excluded names."""
+    unopened: Sequence[LeftOut]
+    """The same, one by one."""
     choice: Choice
     settings: Settings
     tasks: list[Task]
@@ -110,7 +132,8 @@ def make_plan(request: Request) -> Plan:
 
     Refuses: corpus.* (what cannot be listed), corpus.empty.
     """
-    listed = Account()
+    unopened: list[LeftOut] = []
+    listed = Account(record=unopened.append)
     files = list_files(request.corpus, drops=listed, exclude=request.exclude)
     tokenizer = request.tokenizer
     settings = Settings(
@@ -128,7 +151,7 @@ def make_plan(request: Request) -> Plan:
         raise empty_corpus(request, files, listed)
     choice = _choose(request)
     owned = _owners(tasks, request)
-    plan = Plan(files, listed, choice, settings, tasks, request.task_bytes, owned)
+    plan = Plan(files, listed, unopened, choice, settings, tasks, request.task_bytes, owned)
     return plan.again_with(choice)
 
 

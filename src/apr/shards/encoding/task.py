@@ -14,18 +14,17 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-import orjson
-import zstandard
 from numpy.typing import NDArray
 
-from apr.corpus.account import Account, LeftOut
-from apr.corpus.document import Document, data_hash
+from apr.corpus.account import Account
+from apr.corpus.document import data_hash
 from apr.corpus.removals import Removals
 from apr.corpus.span_reader import SpanReader
 from apr.errors import Refusal
 from apr.files import io_refusals, write_bytes
 from apr.shards.encoding import receipts
 from apr.shards.encoding.batch import Batch, BatchIds
+from apr.shards.encoding.fates import Fates
 from apr.shards.encoding.plan import Settings, Task
 from apr.shards.encoding.proof import ShadowCheck, SpellingProof
 from apr.shards.encoding.receipts import Receipt
@@ -113,9 +112,7 @@ class _PartWriter:
     def write(self) -> None:
         with ExitStack() as opened:
             tokens = opened.enter_context((self._part / receipts.TOKENS).open("wb"))
-            packed = opened.enter_context((self._part / receipts.PROVENANCE).open("wb"))
-            compressor = zstandard.ZstdCompressor(level=1)
-            fates = _Fates(opened.enter_context(compressor.stream_writer(packed, closefd=False)))
+            fates = opened.enter_context(Fates.written(self._part / receipts.PROVENANCE))
             account = Account(record=fates.left_out)
             for batch in self._batches(account, fates):
                 self._encode(batch, tokens)
@@ -126,7 +123,7 @@ class _PartWriter:
         receipt = self._receipt(account)
         write_bytes(self._part / receipts.RECEIPT, receipt.model_dump_json().encode("utf-8"))
 
-    def _batches(self, account: Account, fates: "_Fates") -> Iterator[Batch]:
+    def _batches(self, account: Account, fates: Fates) -> Iterator[Batch]:
         """The documents of every span, less those that a removal list names."""
         owned = {bytes.fromhex(hash) for hash in self._task.owned}
         removals = self._encoding.removals.filter(owned=owned)
@@ -190,21 +187,3 @@ class _PartWriter:
             num_shadowed=self._shadow.num_documents,
             num_decoded=self._proof.num_decoded,
         )
-
-
-class _Fates:
-    """One line for every row that was read, in the order of the input."""
-
-    def __init__(self, rows: IO[bytes]) -> None:
-        self._rows = rows
-
-    def kept(self, document: Document) -> None:
-        self._write(document.source, document.row)
-
-    def left_out(self, row: LeftOut) -> None:
-        kind = "quarantined" if row.is_quarantined else "dropped"
-        self._write(row.source, row.row, {kind: row.reason})
-
-    def _write(self, source: str, row: int | None, fate: dict[str, str] | None = None) -> None:
-        place = {"source": source} if row is None else {"source": source, "row": row}
-        self._rows.write(orjson.dumps(place | (fate or {}), option=orjson.OPT_APPEND_NEWLINE))

@@ -1,0 +1,64 @@
+"""Kinds of values that options take, and options that would have no effect."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+
+class _LocalPath(click.ParamType):
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if "://" in str(value):
+            # As a path it would lose a slash and become a directory beside the caller.
+            self.fail(f"{str(value)!r} is a URL; only documents are read from one.", param, ctx)
+        return Path(_require_text(self, value, param, ctx))
+
+
+class Location(click.ParamType):
+    """A local path, or the URL of something in object storage, which a Path would mangle."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path | str:
+        """A URL stays text, as it has two slashes in a row."""
+        text = _require_text(self, value, param, ctx)
+        return text if "://" in text else Path(text)
+
+
+class Share(click.FloatRange):
+    """A float within bounds, which NaN is not: it compares as neither too small nor too large."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The number."""
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value} is not in the range {self.min}<=x<={self.max}.", param, ctx)
+        return number
+
+
+LOCAL_PATH = _LocalPath()
+
+
+def require_used(ctx: click.Context, name: str, *, unless: str) -> None:
+    """Refuse an option that was given and that nothing would read; `unless` says why."""
+    if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+        option = next(each for each in ctx.command.params if each.name == name)
+        raise click.UsageError(f"{option.opts[0]} has no effect {unless}.", ctx)
+
+
+def _require_text(
+    kind: click.ParamType, value: Any, param: click.Parameter | None, ctx: click.Context | None
+) -> str:
+    # As a path it would be the current directory; from a script it is a variable that is not set.
+    return str(value) or kind.fail(
+        "an empty name names nothing; '.' is this directory.", param, ctx
+    )

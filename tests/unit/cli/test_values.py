@@ -1,0 +1,117 @@
+"""What a value on the command line may not be, and options that would have no effect."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from tests.corpus_files import program, write_jsonl
+from tests.tokenizer_files import tokenizer
+
+from apr.cli.main import run
+
+ENCODE = "tokenize encode-corpus --corpus a.jsonl --tokenizer tok"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "a.jsonl", [{"content": program(n), "repo": f"{n}"} for n in range(9)])
+    write_jsonl(tmp_path / "b.jsonl", [{"content": program(9)}])
+    tokenizer().save(tmp_path / "tok")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("corpus split a.jsonl -o s3://bucket/data", "is a URL"),
+        ("corpus dedup a.jsonl -o memory://list.jsonl", "is a URL"),
+        ("corpus decontaminate a.jsonl --against b.jsonl -o memory://x", "is a URL"),
+        ("tokenize train --corpus a.jsonl -o s3://bucket/tok", "is a URL"),
+        (f"{ENCODE} -o s3://bucket/shards", "is a URL"),
+        (f"{ENCODE} -o out --remove s3://bucket/list.jsonl", "is a URL"),
+        ("tokenize verify s3://bucket/shards", "is a URL"),
+        ("corpus split EMPTY -o out", "empty name"),
+        ("corpus split a.jsonl -o EMPTY", "empty name"),
+        ("tokenize train --corpus EMPTY -o out", "empty name"),
+        (f"{ENCODE} --corpus EMPTY -o out", "empty name"),
+        ("corpus dedup a.jsonl -o out --jaccard nan", "not in the range"),
+        ("corpus decontaminate a.jsonl --against b.jsonl -o out --containment nan", "in the range"),
+        ("corpus dedup a.jsonl -o out --show -1", "not in the range"),
+        (f"{ENCODE} -o out --max-quarantined -1", "not in the range"),
+        (f"{ENCODE} -o out --estimate-only --estimate-sample-docs 0", "not in the range"),
+        (f"{ENCODE} -o out --estimate-only --shard-tokens 0", "0"),
+        (f"{ENCODE} -o out --estimate-sample-docs 5", "without --estimate-only"),
+        ("corpus dedup a.jsonl -o out --no-near --jaccard 0.9", "with --no-near"),
+        ("corpus split a.jsonl -o out --group file --group-field repo", "with --group file"),
+    ],
+)
+def test_it_is_a_usage_error_and_nothing_is_written(
+    here: Path, capsys: pytest.CaptureFixture[str], line: str, found: str
+) -> None:
+    before = sorted(os.listdir(here))
+    words = ["" if word == "EMPTY" else word for word in line.split()]
+    assert run([*words, "--json"]) == 2
+    assert found in json.loads(capsys.readouterr().out)["refused"]["found"]
+    assert sorted(os.listdir(here)) == before
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "corpus dedup a.jsonl -o out --no-near",
+        "corpus dedup a.jsonl -o out --jaccard 1 --show 0",
+        "corpus split a.jsonl -o out --group file --val-fraction 0.5",
+        f"{ENCODE} -o out --estimate-only --estimate-sample-docs 1",
+    ],
+)
+def test_the_harmless_twin_is_done(here: Path, line: str) -> None:
+    assert run(line.split()) == 0
+
+
+@pytest.mark.parametrize("text", ["{", '{"type": "service_account"}'])
+def test_a_certificate_that_is_none_is_refused_before_any_work(
+    here: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    (here / "certificate.json").write_text(text)
+    before = sorted(os.listdir(here))
+    assert run([*ENCODE.split(), "-o", "out", "--json"]) == 4
+    assert json.loads(capsys.readouterr().out)["refused"]["id"] == "corpus.certificate-damaged"
+    assert sorted(os.listdir(here)) == before
+
+
+def test_a_certificate_of_other_documents_beside_the_corpus_is_said_to_be_left_out(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    split = "corpus split a.jsonl -o data --group file --val-fraction 0.5"
+    assert run(split.split()) == 0
+    write_jsonl(here / "data" / "train" / "more.jsonl", [{"content": program(77)}])
+    encode = "tokenize encode-corpus --tokenizer tok --encoder reference"
+    capsys.readouterr()
+    assert run([*encode.split(), "--corpus", "data/train", "-o", "out"]) == 0
+    assert "data/certificate.json is of other documents, so" in capsys.readouterr().err
+    assert run([*encode.split(), "--corpus", "data/held-out", "-o", "val"]) == 0
+    said = capsys.readouterr()
+    assert "note:" not in said.err
+    assert "the held-out side of certificate" in said.out
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "corpus split a.jsonl --group file -o c.txt/out",
+        "corpus dedup a.jsonl -o c.txt/out.jsonl",
+        "corpus decontaminate a.jsonl --against b.jsonl -o c.txt/deep/out",
+        "tokenize train --corpus a.jsonl -o c.txt/out",
+        f"{ENCODE} -o c.txt/out",
+    ],
+)
+def test_a_place_that_takes_no_output_is_refused_before_any_work(
+    here: Path, capsys: pytest.CaptureFixture[str], line: str
+) -> None:
+    (here / "c.txt").write_text("a file, so nothing can lie below it")
+    (here / "a.jsonl").write_text("no JSON\n")  # which reading would refuse with exit code 4
+    assert run([*line.split(), "--json"]) == 7
+    refused = json.loads(capsys.readouterr().out)["refused"]
+    assert (refused["id"], refused["where"]) == ("files.io-failed", str(here / "c.txt"))
