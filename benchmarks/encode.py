@@ -174,8 +174,8 @@ def run(words: list[object], *, cores: int) -> dict[str, Any]:
 def encode_only(name: str, tokenizer: str, corpus: str) -> float:
     """Tokens per CPU-second of one encoder: texts in memory, ids dropped, the first pass."""
     os.environ |= {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    from apr.corpus.account import Account
-    from apr.corpus.documents import read_documents
+    from apr.corpus.reading.account import Account
+    from apr.corpus.reading.documents import read_documents
     from apr.tokenizer.tokenizer import Tokenizer
 
     loaded = Tokenizer.load(Path(tokenizer), eos_token=EOS)

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from apr.corpus.account import Account
-from apr.corpus.documents import Document, read_documents
+from apr.corpus.reading.account import Account
+from apr.corpus.reading.documents import Document, read_documents
 
 
 def write_tree(root: Path, texts: Mapping[str, str]) -> Path:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apr.corpus.dedup import dedup_corpus
-from apr.corpus.jsonl import write_rows
+from apr.corpus.deduplication.dedup import dedup_corpus
+from apr.corpus.reading.jsonl import write_rows
 from apr.shards.encode import encode_corpus
 from apr.tokenizer.train import train_bpe
 from apr.train.config import TrainConfig, resolve_config

@@ -12,13 +12,13 @@ import pytest
 import zstandard
 from pyarrow import parquet
 
-from apr.corpus.account import Account
-from apr.corpus.compressed import DamagedStream, unpack
-from apr.corpus.documents import list_files, read_documents
-from apr.corpus.lines import split_lines
-from apr.corpus.parquet import count_rows
-from apr.corpus.span_reader import SpanReader
-from apr.corpus.spans import Span
+from apr.corpus.reading.account import Account
+from apr.corpus.reading.compressed import DamagedStream, unpack
+from apr.corpus.reading.documents import list_files, read_documents
+from apr.corpus.reading.lines import split_lines
+from apr.corpus.reading.parquet import count_rows
+from apr.corpus.reading.span_reader import SpanReader
+from apr.corpus.reading.spans import Span
 from apr.errors import DamagedFile, IoFailed, Refusal
 
 GOOD = b'{"content": "fine"}\n'

@@ -12,9 +12,9 @@ from tests.shard_files import encode
 from tests.tokenizer_files import EOS, Change, nothing, set_in, swapped, tokenizer, write
 
 from apr.errors import Refusal
-from apr.shards.explain import explain
 from apr.shards.reader import ShardReader
-from apr.shards.verify import verify
+from apr.shards.tracing.explain import explain
+from apr.shards.verifying.verify import verify
 from apr.tokenizer.tokenizer import Tokenizer
 
 

@@ -16,7 +16,7 @@ import pytest
 from tests.run_data import RunData
 from tests.shard_files import edit_manifest, ids_of, manifest_value, rewrite_shard
 
-from apr.corpus.jsonl import write_rows
+from apr.corpus.reading.jsonl import write_rows
 from apr.errors import Refusal
 from apr.jobs.pretrain import pretrain
 from apr.shards.encode import encode_corpus

@@ -16,7 +16,7 @@ from tests.run_data import RunData
 from apr.errors import Refusal
 from apr.jobs.pretrain import pretrain
 from apr.shards.reader import ShardReader
-from apr.shards.repair import repair_manifest
+from apr.shards.repairing.repair import repair_manifest
 from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.config import TrainConfig
 from apr.train.gates import Gate, apply_waivers

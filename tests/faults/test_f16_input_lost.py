@@ -21,15 +21,15 @@ import zstandard
 from pyarrow import parquet
 from tests.tokenizer_files import tokenizer
 
-from apr.corpus.account import Account
-from apr.corpus.documents import list_files, read_documents
-from apr.corpus.span_reader import SpanReader
-from apr.corpus.spans import cut_spans, span_sha256
+from apr.corpus.reading.account import Account
+from apr.corpus.reading.documents import list_files, read_documents
+from apr.corpus.reading.span_reader import SpanReader
+from apr.corpus.reading.spans import cut_spans, span_sha256
 from apr.errors import DamagedFile, IoFailed, PathNotFound, Refusal
 from apr.shards.encode import encode_corpus
 from apr.shards.manifest import Manifest
 from apr.shards.provenance import read_provenance
-from apr.shards.verify import verify
+from apr.shards.verifying.verify import verify
 
 NUM_LINES = 10_000
 

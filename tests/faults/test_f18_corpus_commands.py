@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.corpus_files import program, write_tree
 from tests.evaluation_files import HUMAN_EVAL, SOLUTION, write_items
-from tests.unit.corpus.test_near_duplicates import edited
+from tests.unit.corpus.deduplication.test_near_duplicates import edited
 
 COMMANDS = """
 import sys
@@ -22,7 +22,7 @@ assert run(["corpus", "decontaminate", *sides, "-o", "clean", *words]) == 0
 """
 # The order of a set of texts is another in every process, unless PYTHONHASHSEED says otherwise.
 PLANTED = """
-import apr.corpus.documents as documents
+import apr.corpus.reading.documents as documents
 list_tree = documents.list_tree
 documents.list_tree = lambda *given, **options: list({*list_tree(*given, **options)})
 """

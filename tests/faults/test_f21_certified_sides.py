@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.corpus_files import program, texts_in, write_jsonl
 from tests.tokenizer_files import tokenizer
-from tests.unit.corpus.test_near_duplicates import edited
+from tests.unit.corpus.deduplication.test_near_duplicates import edited
 
 from apr.cli.main import run
 from apr.corpus.document import document_hash

@@ -10,16 +10,16 @@ import pytest
 from tests.corpus_files import program, write_jsonl, write_tree
 from tests.run_data import RunData
 
-from apr.corpus.dedup import dedup_corpus
-from apr.corpus.split import split_corpus
-from apr.corpus.split_rule import SplitRule
+from apr.corpus.deduplication.dedup import dedup_corpus
+from apr.corpus.splitting.split import split_corpus
+from apr.corpus.splitting.split_rule import SplitRule
 from apr.errors import DamagedFile, Refusal
 from apr.jobs.pretrain import preflight, pretrain
 from apr.shards.certified import certificate_of
 from apr.shards.encode import encode_corpus
 from apr.shards.reader import ShardReader
-from apr.shards.repair import repair_manifest
-from apr.shards.verify import verify
+from apr.shards.repairing.repair import repair_manifest
+from apr.shards.verifying.verify import verify
 from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.gates import judge
 from apr.train.split_gate import check_split_certificate

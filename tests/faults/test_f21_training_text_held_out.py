@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from tests.corpus_files import program, texts_in, write_tree
 
-from apr.corpus.split import Split, split_corpus
-from apr.corpus.split_rule import SplitRule
+from apr.corpus.splitting.split import Split, split_corpus
+from apr.corpus.splitting.split_rule import SplitRule
 from apr.errors import Refusal
 
 REPOS = {f"repo{number % 10}/file{number}.py": program(number) for number in range(60)}

@@ -15,8 +15,8 @@ from tests.corpus_files import program, texts_in, write_jsonl
 from tests.evaluation_files import HUMAN_EVAL, MBPP, SOLUTION, write_items
 
 from apr.corpus.certificate import read_certificate
-from apr.corpus.decontaminate import Decontamination, decontaminate_corpus
-from apr.corpus.documents import document_hash
+from apr.corpus.decontamination.decontaminate import Decontamination, decontaminate_corpus
+from apr.corpus.reading.documents import document_hash
 from apr.corpus.removals import Removals
 
 LICENCE = (

@@ -7,9 +7,9 @@ import pytest
 from tests.integration.test_pretrain import record_of, stop_after
 
 from apr.cli.main import run
-from apr.corpus.account import Account
-from apr.corpus.documents import Document, read_documents
 from apr.corpus.interpreter import interpreter_documents
+from apr.corpus.reading.account import Account
+from apr.corpus.reading.documents import Document, read_documents
 from apr.errors import Interrupted, Refusal
 from apr.jobs.demo import DemoParts, demo, finished_demo
 from apr.jobs.pretrain import Listener, resume

@@ -12,11 +12,11 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apr.corpus.account import Account
-from apr.corpus.documents import Document, list_files, read_documents
-from apr.corpus.lines import OverlongLine, split_lines
-from apr.corpus.span_reader import SpanReader
-from apr.corpus.spans import cut_spans
+from apr.corpus.reading.account import Account
+from apr.corpus.reading.documents import Document, list_files, read_documents
+from apr.corpus.reading.lines import OverlongLine, split_lines
+from apr.corpus.reading.span_reader import SpanReader
+from apr.corpus.reading.spans import cut_spans
 
 # Text that has a UTF-8 form and is no blank document.
 TEXTS = st.lists(

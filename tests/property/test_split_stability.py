@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.corpus_files import texts_in, write_jsonl
 
-from apr.corpus.split import split_corpus
-from apr.corpus.split_rule import GroupKind, SplitRule
+from apr.corpus.certificate import GroupKind
+from apr.corpus.splitting.split import split_corpus
+from apr.corpus.splitting.split_rule import SplitRule
 from apr.errors import Refusal
 
 ROWS = st.lists(

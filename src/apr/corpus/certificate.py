@@ -12,9 +12,8 @@ from typing import Annotated, Any, Literal, cast
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from apr.corpus.documents import document_hash
 from apr.corpus.identity import DOCUMENT_HASH_BYTES, documents_sha256
-from apr.corpus.split_rule import GroupKind, Side
+from apr.corpus.reading.documents import document_hash
 from apr.errors import DamagedFile, Refusal
 from apr.files import parse_json, read_bytes, read_json, sha256_bytes, write_bytes
 
@@ -23,6 +22,8 @@ CERTIFICATE_NAME = "certificate.json"
 _LIMIT_BYTES = 8 << 20
 _CONTENT_SHA256 = "certificate_content_sha256"
 
+GroupKind = Literal["repo", "package", "file"]
+Side = Literal["train", "held-out"]
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

@@ -15,7 +15,7 @@ class Document:
 
     text: str
     source: str
-    """The file, as `apr.corpus.locations.location_text` writes it: text that has a UTF-8 form."""
+    """The file, as `location_text` of apr.corpus.reading.locations writes it; it has UTF-8."""
     group: str
     row: int | None = None
     """Which row of the file, from 1; None when the document is the whole file."""

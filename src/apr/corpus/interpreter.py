@@ -8,12 +8,12 @@ import sysconfig
 from dataclasses import replace
 from pathlib import Path
 
-from apr.corpus.account import Account
 from apr.corpus.document import Document
-from apr.corpus.locations import location_text
-from apr.corpus.span_reader import SpanReader
-from apr.corpus.spans import cut_spans
-from apr.corpus.tree import list_tree
+from apr.corpus.reading.account import Account
+from apr.corpus.reading.locations import location_text
+from apr.corpus.reading.span_reader import SpanReader
+from apr.corpus.reading.spans import cut_spans
+from apr.corpus.reading.tree import list_tree
 from apr.errors import Refusal
 from apr.units import format_bytes
 

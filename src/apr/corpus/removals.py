@@ -14,14 +14,14 @@ from pathlib import Path
 from sys import intern
 from typing import Any, NoReturn, cast
 
-from apr.corpus.blocks import RawBlocks
 from apr.corpus.certificate import RemovalList
-from apr.corpus.compressed import DamagedStream, unpack
-from apr.corpus.documents import Document, document_hash
-from apr.corpus.jsonl import write_objects
-from apr.corpus.lines import OverlongLine, split_lines
-from apr.corpus.locations import location_text
-from apr.corpus.tree import file_format
+from apr.corpus.reading.blocks import RawBlocks
+from apr.corpus.reading.compressed import DamagedStream, unpack
+from apr.corpus.reading.documents import Document, document_hash
+from apr.corpus.reading.jsonl import write_objects
+from apr.corpus.reading.lines import OverlongLine, split_lines
+from apr.corpus.reading.locations import location_text
+from apr.corpus.reading.tree import file_format
 from apr.errors import DamagedFile, Refusal
 from apr.files import io_refusals, parse_json, require_exists, sha256_file
 

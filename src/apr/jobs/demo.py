@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apr.corpus.account import Account
-from apr.corpus.documents import Document, read_documents
 from apr.corpus.interpreter import interpreter_documents
-from apr.corpus.split import HELD_OUT_NAME, TRAIN_NAME
+from apr.corpus.reading.account import Account
+from apr.corpus.reading.documents import Document, read_documents
+from apr.corpus.splitting.split import HELD_OUT_NAME, TRAIN_NAME
 from apr.errors import Refusal
 from apr.files import atomic_directory, require_absent, require_replaceable
 from apr.jobs.baselines import gzip_bits_per_byte, unigram_bits_per_byte

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from apr.corpus.account import Account
-from apr.corpus.documents import Document
-from apr.corpus.split import Split, write_split
-from apr.corpus.split_rule import SplitRule
+from apr.corpus.reading.account import Account
+from apr.corpus.reading.documents import Document
+from apr.corpus.splitting.split import Split, write_split
+from apr.corpus.splitting.split_rule import SplitRule
 from apr.errors import Refusal
 from apr.progress import Report
 from apr.units import format_bytes

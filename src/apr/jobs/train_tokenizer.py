@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from apr.corpus.account import Account
-from apr.corpus.documents import list_files, read_files
+from apr.corpus.reading.account import Account
+from apr.corpus.reading.documents import list_files, read_files
 from apr.files import require_apart
 from apr.progress import Report, silent
 from apr.tokenizer.directory import require_writable

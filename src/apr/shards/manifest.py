@@ -78,7 +78,7 @@ class CertifiedSide(_Closed):
 
 
 class Repaired(_Closed):
-    """What a manifest that was made from ids alone cannot know; see `apr.shards.repair`."""
+    """What a manifest that was made from ids alone cannot know; see apr.shards.repairing."""
 
     unknown: list[str]
     """Fields that hold an assumption, or nothing where something may have been."""

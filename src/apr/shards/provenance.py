@@ -16,8 +16,8 @@ from typing import IO, Any, cast
 
 import orjson
 
-from apr.corpus.compressed import DamagedStream, unpack
-from apr.corpus.lines import OverlongLine, split_lines
+from apr.corpus.reading.compressed import DamagedStream, unpack
+from apr.corpus.reading.lines import OverlongLine, split_lines
 from apr.errors import DamagedFile
 from apr.files import io_refusals
 

@@ -6,7 +6,7 @@ encode.json names the file that was used; it is taken only when its fingerprint 
 from pathlib import Path
 from typing import Any
 
-from apr.corpus.locations import location_path
+from apr.corpus.reading.locations import location_path
 from apr.errors import Refusal
 from apr.files import parse_json
 from apr.shards.reader import ShardReader

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from apr.shards.degeneracy import Measured, judge_documents, judge_statistics
 from apr.shards.reader import ShardReader
-from apr.shards.round_trip import RoundTrip, compare_documents, text_problem
+from apr.shards.verifying.round_trip import RoundTrip, compare_documents, text_problem
 from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.gates import Finding
 

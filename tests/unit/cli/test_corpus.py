@@ -10,7 +10,7 @@ import pytest
 from pyarrow import parquet
 from tests.corpus_files import program, write_jsonl, write_tree
 from tests.evaluation_files import HUMAN_EVAL, SOLUTION, write_items
-from tests.unit.corpus.test_near_duplicates import edited
+from tests.unit.corpus.deduplication.test_near_duplicates import edited
 
 from apr.cli.main import run
 from apr.units import format_bytes

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from apr.corpus.account import Account
-from apr.corpus.documents import Document
 from apr.corpus.interpreter import MIN_SOURCE_BYTES, interpreter_documents
+from apr.corpus.reading.account import Account
+from apr.corpus.reading.documents import Document
 from apr.errors import Refusal
 
 

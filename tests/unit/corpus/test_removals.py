@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apr.corpus.documents import Document, document_hash
+from apr.corpus.reading.documents import Document, document_hash
 from apr.corpus.removals import Removal, Removals, write_removals
 from apr.errors import Refusal
 

@@ -10,7 +10,7 @@ from tests.shard_files import write_corpus
 from tests.tokenizer_files import tokenizer
 
 from apr.corpus.certificate import Certificate, DocumentTally, write_certificate
-from apr.corpus.documents import document_hash
+from apr.corpus.reading.documents import document_hash
 from apr.errors import DamagedFile, Refusal
 from apr.files import sha256_bytes
 from apr.shards.encode import encode_corpus

@@ -19,7 +19,7 @@ from apr.units import format_count
 
 if TYPE_CHECKING:
     from apr.corpus.certificate import NgramCheck
-    from apr.corpus.decontaminate import Decontamination
+    from apr.corpus.decontamination.decontaminate import Decontamination
 
 
 @click.command("decontaminate")
@@ -80,7 +80,7 @@ def command(
     do not count. Paraphrase is not found. The output is a removal list with a certificate of what
     is left beside it.
     """  # noqa: D301  click reads the escaped character
-    from apr.corpus.decontaminate import decontaminate_corpus
+    from apr.corpus.decontamination.decontaminate import decontaminate_corpus
 
     found = decontaminate_corpus(
         train, removals=removals, output=directory, progress=output.progress(), **options

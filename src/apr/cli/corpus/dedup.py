@@ -18,7 +18,7 @@ from apr.cli.values import Share, require_used
 from apr.units import format_bytes, format_count
 
 if TYPE_CHECKING:
-    from apr.corpus.dedup import Deduplication
+    from apr.corpus.deduplication.dedup import Deduplication
 
 
 @click.command("dedup")
@@ -62,7 +62,7 @@ def command(
     removal list for `apr tokenize encode-corpus --remove`; with --held-out, a certificate stands
     beside it that names both sides after the removals.
     """  # noqa: D301  click reads the escaped character
-    from apr.corpus.dedup import dedup_corpus
+    from apr.corpus.deduplication.dedup import dedup_corpus
 
     if no_near:
         require_used(ctx, "jaccard", unless="with --no-near, which looks for exact copies only")

@@ -9,7 +9,7 @@ from apr.cli import output
 from apr.cli.corpus.options import CORPUS_PATH, source_options
 
 if TYPE_CHECKING:
-    from apr.corpus.scan import Scan
+    from apr.corpus.scanning.scan import Scan
 
 # The first that is free becomes the output of the next command.
 _NEXT_OUTPUTS = ("data", "data-split", "../data", "../data-split")
@@ -52,7 +52,7 @@ def command(paths: tuple[str | Path, ...], **options: Any) -> output.Result:
     Languages are told by extension; licences by SPDX tags, licence files and the field of a row.
     """  # noqa: D301  click reads the escaped character
     from apr.cli.corpus.scan_text import scan_text
-    from apr.corpus.scan import scan_corpus
+    from apr.corpus.scanning.scan import scan_corpus
 
     scan = scan_corpus(paths, progress=output.progress(), **options)
     return output.Result(

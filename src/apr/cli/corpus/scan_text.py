@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from apr.cli.corpus.options import place_text
-from apr.corpus.scan import Scan
+from apr.corpus.scanning.scan import Scan
 from apr.units import format_bytes
 
 _BAR_WIDTH = 20

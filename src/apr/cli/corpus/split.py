@@ -12,7 +12,7 @@ from apr.units import format_bytes, format_count
 
 if TYPE_CHECKING:
     from apr.corpus.certificate import DocumentSet
-    from apr.corpus.split import Split
+    from apr.corpus.splitting.split import Split
 
 
 @click.command("split")
@@ -58,8 +58,8 @@ def command(
     one. Training text that is also held out is left out and counted. Both parts are packed JSON
     lines; certificate.json ties them together.
     """  # noqa: D301  click reads the escaped character
-    from apr.corpus.split import split_corpus
-    from apr.corpus.split_rule import SplitRule
+    from apr.corpus.splitting.split import split_corpus
+    from apr.corpus.splitting.split_rule import SplitRule
 
     if options["group"] == "file":
         require_used(ctx, "group_field", unless="with --group file: each text stands alone")

@@ -10,7 +10,7 @@ from apr.cli.tokenize.options import PATH
 from apr.errors import Refusal
 
 if TYPE_CHECKING:
-    from apr.shards.difference import Difference, Example
+    from apr.shards.tracing.difference import Difference, Example
 
 
 @click.command("diff")
@@ -34,7 +34,7 @@ def command(a: Path, b: Path, show: int) -> output.Result:
     another content) or moved (the same content elsewhere). Sources are compared as they were named
     when the corpus was encoded. Exit code 0 means the same data byte for byte, 5 that it differs.
     """  # noqa: D301  click reads the escaped character
-    from apr.shards.difference import compare
+    from apr.shards.tracing.difference import compare
 
     difference = compare(a, b, num_examples=show, progress=output.progress())
     return output.Result(

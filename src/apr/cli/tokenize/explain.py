@@ -9,7 +9,7 @@ from apr.cli import output
 from apr.cli.tokenize.options import PATH
 
 if TYPE_CHECKING:
-    from apr.shards.explain import Explanation, Token
+    from apr.shards.tracing.explain import Explanation, Token
 
 
 @click.command("explain")
@@ -41,7 +41,7 @@ def command(
 
     The line is that of the document as it was encoded; of a table it is a line within the row.
     """  # noqa: D301  click reads the escaped character
-    from apr.shards.explain import explain
+    from apr.shards.tracing.explain import explain
 
     explanation = explain(
         directory, token_index=token_index, tokenizer_path=tokenizer_path, context=context

@@ -10,7 +10,7 @@ from apr.cli.tokenize.options import PATH
 from apr.units import format_count
 
 if TYPE_CHECKING:
-    from apr.shards.repair import Repair
+    from apr.shards.repairing.repair import Repair
 
 
 @click.command("repair-manifest")
@@ -44,7 +44,7 @@ def command(directory: Path, into: Path | None, **options: Any) -> output.Result
     the files cannot tell is listed in the manifest as unknown, and the gates before training
     answer UNKNOWN to it: which tokenizer made the ids above all.
     """  # noqa: D301  click reads the escaped character
-    from apr.shards.repair import repair_manifest
+    from apr.shards.repairing.repair import repair_manifest
 
     repair = repair_manifest(directory, into=into, progress=output.progress(), **options)
     return output.Result(

@@ -10,7 +10,7 @@ from apr.cli.tokenize.options import corpus_options, repeat
 from apr.units import format_bytes, format_count
 
 if TYPE_CHECKING:
-    from apr.corpus.account import Account
+    from apr.corpus.reading.account import Account
     from apr.tokenizer.tokenizer import Tokenizer
 
 
@@ -42,7 +42,7 @@ def command(corpus: tuple[Path | str, ...], directory: Path, **options: Any) -> 
 
     The same corpus gives the same bytes of tokenizer.json on every machine.
     """  # noqa: D301  click reads the escaped character
-    from apr.corpus.account import Account
+    from apr.corpus.reading.account import Account
     from apr.jobs.train_tokenizer import train_tokenizer
 
     drops = Account()

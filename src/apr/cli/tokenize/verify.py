@@ -9,7 +9,7 @@ from apr.cli import output
 from apr.cli.tokenize.options import PATH
 
 if TYPE_CHECKING:
-    from apr.shards.verification import Verification
+    from apr.shards.verifying.verification import Verification
 
 
 def _sample(_ctx: click.Context, _param: click.Parameter, value: str) -> int | None:
@@ -51,7 +51,7 @@ def command(directory: Path, tokenizer_path: Path | None, sample: int | None) ->
     the documents may stay UNKNOWN. What is not as recorded is FAIL (exit code 4, or 5 for another
     tokenizer).
     """  # noqa: D301  click reads the escaped character
-    from apr.shards.verify import verify
+    from apr.shards.verifying.verify import verify
 
     verification = verify(
         directory, tokenizer_path=tokenizer_path, sample=sample, progress=output.progress()

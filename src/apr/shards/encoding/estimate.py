@@ -4,10 +4,10 @@ import time
 from dataclasses import dataclass
 from itertools import islice
 
-from apr.corpus.account import Account
 from apr.corpus.document import Document
-from apr.corpus.span_reader import SpanReader
-from apr.corpus.spans import Span
+from apr.corpus.reading.account import Account
+from apr.corpus.reading.span_reader import SpanReader
+from apr.corpus.reading.spans import Span
 from apr.shards.encoding.plan import Task
 from apr.shards.encoding.request import Request, empty_corpus, make_plan
 from apr.shards.encoding.workplace import make_encoding

@@ -8,8 +8,8 @@ from typing import IO
 import orjson
 import zstandard
 
-from apr.corpus.account import LeftOut
 from apr.corpus.document import Document
+from apr.corpus.reading.account import LeftOut
 
 
 class Fates:

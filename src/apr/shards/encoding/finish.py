@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from apr import __version__
-from apr.corpus.account import Account
-from apr.corpus.locations import location_text
+from apr.corpus.reading.account import Account
+from apr.corpus.reading.locations import location_text
 from apr.errors import DamagedFile
 from apr.files import io_refusals, publish_directory, write_bytes, write_json
 from apr.shards.certified import certify_shards

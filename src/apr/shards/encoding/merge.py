@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from apr.corpus.account import LeftOut
 from apr.corpus.identity import DOCUMENT_HASH_BYTES, documents_sha256
+from apr.corpus.reading.account import LeftOut
 from apr.errors import DamagedFile
 from apr.progress import Progress, Report
 from apr.shards.encoding import receipts

@@ -14,8 +14,8 @@ from typing import Annotated, Any
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
-from apr.corpus.documents import CorpusFile
-from apr.corpus.spans import Span, cut_spans
+from apr.corpus.reading.documents import CorpusFile
+from apr.corpus.reading.spans import Span, cut_spans
 from apr.files import sha256_bytes
 from apr.shards.manifest import EosPolicy
 

@@ -19,8 +19,8 @@ import zstandard
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from apr.corpus.account import Account
-from apr.corpus.spans import span_sha256
+from apr.corpus.reading.account import Account
+from apr.corpus.reading.spans import span_sha256
 from apr.errors import Refusal
 from apr.files import io_refusals, parse_json, sha256_file
 from apr.shards.encoding.plan import Task

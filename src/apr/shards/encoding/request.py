@@ -8,13 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from apr.corpus.account import Account, LeftOut
 from apr.corpus.certificate import read_certificate
 from apr.corpus.document import Document
-from apr.corpus.documents import list_files
+from apr.corpus.reading.account import Account, LeftOut
+from apr.corpus.reading.documents import list_files
+from apr.corpus.reading.span_reader import SpanReader
+from apr.corpus.reading.tree import CorpusFile
 from apr.corpus.removals import Removals
-from apr.corpus.span_reader import SpanReader
-from apr.corpus.tree import CorpusFile
 from apr.errors import Refusal
 from apr.files import (
     require_absent,

@@ -16,10 +16,10 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from apr.corpus.account import Account
 from apr.corpus.document import data_hash
+from apr.corpus.reading.account import Account
+from apr.corpus.reading.span_reader import SpanReader
 from apr.corpus.removals import Removals
-from apr.corpus.span_reader import SpanReader
 from apr.errors import Refusal
 from apr.files import io_refusals, write_bytes
 from apr.shards.encoding import receipts
