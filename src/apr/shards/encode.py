@@ -16,7 +16,7 @@ from apr.shards.encoding.finish import finish
 from apr.shards.encoding.meter import Meter
 from apr.shards.encoding.plan import TASK_BYTES, Task
 from apr.shards.encoding.proof import EncoderDiffers
-from apr.shards.encoding.receipts import Receipt, read_receipt, total, verified_receipt
+from apr.shards.encoding.receipts import Receipt, read_receipt, verified_receipt
 from apr.shards.encoding.request import EncoderName, Plan, Request, make_plan
 from apr.shards.encoding.work import Work
 from apr.shards.encoding.workplace import make_encoding
@@ -144,12 +144,7 @@ def _do(
     workplace.prepare(plan.settings, request.tokenizer, request.removals)
     finished = _verified(request, tasks)
     missing = [task for task in tasks if task.key not in finished]
-    meter = Meter(
-        missing,
-        num_done=len(finished),
-        done_bytes=total(list(finished.values()), "text_bytes"),
-        report=request.progress,
-    )
+    meter = Meter(missing, list(finished.values()), parts=workplace.parts, report=request.progress)
     work = Work(
         missing,
         workplace,

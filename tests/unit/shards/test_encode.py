@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.corpus_files import write_jsonl
 from tests.shard_files import TEXTS, edit_manifest, encode, manifest_value, write_corpus
 from tests.tokenizer_files import BYTE_LEVEL, EOS, set_in, tokenizer
 
@@ -112,6 +113,27 @@ def test_drops_are_in_the_manifest_and_their_places_beside_it(tmp_path: Path) ->
     assert how["drop_examples"]["not_utf8"] == [str(source / "b.py")]
     assert how["corpus"] == [str(source)]
     assert how["elapsed_s"] > 0
+
+
+def test_progress_says_what_was_left_out_and_why(tmp_path: Path) -> None:
+    """Told as tasks end, and again by a second run that found them done."""
+    write_jsonl(tmp_path / "a.jsonl", [{"content": "a"}, {"content": ""}, {"content": " "}])
+    write_jsonl(tmp_path / "b.jsonl", [{"content": "b"}, {"text": "no content"}])
+    corpus = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    for _ in range(2):
+        reports: list[Progress] = []
+        with pytest.raises(DamagedFile):
+            encode_corpus(
+                corpus,
+                tokenizer=SMALL,
+                output=tmp_path / "out",
+                task_bytes=1,
+                encoder="reference",
+                progress=reports.append,
+            )
+        details = [report.detail for report in reports if report.activity == "encoding"]
+        assert details[-1].endswith("left out: 1 empty, 1 quarantined, 1 whitespace")
+        assert "left out" not in details[0] or details[0] == details[-1]
 
 
 def test_progress_reaches_its_end(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import click
 from apr.cli import output
 from apr.cli.corpus.options import (
     CORPUS_PATH,
-    left_out_text,
     next_encode,
     place_text,
     reading_options,
@@ -104,7 +103,7 @@ def _text(found: "Decontamination") -> str:
         if check.kind == "ngram":
             lines += _check_lines(check)
     account = found.account
-    lines.append(f"  left out: {left_out_text(account.drops, account.num_quarantined)}")
+    lines.append(f"  left out: {account.describe()}")
     lines += [f"certificate: {found.files.certificate}", f"  {found.certificate_sha256}"]
     if found.worst:
         lines += ["", "removed, the largest shares first:"]

@@ -8,7 +8,6 @@ import click
 from apr.cli import output
 from apr.cli.corpus.options import (
     CORPUS_PATH,
-    left_out_text,
     next_encode,
     place_text,
     reading_options,
@@ -115,7 +114,7 @@ def _text(found: "Deduplication") -> str:
                 "every pair of theirs was compared"
             )
     account = found.account
-    lines.append(f"  left out: {left_out_text(account.drops, account.num_quarantined)}")
+    lines.append(f"  left out: {account.describe()}")
     if found.certificate is not None:
         lines.append(f"certificate: {found.files.certificate}")
         lines.append(f"  {found.certificate_sha256}")

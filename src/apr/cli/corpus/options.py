@@ -45,14 +45,6 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )
 
 
-def left_out_text(drops: dict[str, int], num_quarantined: int) -> str:
-    """What was left out, in one line."""
-    ranked = sorted(drops.items(), key=lambda item: (-item[1], item[0]))
-    reasons = [f"{count} {reason}" for reason, count in ranked]
-    reasons += [f"{num_quarantined} quarantined"] if num_quarantined else []
-    return ", ".join(reasons) or "nothing"
-
-
 def verdict_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of a command that compares training with held-out documents."""
     for option in (

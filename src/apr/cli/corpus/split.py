@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from apr.cli import output
-from apr.cli.corpus.options import CORPUS_PATH, left_out_text, reading_options
+from apr.cli.corpus.options import CORPUS_PATH, reading_options
 from apr.cli.values import LOCAL_PATH, require_used
 from apr.units import format_bytes, format_count
 
@@ -88,7 +88,7 @@ def _text(split: "Split", directory: Path) -> str:
             f"split: {directory}, by {rule.group}, seed {rule.seed}",
             f"  train     {_set_text(split.train)}",
             f"  held-out  {_set_text(split.held_out)}{f' ({groups}{more})' if groups else ''}",
-            f"  left out: {left_out_text(account.drops, account.num_quarantined)}",
+            f"  left out: {account.describe()}",
             f"  certificate {split.certificate_sha256}",
         ]
     )

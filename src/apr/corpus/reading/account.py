@@ -116,8 +116,9 @@ class Account:
         return account
 
     def describe(self) -> str:
-        """The reasons of all drops in one line, the most frequent first."""
-        return _ranked(self.drops)
+        """What was left out, by reason in one line, the most frequent first."""
+        quarantined = {"quarantined": self.num_quarantined} if self.quarantined else {}
+        return _ranked(self.drops | quarantined)
 
     def require_balanced(self) -> None:
         """Refuse when a row has no fate or two.

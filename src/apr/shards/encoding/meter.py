@@ -1,10 +1,12 @@
-"""How far an encoding is, in bytes of text, for the person who waits."""
+"""How far an encoding is, in bytes of text, and what it left out, for the person who waits."""
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from apr.progress import Progress, Report
 from apr.shards.encoding.plan import Task
+from apr.shards.encoding.receipts import Receipt, merged_account, read_receipt, total
 from apr.shards.encoding.task import Advance
 from apr.units import format_count
 
@@ -13,13 +15,15 @@ class Meter:
     """Adds up advances and finished tasks; an estimate becomes exact when its task is done."""
 
     def __init__(
-        self, tasks: Sequence[Task], *, num_done: int, done_bytes: int, report: Report
+        self, tasks: Sequence[Task], finished: Sequence[Receipt], *, parts: Path, report: Report
     ) -> None:
         self._report = report
-        self._num_tasks = len(tasks) + num_done
-        self._num_done = num_done
-        self._done_bytes = done_bytes
-        self._expected_bytes = done_bytes + sum(task.weight_bytes for task in tasks)
+        self._parts = parts
+        self._num_tasks = len(tasks) + len(finished)
+        self._num_done = len(finished)
+        self._done_bytes = total(finished, "text_bytes")
+        self._expected_bytes = self._done_bytes + sum(task.weight_bytes for task in tasks)
+        self._account = merged_account(receipt.read_account() for receipt in finished)
         self._num_tokens = 0
         self._started_s = time.monotonic()
 
@@ -27,6 +31,9 @@ class Meter:
         """Take in what a worker reports."""
         if isinstance(event, Task):
             self._num_done += 1
+            receipt = read_receipt(self._parts / event.key)
+            if receipt is not None:
+                self._account.merge(receipt.read_account())
         else:
             self._done_bytes += event.text_bytes
             self._num_tokens += event.num_tokens
@@ -42,4 +49,6 @@ class Meter:
         detail = f"{self._num_done} of {self._num_tasks} tasks"
         if self._num_tokens and elapsed_s > 0:
             detail += f"  {format_count(self._num_tokens / elapsed_s)} tokens/s"
+        if self._account.drops or self._account.quarantined:
+            detail += f"  left out: {self._account.describe()}"
         self._report(Progress("encoding", self._done_bytes, total_bytes, "bytes", detail))
