@@ -1,8 +1,9 @@
 """documents.jsonl.zst: where each document came from, and what became of the rows that are none.
 
 One JSON object per row that was read, in the order of reading: its source, its row where the
-source has several, and why it was left out where it was. Objects that were not left out stand
-for the documents of the shards, one to one and in order.
+source has several, where the document was before if the row says so, and why it was left out where
+it was. Objects that were not left out stand for the documents of the shards, one to one and in
+order.
 
 The file is a witness, not part of the data's identity: shards can be read without it, and then
 nothing here pretends to know a source.
@@ -28,7 +29,7 @@ _LINE_LIMIT_BYTES = 64 << 10
 _READ_BYTES = 1 << 16
 
 _REASON = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_KEYS = {"source": str, "row": int, "dropped": str, "quarantined": str}
+_KEYS = {"source": str, "row": int, "origin": str, "dropped": str, "quarantined": str}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class Row:
     row: int | None = None
     dropped: str | None = None
     quarantined: str | None = None
+    origin: str | None = None
+    """Where the document was before, as its row says."""
 
     @property
     def is_document(self) -> bool:
@@ -135,7 +138,7 @@ def _parse(line: bytes, place: str) -> Row:
     fields = cast("dict[str, Any]", value)
     for key, content in fields.items():
         if type(content) is not _KEYS.get(key):
-            raise _damaged(place, f"{key!r}: {content!r:.60}", "source, row, dropped, quarantined")
+            raise _damaged(place, f"{key!r}: {content!r:.60}", ", ".join(_KEYS))
     if "source" not in fields or {"dropped", "quarantined"} <= fields.keys():
         raise _damaged(place, f"the fields {sorted(fields)}", "a source and at most one fate")
     reason = fields.get("dropped", fields.get("quarantined", "none"))

@@ -40,6 +40,7 @@ def command(
     apr tokenize explain shards --token 123456 --tokenizer tok
 
     The line is that of the document as it was encoded; of a table it is a line within the row.
+    A row that says in `source` where it was before, as those of apr corpus split do, is quoted.
     """  # noqa: D301  click reads the escaped character
     from apr.shards.tracing.explain import explain
 
@@ -58,6 +59,8 @@ def _text(explanation: "Explanation") -> str:
         f"in it, hash {explanation.document_hash}",
         f"  source: {_source(explanation)}",
     ]
+    if explanation.place is not None and explanation.place.origin is not None:
+        lines.append(f"  before: {explanation.place.origin}, as the row says")
     if "text" in unknown:
         lines.append(f"  text unknown: {unknown['text']}")
     elif explanation.characters != token.text:

@@ -130,7 +130,11 @@ class _PartWriter:
         batch, size_bytes = Batch(), 0
         for span in self._task.spans:
             reader = SpanReader(
-                span, content_field=self._encoding.settings.content_field, account=account
+                span,
+                content_field=self._encoding.settings.content_field,
+                account=account,
+                # `apr corpus split` writes there where a document was before.
+                extra_fields=("source",) if span.kind == "jsonl" else (),
             )
             for document in reader:
                 data = document.text.encode("utf-8")

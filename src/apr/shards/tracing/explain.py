@@ -85,6 +85,7 @@ class Explanation:
             "num_document_tokens": self.num_document_tokens,
             "source": place.source or None,
             "row": place.row,
+            "origin": place.origin,
             "line": self.line,
             "unknown": self.unknown,
             "context": [token.as_dict() for token in self.context],

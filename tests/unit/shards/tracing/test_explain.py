@@ -4,9 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.corpus_files import program, write_jsonl, write_tree
 from tests.shard_files import encode, ids_of, rewrite_shard
 from tests.tokenizer_files import EOS, set_in, swapped, tokenizer
 
+from apr.cli.main import run
+from apr.corpus.splitting.split import split_corpus
+from apr.corpus.splitting.split_rule import SplitRule
 from apr.errors import Refusal, UsageRefusal
 from apr.shards.encode import encode_corpus
 from apr.shards.provenance import PROVENANCE_NAME
@@ -63,6 +67,45 @@ def test_a_file_of_a_tree_is_named_without_a_row(tmp_path: Path) -> None:
     assert found.place is not None
     assert found.place.place == str(tmp_path / "src" / "b.py")
     assert (found.line, found.token.text) == (2, "=")
+
+
+def test_a_document_of_a_split_leads_back_to_its_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Line and file are those of the tree that was split."""
+    tree = write_tree(tmp_path / "src", {f"p{at}/m.py": program(at) for at in range(8)})
+    split_corpus([tree], output=tmp_path / "data", rule=SplitRule("package", 0.4))
+    tokenizer().save(tmp_path / "tok")
+    encode_corpus(
+        [tmp_path / "data" / "train"],
+        encoder="reference",
+        tokenizer=tokenizer(),
+        output=tmp_path / "shards",
+    )
+    reader = ShardReader.open(tmp_path / "shards")
+    for index in range(reader.num_documents):
+        start, stop = reader.document_range(index)
+        found = told(tmp_path / "shards", (start + stop) // 2)
+        assert found.place is not None
+        assert found.place.origin is not None
+        assert found.line is not None
+        lines = Path(found.place.origin).read_text().splitlines(keepends=True)
+        assert found.characters is not None
+        assert found.characters in lines[found.line - 1]
+        assert found.as_dict()["origin"] == found.place.origin
+    assert run(["tokenize", "explain", str(tmp_path / "shards"), "--token", "0"]) == 0
+    assert f"  before: {tree}/p" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("source", [7, "", None, ["a.py"], "x" * 4097, {"path": "a"}])
+def test_a_row_that_names_no_place_has_no_origin(tmp_path: Path, source: object) -> None:
+    rows = write_jsonl(tmp_path / "a.jsonl", [{"content": "text", "source": source}])
+    tokenizer().save(tmp_path / "tok")
+    encode_corpus([rows], encoder="reference", tokenizer=tokenizer(), output=tmp_path / "shards")
+    found = told(tmp_path / "shards", 0)
+    assert found.place is not None
+    assert (found.place.source, found.place.row) == (str(rows), 1)
+    assert found.place.origin is None
 
 
 def test_a_part_of_a_character_is_shown_with_the_whole(shards: Path) -> None:
