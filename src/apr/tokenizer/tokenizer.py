@@ -91,7 +91,7 @@ class Tokenizer:
             file, limit_bytes=SIZE_LIMIT_BYTES, id="tokenizer.damaged", what="a tokenizer.json"
         )
         is_checked = checked_sha256 is not None and sha256_bytes(data) == checked_sha256
-        definition = read_definition(data, where=str(file))
+        definition = read_definition(data, where=str(file), is_checked=is_checked)
         declaration = Declaration()
         if path.is_dir() and not is_checked:
             declaration = tokenizer_directory.read_declaration(path, definition, json_bytes=data)

@@ -19,6 +19,12 @@ def test_merges_are_pairs_however_they_are_written() -> None:
     assert as_pairs.merges == SMALL.merges == [("h", "e"), ("he", "l"), ("Ġ", "he")]
 
 
+@pytest.mark.parametrize("merges", [["h e", "he l"], [["h", "e"]], ["h e", ["he", "l"]], []])
+def test_what_was_checked_before_is_read_the_same_way(merges: list[object]) -> None:
+    data = changed(set_in("model", "merges", to=merges))
+    assert read_definition(data, where="x", is_checked=True) == read_definition(data, where="x")
+
+
 def test_added_tokens_continue_the_vocabulary() -> None:
     assert SMALL.ids[EOS] == 259
     assert SMALL.vocabulary[:256] == sorted(SMALL.vocab, key=SMALL.vocab.__getitem__)[:256]
