@@ -204,7 +204,8 @@ def _read_merges(model: dict[str, Any], vocab: dict[str, int], where: str) -> li
 
 def _split_merges(model: dict[str, Any]) -> list[tuple[str, str]]:
     merges = model["merges"]
-    return [tuple(each.split(" ") if isinstance(each, str) else each) for each in merges]
+    split = (each.split(" ") if isinstance(each, str) else each for each in merges)
+    return [(left, right) for left, right in split]
 
 
 def _is_pair(pair: Any) -> bool:
