@@ -169,6 +169,8 @@ def install(wanted: dict[str, Any]) -> None:
     """Install the pinned packages, then apr itself, editable."""
     project = read_project()
     requirements = project["build-system"]["requires"] + project["project"]["dependencies"]
+    # A megabyte without dependencies, for the commands that README shows.
+    requirements += project["project"]["optional-dependencies"]["dedup"]
     if wanted["dev"]:
         requirements += project["dependency-groups"]["dev"]
     constraints = CONSTRAINTS.read_text()
