@@ -170,12 +170,17 @@ def command(
         return output.Result(
             data={"complete": False, **asdict(result)}, text=_unfinished_text(result, directory)
         )
+    made_before = isinstance(result, encode.MadeBefore)
+    if isinstance(result, encode.MadeBefore):
+        result = result.manifest
     if result.certificate is None and (beside := request.find_certificate()) is not None:
         output.notify(f"note: {beside} is of other documents, so these shards carry none")
-    return _finished(result, directory, tokenizer_path)
+    return _finished(result, directory, tokenizer_path, made_before=made_before)
 
 
-def _finished(manifest: "Manifest", directory: Path, tokenizer_path: Path) -> output.Result:
+def _finished(
+    manifest: "Manifest", directory: Path, tokenizer_path: Path, *, made_before: bool
+) -> output.Result:
     from apr.files import sha256_file
 
     identity = {
@@ -192,7 +197,8 @@ def _finished(manifest: "Manifest", directory: Path, tokenizer_path: Path) -> ou
     )  # fmt: skip
     return output.Result(
         data=identity | manifest.model_dump(by_alias=True),
-        text=_manifest_text(manifest, directory),
+        text=("complete before this slice began, by others of its job\n" if made_before else "")
+        + _manifest_text(manifest, directory),
         next_commands=next_commands,
     )
 

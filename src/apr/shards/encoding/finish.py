@@ -20,14 +20,14 @@ from apr.corpus.reading.locations import location_text
 from apr.errors import DamagedFile
 from apr.files import io_refusals, publish_directory, write_bytes, write_json
 from apr.shards.certified import certify_shards
+from apr.shards.encoding.completed import job_record
 from apr.shards.encoding.merge import Merged, merge_parts
 from apr.shards.encoding.receipts import Receipt, merged_account, total
-from apr.shards.encoding.request import Plan, Request, empty_corpus
+from apr.shards.encoding.request import ENCODE_NAME, Plan, Request, empty_corpus
 from apr.shards.encoding.statistics import summarize
 from apr.shards.manifest import EncoderRecord, Manifest, write_manifest
 from apr.shards.reader import ShardReader
 
-ENCODE_NAME = "encode.json"
 QUARANTINE_NAME = "quarantine.jsonl"
 
 
@@ -56,6 +56,7 @@ def finish(
         )
     manifest = _manifest(request, plan, receipts, account, merged)
     how = _how(request, plan, receipts, account, num_resumed=num_resumed)
+    how |= job_record(request, plan, receipts)
     write_json(workplace.staged / ENCODE_NAME, how)
     if account.num_quarantined:
         _write_quarantine(workplace.staged / QUARANTINE_NAME, account)

@@ -36,6 +36,8 @@ from apr.tokenizer.tokenizer import Tokenizer
 
 EncoderName = Literal["auto", "reference"]
 
+ENCODE_NAME = "encode.json"
+
 # The names of everything an encoding writes; nothing else in a target may be replaced.
 OUR_FILES = (
     r"shard-\d{5}\.(bin|idx)|(manifest|encode|certificate)\.json|"
