@@ -72,8 +72,9 @@ def encode_corpus(
 
     Refuses: tokenizer.eos-undeclared, tokenizer.control-id, corpus.* (what cannot be read),
     corpus.quarantined, shards.text-lost, shards.shard-tokens, shards.busy, shards.worker-died,
-    shards.worker-stalled, corpus.certificate-mismatch, corpus.removals-damaged, files.exists,
-    files.foreign-content, files.output-overlaps-input, files.io-failed.
+    shards.worker-stalled, corpus.certificate-mismatch, corpus.removals-damaged,
+    corpus.removals-unmatched, files.exists, files.foreign-content,
+    files.output-overlaps-input, files.io-failed.
     Writes: shard-NNNNN.bin, shard-NNNNN.idx, documents.jsonl.zst, encode.json, manifest.json,
     certificate.json where the documents have one, quarantine.jsonl where rows were quarantined.
     """

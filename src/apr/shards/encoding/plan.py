@@ -32,7 +32,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     # Raised whenever the same input would give other files; old parts are then done again.
-    part_version: int = 2
+    part_version: int = 3
     tokenizer_sha256: str
     encoder: str
     encoder_version: str

@@ -107,6 +107,19 @@ def test_earlier_lists_are_applied_first_and_their_certificate_is_carried_on(
     assert certificate.held_out == (first.certificate and first.certificate.held_out)
 
 
+def test_an_earlier_list_of_another_corpus_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("")
+    foreign = {"hash": document_hash(FOUR).hex(), "reason": "duplicate"}
+    write_jsonl(tmp_path / "foreign.jsonl", [foreign])
+    lists = [tmp_path / "empty.jsonl", tmp_path / "foreign.jsonl"]
+    with pytest.raises(Refusal) as refused:
+        run(tmp_path, [ONE, THREE], [TWO], removals=lists)
+    assert refused.value.id == "corpus.removals-unmatched"
+    assert refused.value.where == str(tmp_path / "foreign.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
+    run(tmp_path, [ONE, THREE, FOUR], [TWO], removals=lists)
+
+
 def test_a_certificate_of_other_documents_is_refused(tmp_path: Path) -> None:
     sides = corpora(tmp_path, [ONE, TWO], [THREE])
     dedup_corpus(sides["train"], held_out=sides["held_out"], output=tmp_path / "a.jsonl")
