@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,15 +183,25 @@ def certify(
     )
 
 
-def nothing_left(num_documents: int) -> Refusal:
-    """The refusal of removals that take every training document away."""
+def nothing_left(num_documents: int, counts: Mapping[str, int]) -> Refusal:
+    """The refusal of removals that take every training document away; `counts` by reason."""
+    reasons = [f"{count} {reason}" for reason, count in sorted(counts.items())]
+    others = num_documents - sum(counts.values())
+    reasons += [f"{others} by the lists of --remove"] if others else []
     return Refusal(
         "corpus.nothing-left",
         "the training documents",
-        found=f"all {num_documents} would be removed",
+        found=f"all {num_documents} would be removed: {', '.join(reasons)}",
         expected="at least one that stays",
-        fix="check that the training and the held-out documents are not the same",
+        fix=f"check that {' and '.join(_compared_with(counts))} are not the training documents",
     )
+
+
+def _compared_with(counts: Mapping[str, int]) -> list[str]:
+    """What could have removed so much."""
+    evaluation = ["the evaluation sets (--against)"] if "contaminated" in counts else []
+    held_out = any("held_out" in reason for reason in counts)
+    return evaluation + (["the held-out documents"] if held_out or not evaluation else [])
 
 
 def _overlap(one: Path | str, other: Path | str) -> bool:

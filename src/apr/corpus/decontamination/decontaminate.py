@@ -221,7 +221,7 @@ class _Search:
             left.evaluation = max(left.evaluation, _share(suspicion.evaluation))
             left.held_out = max(left.held_out, _share(suspicion.held_out))
         if not left.documents.num_documents:
-            raise nothing_left(self.all_documents.num_documents)
+            raise nothing_left(self.all_documents.num_documents, self.counts)
         return left
 
     def _look_at(self, documents: Iterable[Document]) -> Iterator[tuple[Document, Suspicion]]:

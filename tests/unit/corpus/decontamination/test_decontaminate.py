@@ -154,6 +154,28 @@ def test_a_corpus_that_is_all_contaminated_is_refused(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"train.jsonl", "val.jsonl"}
 
 
+def test_what_took_everything_away_is_named(tmp_path: Path) -> None:
+    against = [write_items(tmp_path / "set.jsonl", HUMAN_EVAL)]
+    with pytest.raises(Refusal) as refused:
+        run(tmp_path, [ONE + SOLUTION], [TWO], against=against)
+    assert refused.value.found == "all 1 would be removed: 1 contaminated"
+    assert refused.value.fix == (
+        "check that the evaluation sets (--against) are not the training documents"
+    )
+    with pytest.raises(Refusal) as refused:
+        run(tmp_path, [ONE + SOLUTION, TWO], [TWO], against=against)
+    assert "the evaluation sets (--against) and the held-out documents" in refused.value.fix
+    (tmp_path / "list.jsonl").write_text(
+        json.dumps({"hash": document_hash(THREE).hex(), "reason": "pii"}) + "\n"
+    )
+    with pytest.raises(Refusal) as refused:
+        run(tmp_path, [THREE, TWO], [TWO], removals=[tmp_path / "list.jsonl"])
+    assert refused.value.found == (
+        "all 2 would be removed: 1 duplicate_of_held_out, 1 by the lists of --remove"
+    )
+    assert "evaluation" not in refused.value.fix
+
+
 def test_forbidden_text_that_appears_after_the_search_is_found_again(tmp_path: Path) -> None:
     """The second look is one: a document that changed under the search does not slip through."""
     (tmp_path / "in").mkdir()
