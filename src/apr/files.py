@@ -113,10 +113,13 @@ def require_apart(output: Path, inputs: Sequence[Path]) -> None:
             )
 
 
-def require_replaceable(directory: Path, *, names: str, what: str) -> None:
+def require_replaceable(
+    directory: Path, *, names: str, what: str, because: str = "--overwrite deletes it"
+) -> None:
     """Refuse to replace a directory that holds anything but `what`.
 
-    `names` is a regular expression for the whole name of each file that may be lost.
+    `names` is a regular expression for the whole name of each file that may be lost, and
+    `because` says why it would be.
 
     Refuses: files.foreign-content.
     """
@@ -130,7 +133,7 @@ def require_replaceable(directory: Path, *, names: str, what: str) -> None:
             "files.foreign-content",
             directory,
             found=f"{len(foreign)} other entries: {', '.join(foreign[:4])}",
-            expected=f"nothing there but {what}, as --overwrite deletes it",
+            expected=f"nothing there but {what}, as {because}",
             fix="name another output, or move the other files away",
         )
 

@@ -227,6 +227,19 @@ def test_a_slice_that_was_overtaken_leaves_nothing_behind(
     assert not output.with_name("out.partial").exists()
 
 
+@pytest.mark.parametrize("rows", ["", '{"content": ""}\n'])
+def test_slices_of_an_empty_corpus_leave_nothing(tmp_path: Path, rows: str) -> None:
+    corpus = tmp_path / "in.jsonl"
+    corpus.write_text(rows)
+    if rows:  # one task, which the other slice has
+        late = encode_slice(request(corpus, tmp_path / "out"), index=1, count=2)
+        assert late == Unfinished(1, 0)
+    with pytest.raises(Refusal) as refused:
+        encode_slice(request(corpus, tmp_path / "out"), index=0, count=2)
+    assert refused.value.id == "corpus.empty"
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
 @pytest.mark.parametrize(("index", "count"), [(2, 2), (-1, 2), (0, 0)])
 def test_a_slice_that_is_none_is_refused(corpus: Path, index: int, count: int) -> None:
     with pytest.raises(UsageRefusal) as refused:

@@ -127,12 +127,15 @@ def encode_slice(
             expected="i/N with 0 <= i < N",
             fix="count the slices from 0",
         )
-    if is_finished(request) and (made := _made_before(request, make_plan(request), index, count)):
+    if not is_finished(request):
+        request.require_possible()
+    # Before there is a workplace: a corpus that cannot be planned leaves nothing behind.
+    plan = make_plan(request)
+    if made := _made_before(request, plan, index, count):
         return made
     request.require_possible()
     workplace = request.workplace
     with workplace.hold(shared=True), workplace.hold_slice(index, count):
-        plan = make_plan(request)
         workplace.require_same_job(plan.settings)
         plan, resumed = _do(request, plan, plan.tasks[index::count], executor)
         done = [task for task in plan.tasks if read_receipt(workplace.parts / task.key)]

@@ -82,6 +82,7 @@ def _balanced_account(request: Request, plan: Plan, receipts: Sequence[Receipt])
         request.max_quarantined, listed_in=request.workplace.quarantine
     )
     if not account.num_documents:
+        request.workplace.remove()  # Finished tasks without a document are worth nothing.
         raise empty_corpus(request, plan.files, account)
     return account
 
