@@ -70,7 +70,8 @@ def _is_same_job(
     inputs: Any = record.get("input_sha256")
     if record["job_sha256"] != _job_sha256(request, plan) or not isinstance(inputs, list):
         return False
-    if len(cast("list[Any]", inputs)) != len(plan.tasks):
+    inputs = cast("list[Any]", inputs)
+    if len(inputs) != len(plan.tasks):
         return False
     return all(inputs[number] == _input_sha256(plan.tasks[number]) for number in numbers)
 
