@@ -11,6 +11,7 @@ exit code:
     |  +- DamagedFile       4  the file is not what it claims to be
     |  +- IoFailed          7  reading or writing failed
     |  +- FeatureMissing    9  needs something that is not installed
+    |  +- NetworkFailed    10  the network failed; the same request may succeed later
     +- Interrupted        130  stopped by a signal; the last checkpoint is good
 """
 
@@ -119,6 +120,12 @@ class FeatureMissing(Refusal):
     """The request needs a package or a device that is not here."""
 
     exit_code: ClassVar[int] = 9
+
+
+class NetworkFailed(Refusal):
+    """Something far away could not be reached, or went away; trying again may help."""
+
+    exit_code: ClassVar[int] = 10
 
 
 class Interrupted(AprError):

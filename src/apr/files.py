@@ -8,13 +8,14 @@ import os
 import re
 import secrets
 import shutil
-import tempfile
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import IO, Any
 
 from apr.errors import DamagedFile, IoFailed, PathNotFound, Refusal, UsageRefusal
+from apr.staging import staging_directory, staging_file
 
 
 @contextmanager
@@ -113,10 +114,13 @@ def require_apart(output: Path, inputs: Sequence[Path]) -> None:
             )
 
 
-def require_replaceable(directory: Path, *, names: str, what: str) -> None:
+def require_replaceable(
+    directory: Path, *, names: str, what: str, because: str = "--overwrite deletes it"
+) -> None:
     """Refuse to replace a directory that holds anything but `what`.
 
-    `names` is a regular expression for the whole name of each file that may be lost.
+    `names` is a regular expression for the whole name of each file that may be lost, and
+    `because` says why it would be.
 
     Refuses: files.foreign-content.
     """
@@ -130,7 +134,7 @@ def require_replaceable(directory: Path, *, names: str, what: str) -> None:
             "files.foreign-content",
             directory,
             found=f"{len(foreign)} other entries: {', '.join(foreign[:4])}",
-            expected=f"nothing there but {what}, as --overwrite deletes it",
+            expected=f"nothing there but {what}, as {because}",
             fix="name another output, or move the other files away",
         )
 
@@ -169,10 +173,9 @@ def atomic_writer(path: Path) -> Generator[IO[bytes]]:
     """
     with io_refusals(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        staged = Path(name)
-        try:
-            with os.fdopen(handle, "w+b") as target:
+        with staging_file(path.parent, path.name) as (staged, handle):
+            # The descriptor stays open, and with it the lock, until the file has its name.
+            with os.fdopen(handle, "w+b", closefd=False) as target:
                 yield target
                 target.flush()
                 os.fsync(target.fileno())
@@ -182,10 +185,6 @@ def atomic_writer(path: Path) -> Generator[IO[bytes]]:
             staged.chmod(0o666 & ~umask)
             staged.replace(path)
             sync_directory(path.parent)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                staged.unlink()
-            raise
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -212,13 +211,9 @@ def atomic_directory(path: Path, *, overwrite: bool = False) -> Generator[Path]:
     require_absent(path, overwrite=overwrite)
     with io_refusals(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        staged = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-        try:
+        with staging_directory(path.parent, path.name) as staged:
             yield staged
             publish_directory(staged, path, overwrite=overwrite)
-        except BaseException:
-            shutil.rmtree(staged, ignore_errors=True)
-            raise
 
 
 def publish_directory(staged: Path, path: Path, *, overwrite: bool) -> None:
@@ -248,9 +243,11 @@ def publish_directory(staged: Path, path: Path, *, overwrite: bool) -> None:
             if retired.exists() and not path.exists():
                 retired.replace(path)
             raise
-        if retired.is_symlink():
-            retired.unlink(missing_ok=True)  # The name was a link; where it led stays as it is.
-        shutil.rmtree(retired, ignore_errors=True)
+        # Also those of killed processes: what takes their place is there.
+        for old in path.parent.glob(f".{escape(path.name)}.{'[0-9a-f]' * 8}.old"):
+            if old.is_symlink() or not old.is_dir():
+                old.unlink(missing_ok=True)  # Where a link led stays as it is.
+            shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager

@@ -265,3 +265,52 @@ def test_a_worker_that_dies_again_and_again_is_refused(
         encode(corpus, corpus.parent / "out", executor=make_executor(num_workers=2))
     assert refused.value.id == "shards.worker-died"
     assert "SIGKILL, 2 times" in refused.value.found
+
+
+KILLED = """
+import os, signal, sys
+from apr.cli import main, output
+num_left = int(sys.argv[1])
+def kill(_progress):
+    global num_left
+    num_left -= 1
+    if num_left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+output.progress = lambda: kill
+sys.exit(main.run(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "written"),
+    [
+        ("corpus split corpus -o out --group file --val-fraction 0.2", {"out"}),
+        ("corpus dedup corpus -o list.jsonl --no-near", {"list.jsonl"}),
+        (
+            "corpus decontaminate corpus --against set.jsonl -o list.jsonl",
+            {"list.jsonl", "list.certificate.json"},
+        ),
+    ],
+)
+def test_a_killed_corpus_command_run_again_leaves_nothing_of_the_first(
+    corpus: Path, line: str, written: set[str]
+) -> None:
+    here = corpus.parent
+    (corpus / "bad.py").unlink()
+    item = {"task_id": "a", "prompt": " ".join(f"word{n}" for n in range(40)), "test": ""}
+    (here / "set.jsonl").write_text(json.dumps(item | {"canonical_solution": "pass"}) + "\n")
+    before = set(os.listdir(here))
+    environment = os.environ | {"PYTHONPATH": ":".join(sys.path)}
+
+    def start(kill_at: int) -> tuple[int, set[str]]:
+        words = [sys.executable, "-c", KILLED, str(kill_at), *line.split()]
+        done = subprocess.run(words, cwd=here, env=environment, capture_output=True, text=True)
+        return done.returncode, set(os.listdir(here)) - before
+
+    left: set[str] = set()
+    for kill_at in (10, 70, 90):
+        code, left = start(kill_at)
+        assert code == -signal.SIGKILL
+        assert len(left) <= 1, "each run deletes what the one before it left"
+    assert [name.endswith(".tmp") for name in left] == [True]
+    assert start(0) == (0, written)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +11,13 @@ from tests.tokenizer_files import tokenizer
 
 from apr.errors import Refusal, UsageRefusal
 from apr.files import sha256_file
-from apr.shards.encode import Unfinished, encode, encode_slice
-from apr.shards.encoding.executors import make_executor
+from apr.shards.encode import MadeBefore, Unfinished, encode, encode_slice
+from apr.shards.encoding.executors import make_executor, run_here
 from apr.shards.encoding.plan import TASK_BYTES
 from apr.shards.encoding.request import Request
+from apr.shards.encoding.work import Work
 from apr.shards.manifest import Manifest
+from apr.shards.reader import ShardReader
 
 NOT_COMPARED = "encode.json"
 
@@ -134,6 +137,107 @@ def test_a_slice_leaves_alone_what_another_is_writing(corpus: Path) -> None:
     assert half_written.exists()
     encode(request(corpus, output))
     assert not half_written.exists()
+
+
+@pytest.mark.parametrize(("index", "count"), [(0, 2), (99, 100)])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_slice_after_the_end_finds_the_shards_of_its_job(
+    corpus: Path, expected: dict[str, str], index: int, count: int, overwrite: bool
+) -> None:
+    output = corpus.parent / "out"
+    encode_slice(request(corpus, output), index=0, count=1)
+    late = replace(request(corpus, output), overwrite=overwrite)
+
+    def do_nothing(_work: object) -> None:
+        raise AssertionError("there is nothing left to do")
+
+    found = encode_slice(late, index=index, count=count, executor=do_nothing)
+    assert isinstance(found, MadeBefore)
+    assert found.manifest == ShardReader.open(output).manifest
+    assert files(output) == expected
+    assert not output.with_name("out.partial").exists()
+
+
+def other_size(late: Request) -> Request:
+    return replace(late, shard_tokens=400)
+
+
+def other_settings(late: Request) -> Request:
+    return replace(late, eos_policy="after")
+
+
+def other_text(late: Request) -> Request:
+    (path,) = [path for path in late.corpus if isinstance(path, Path)]
+    (path / "3.py").write_text((path / "3.py").read_text().replace("3", "4"))  # of one size
+    return late
+
+
+def other_file(late: Request) -> Request:
+    (path,) = [path for path in late.corpus if isinstance(path, Path)]
+    (path / "zzz.py").write_text("z = 1\n")
+    return late
+
+
+def no_record(late: Request) -> Request:
+    (late.output / "encode.json").unlink()
+    return late
+
+
+@pytest.mark.parametrize("change", [other_size, other_settings, other_text, other_file, no_record])
+def test_a_slice_after_the_end_of_another_job_is_refused(
+    corpus: Path, change: Callable[[Request], Request]
+) -> None:
+    output = corpus.parent / "out"
+    encode(request(corpus, output))
+    late = change(request(corpus, output))
+    with pytest.raises(Refusal) as refused:
+        encode_slice(late, index=0, count=1)
+    assert refused.value.id == "files.exists"
+    assert not output.with_name("out.partial").exists()
+
+
+def test_damaged_shards_of_the_same_job_are_not_called_complete(corpus: Path) -> None:
+    output = corpus.parent / "out"
+    encode(request(corpus, output))
+    shard = output / "shard-00000.bin"
+    before = shard.read_bytes()
+    shard.write_bytes(bytes(before[:-1]) + bytes([before[-1] ^ 1]))
+    with pytest.raises(Refusal) as refused:
+        encode_slice(request(corpus, output), index=0, count=1)
+    assert refused.value.id == "shards.hash-mismatch"
+    again = replace(request(corpus, output), overwrite=True)
+    assert isinstance(encode_slice(again, index=0, count=1), Manifest)
+    assert shard.read_bytes() == before
+
+
+def test_a_slice_that_was_overtaken_leaves_nothing_behind(
+    corpus: Path, expected: dict[str, str]
+) -> None:
+    output = corpus.parent / "out"
+
+    def be_overtaken(work: Work) -> None:
+        encode_slice(request(corpus, output), index=1, count=3)
+        encode_slice(request(corpus, output), index=2, count=3)
+        run_here(work)
+        encode_slice(request(corpus, output), index=1, count=2)
+
+    found = encode_slice(request(corpus, output), index=0, count=3, executor=be_overtaken)
+    assert isinstance(found, MadeBefore)
+    assert files(output) == expected
+    assert not output.with_name("out.partial").exists()
+
+
+@pytest.mark.parametrize("rows", ["", '{"content": ""}\n'])
+def test_slices_of_an_empty_corpus_leave_nothing(tmp_path: Path, rows: str) -> None:
+    corpus = tmp_path / "in.jsonl"
+    corpus.write_text(rows)
+    if rows:  # one task, which the other slice has
+        late = encode_slice(request(corpus, tmp_path / "out"), index=1, count=2)
+        assert late == Unfinished(1, 0)
+    with pytest.raises(Refusal) as refused:
+        encode_slice(request(corpus, tmp_path / "out"), index=0, count=2)
+    assert refused.value.id == "corpus.empty"
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 
 @pytest.mark.parametrize(("index", "count"), [(2, 2), (-1, 2), (0, 0)])

@@ -314,30 +314,6 @@ def test_f26_a_fast_path_that_differs_from_fp32_is_not_used(
     assert "against eager fp32" in finding.found
 
 
-def test_f20_documents_of_a_row_do_not_see_each_other(run_data: RunData, tmp_path: Path) -> None:
-    config = run_data.config(tmp_path / "run", seq_length=512, batch_size=1)
-    rows = open_inputs(config).data.train
-    for row in range(rows.num_rows):
-        batch = rows.batch(torch.tensor([row]).numpy(), batch_size=1)
-        documents = torch.from_numpy(batch.document_numbers_BT)
-        border = int((documents[0] == documents[0, 0]).sum())
-        if 10 < border < 500:
-            break
-    else:
-        pytest.fail("no row with two documents")
-    model = Transformer(open_inputs(config).architecture)
-    initialize(model, seed=1)
-    from apr.model.transformer import document_mask
-
-    ids = torch.from_numpy(batch.input_ids_BT)
-    changed = ids.clone()
-    changed[0, border - 3] = (changed[0, border - 3] + 1) % 512
-    masked = [model(x, mask_BTS=document_mask(documents))[0, border:] for x in (ids, changed)]
-    assert masked[0].equal(masked[1])
-    open_rows = [model(x)[0, border:] for x in (ids, changed)]
-    assert not open_rows[0].equal(open_rows[1])
-
-
 def test_the_same_refusals_on_the_command_line(
     run_data: RunData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

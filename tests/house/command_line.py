@@ -35,6 +35,7 @@ every ending. A refusal says what was found, what was expected and what to do:
 | 5 | a check said no |
 | 7 | reading or writing failed |
 | 9 | something that is not installed is needed |
+| 10 | the network failed; the same command may succeed later |
 | 130 | interrupted; the last checkpoint is good |
 """
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from tests.house.refusal_ids import Found, collect, read_source
 
+from apr import errors
 from apr.train.gates import UPSTREAM_IDS
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "errors.md"
@@ -62,6 +63,12 @@ def disagreements(found: dict[str, Found], document: str) -> list[str]:
     return sorted(problems)
 
 
+def refusal_kinds() -> list[type[errors.Refusal]]:
+    """Every class that owns an exit code of a refusal."""
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    return [kind for kind in kinds if issubclass(kind, errors.Refusal)]
+
+
 @pytest.fixture(scope="module")
 def raised() -> dict[str, Found]:
     found, _ = collect(read_source())
@@ -73,6 +80,17 @@ def raised() -> dict[str, Found]:
 def test_every_id_is_documented_and_none_is_stale(raised: dict[str, Found]) -> None:
     assert len(raised) > 50
     assert disagreements(raised, DOCUMENT.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/errors.md", "docs/commands.md"])
+def test_every_exit_code_of_a_refusal_is_in_the_tables(name: str) -> None:
+    text = (DOCUMENT.parents[1] / name).read_text(encoding="utf-8")
+    table = text.partition("| exit code | meaning |")[2].partition("\n\n")[0]
+    listed = {
+        int(code) for row in re.findall(r"^\| ([\d, ]+) \|", table, re.M) for code in row.split(",")
+    }
+    assert 10 in (codes := {kind.exit_code for kind in refusal_kinds()})
+    assert codes <= listed
 
 
 def test_every_id_can_be_found_by_one_search() -> None:

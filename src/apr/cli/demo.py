@@ -8,6 +8,7 @@ import click
 from apr.cli import output
 from apr.cli.cache import encoder_proofs
 from apr.cli.stopping import graceful_stop
+from apr.cli.values import LOCAL_PATH
 
 _BAR_WIDTH = 40
 
@@ -17,7 +18,7 @@ _BAR_WIDTH = 40
     "-o",
     "--output",
     "root",
-    type=click.Path(path_type=Path),
+    type=LOCAL_PATH,
     default=Path("runs/demo"),
     show_default=True,
     help="Directory that is written.",

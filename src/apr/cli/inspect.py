@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from apr.cli import output
+from apr.cli.values import LOCAL_PATH
 from apr.units import format_bytes, format_count
 
 _SHOWN_CHARACTERS = 72
@@ -14,7 +15,7 @@ _SHOWN_ELSEWHERE = ("tokenizer.", "apr.tokenizer", "apr.tensor_sha256", "apr.eos
 
 
 @click.command("inspect", short_help="Show what an .apr file holds.")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=LOCAL_PATH)
 @click.option("--tensors", "with_tensors", is_flag=True, help="List every tensor.")
 @output.standard_options
 def command(path: Path, with_tensors: bool) -> output.Result:

@@ -61,7 +61,9 @@ def run(arguments: list[str]) -> int:
     # OpenMP reads this once, when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        result = cli.main(args=arguments, prog_name="apr", standalone_mode=False)
+        result = cli.main(
+            args=arguments, prog_name="apr", standalone_mode=False, obj=tuple(arguments)
+        )
         if isinstance(result, output.Result):
             return output.emit(result, as_json=as_json)
         return result if isinstance(result, int) else EXIT_DONE

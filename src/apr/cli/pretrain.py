@@ -7,6 +7,7 @@ import click
 
 from apr.cli import output
 from apr.cli.stopping import graceful_stop
+from apr.cli.values import LOCAL_PATH
 from apr.errors import UsageRefusal
 
 if TYPE_CHECKING:
@@ -17,23 +18,21 @@ _FIELD_OF_FLAG = {"lr": "learning_rate"}
 
 
 @click.command("pretrain", short_help="Train a model on shards, or resume a run.")
-@click.option("--dataset", type=click.Path(path_type=Path), help="Directory of training shards.")
-@click.option("--tokenizer", type=click.Path(path_type=Path), help="The shards' tokenizer.")
-@click.option("--run-dir", type=click.Path(path_type=Path), help="Where the run is written.")
+@click.option("--dataset", type=LOCAL_PATH, help="Directory of training shards.")
+@click.option("--tokenizer", type=LOCAL_PATH, help="The shards' tokenizer.")
+@click.option("--run-dir", type=LOCAL_PATH, help="Where the run is written.")
 @click.option(
     "--val-shard",
-    type=click.Path(path_type=Path),
+    type=LOCAL_PATH,
     help="Directory of held-out shards; by default the first documents are set aside.",
 )
 @click.option(
     "--config",
     "config_path",
-    type=click.Path(path_type=Path),
+    type=LOCAL_PATH,
     help="TOML file of the same options; a flag overrides one field.",
 )
-@click.option(
-    "--resume", type=click.Path(path_type=Path), help="Continue the run in this directory."
-)
+@click.option("--resume", type=LOCAL_PATH, help="Continue the run in this directory.")
 @click.option("--dry-run", is_flag=True, help="Run every gate, write nothing, stop.")
 @click.option("--mode", type=click.Choice(["from-scratch", "finetune"]), help="Regime.")
 @click.option("--arch", help="Preset: tiny, demo, llama-370m (default), qwen2-0.5b.")

@@ -5,10 +5,11 @@ from pathlib import Path
 import click
 
 from apr.cli import output
+from apr.cli.values import LOCAL_PATH
 
 
 @click.command("report", short_help="Write a run's page again.")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=LOCAL_PATH)
 @output.standard_options
 def command(run: Path) -> output.Result:
     """Write RUN/report.html again from run.json and steps.jsonl.

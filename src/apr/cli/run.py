@@ -5,10 +5,11 @@ from pathlib import Path
 import click
 
 from apr.cli import output
+from apr.cli.values import LOCAL_PATH
 
 
 @click.command("run", short_help="Write text with a model.")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=LOCAL_PATH)
 @click.argument("prompt", default="")
 @click.option(
     "-n",

@@ -1,8 +1,6 @@
 """What `apr corpus dedup` and `decontaminate` write: a removal list and a certificate beside it."""
 
-import shutil
-import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +23,7 @@ from apr.files import (
     require_writable_place,
     sync_directory,
 )
+from apr.staging import staging_directory
 
 _CHECK_ORDER = ("exact", "near", "ngram")
 
@@ -55,21 +54,17 @@ class OutputFiles:
         parent = self.removals.parent.absolute()
         # Nothing but the scratch directory is made before there is something to keep.
         existing = next(each for each in (parent, *parent.parents) if each.is_dir())
-        with io_refusals(parent):
-            scratch = Path(tempfile.mkdtemp(prefix=".apr.", suffix=".tmp", dir=existing))
-            try:
-                staged = OutputFiles(scratch / "removals.jsonl", scratch / CERTIFICATE_NAME)
-                yield staged
-                for path in (self.removals, self.certificate):
-                    require_absent(path, overwrite=overwrite)
-                parent.mkdir(parents=True, exist_ok=True)
-                self.certificate.unlink(missing_ok=True)
-                staged.removals.replace(self.removals)
-                if staged.certificate.exists():
-                    staged.certificate.replace(self.certificate)
-                sync_directory(parent)
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
+        with io_refusals(parent), staging_directory(existing, self.removals.name) as scratch:
+            staged = OutputFiles(scratch / "removals.jsonl", scratch / CERTIFICATE_NAME)
+            yield staged
+            for path in (self.removals, self.certificate):
+                require_absent(path, overwrite=overwrite)
+            parent.mkdir(parents=True, exist_ok=True)
+            self.certificate.unlink(missing_ok=True)
+            staged.removals.replace(self.removals)
+            if staged.certificate.exists():
+                staged.certificate.replace(self.certificate)
+            sync_directory(parent)
 
     def require_writable(self, inputs: Sequence[Path | str], *, overwrite: bool) -> None:
         """Refuse outputs that would replace something, or that are among what is read.
@@ -183,15 +178,25 @@ def certify(
     )
 
 
-def nothing_left(num_documents: int) -> Refusal:
-    """The refusal of removals that take every training document away."""
+def nothing_left(num_documents: int, counts: Mapping[str, int]) -> Refusal:
+    """The refusal of removals that take every training document away; `counts` by reason."""
+    reasons = [f"{count} {reason}" for reason, count in sorted(counts.items())]
+    others = num_documents - sum(counts.values())
+    reasons += [f"{others} by the lists of --remove"] if others else []
     return Refusal(
         "corpus.nothing-left",
         "the training documents",
-        found=f"all {num_documents} would be removed",
+        found=f"all {num_documents} would be removed: {', '.join(reasons)}",
         expected="at least one that stays",
-        fix="check that the training and the held-out documents are not the same",
+        fix=f"check that {' and '.join(_compared_with(counts))} are not the training documents",
     )
+
+
+def _compared_with(counts: Mapping[str, int]) -> list[str]:
+    """What could have removed so much."""
+    evaluation = ["the evaluation sets (--against)"] if "contaminated" in counts else []
+    held_out = any("held_out" in reason for reason in counts)
+    return evaluation + (["the held-out documents"] if held_out or not evaluation else [])
 
 
 def _overlap(one: Path | str, other: Path | str) -> bool:

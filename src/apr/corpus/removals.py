@@ -68,13 +68,18 @@ def write_removals(path: Path, removals: Iterable[Removal]) -> RemovalList:
     return RemovalList(sha256=sha256_file(path), num_entries=num_entries)
 
 
+# Why a text is removed, and which lists name it, as bits; one pair serves many texts.
+_Verdict = tuple[str, int]
+
+
 class Removals:
     """Some removal lists, read; by default none, which removes nothing."""
 
     def __init__(self) -> None:
         self.lists: list[RemovalList] = []
-        self._reasons: dict[bytes, str] = {}
-        self._copies: dict[bytes, str] = {}
+        self._reasons: dict[bytes, _Verdict] = {}
+        self._copies: dict[bytes, _Verdict] = {}
+        self._verdicts: dict[_Verdict, _Verdict] = {}
 
     @classmethod
     def load(cls, paths: Sequence[Path]) -> "Removals":
@@ -89,8 +94,9 @@ class Removals:
                 removals._add(line, f"{path}:{number}")
                 num_entries += 1
             removals.lists.append(RemovalList(sha256=sha256_file(path), num_entries=num_entries))
-        for digest in removals._reasons:
-            removals._copies.pop(digest, None)
+        for digest in removals._reasons.keys() & removals._copies.keys():
+            _, bits = removals._copies.pop(digest)
+            removals._put(removals._reasons, digest, removals._reasons[digest][0], bits)
         return removals
 
     @property
@@ -126,7 +132,12 @@ class Removals:
         if keep not in (None, "first"):
             _refuse(where, f"keep {keep!r}")
         chosen = self._reasons if keep is None else self._copies
-        chosen.setdefault(bytes.fromhex(digest), intern(reason))
+        self._put(chosen, bytes.fromhex(digest), intern(reason), 1 << len(self.lists))
+
+    def _put(self, chosen: dict[bytes, _Verdict], digest: bytes, reason: str, bits: int) -> None:
+        first_reason, other_bits = chosen.get(digest, (reason, 0))
+        verdict = (first_reason, bits | other_bits)
+        chosen[digest] = self._verdicts.setdefault(verdict, verdict)
 
 
 class RemovalFilter:
@@ -134,24 +145,55 @@ class RemovalFilter:
 
     def __init__(
         self,
-        reasons: Mapping[bytes, str],
-        copies: Mapping[bytes, str],
+        reasons: Mapping[bytes, _Verdict],
+        copies: Mapping[bytes, _Verdict],
         owned: Collection[bytes] | None,
     ) -> None:
         self._reasons = reasons
         self._copies = copies
         self._owned = copies.keys() if owned is None else owned
         self._seen: set[bytes] = set()
+        self._matched = 0
+
+    @property
+    def matched_lists(self) -> list[int]:
+        """Which lists name a document of this pass, removed or not; counted from 0."""
+        return [
+            number for number in range(self._matched.bit_length()) if self._matched >> number & 1
+        ]
 
     def reason(self, digest: bytes) -> str | None:
         """Why the next document, which has this document hash, is removed; None when it stays."""
-        reason = self._reasons.get(digest)
-        if reason is not None or digest not in self._copies:
-            return reason
-        if digest in self._owned and digest not in self._seen:
-            self._seen.add(digest)
+        verdict = self._reasons.get(digest) or self._copies.get(digest)
+        if verdict is None:
             return None
-        return self._copies[digest]
+        reason, bits = verdict
+        self._matched |= bits
+        is_first = digest in self._copies and digest in self._owned and digest not in self._seen
+        if is_first:
+            self._seen.add(digest)
+        return None if is_first else reason
+
+
+def require_matched(
+    paths: Sequence[Path], lists: Sequence[RemovalList], matched: Collection[int]
+) -> None:
+    """Refuse a list with entries that names not one of all documents: it is of another corpus.
+
+    `matched` are the lists that name one, as the filters of all passes found.
+
+    Refuses: corpus.removals-unmatched.
+    """
+    for number, (path, listed) in enumerate(zip(paths, lists, strict=True)):
+        if listed.num_entries and number not in matched:
+            raise Refusal(
+                "corpus.removals-unmatched",
+                path,
+                found=f"{listed.num_entries} entries, and none names a document of this corpus",
+                expected="at least one, or an empty list",
+                fix="name the list that was made of this corpus, with the same --content-field; "
+                "if nothing is to be removed, leave --remove out",
+            )
 
 
 def is_removal_list(path: Path) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from apr.errors import Refusal, UsageRefusal
 from apr.progress import Report, silent
+from apr.shards.encoding.completed import completed, is_finished
 from apr.shards.encoding.executors import Executor, run_here
 from apr.shards.encoding.finish import finish
 from apr.shards.encoding.meter import Meter
@@ -31,6 +32,13 @@ class Unfinished:
 
     num_tasks: int
     num_tasks_done: int
+
+
+@dataclass(frozen=True)
+class MadeBefore:
+    """What a slice finds that starts after all work was done: the shards of its own job."""
+
+    manifest: Manifest
 
 
 def encode_corpus(
@@ -64,8 +72,9 @@ def encode_corpus(
 
     Refuses: tokenizer.eos-undeclared, tokenizer.control-id, corpus.* (what cannot be read),
     corpus.quarantined, shards.text-lost, shards.shard-tokens, shards.busy, shards.worker-died,
-    shards.worker-stalled, corpus.certificate-mismatch, corpus.removals-damaged, files.exists,
-    files.foreign-content, files.output-overlaps-input, files.io-failed.
+    shards.worker-stalled, corpus.certificate-mismatch, corpus.removals-damaged,
+    corpus.removals-unmatched, files.exists, files.foreign-content,
+    files.output-overlaps-input, files.io-failed.
     Writes: shard-NNNNN.bin, shard-NNNNN.idx, documents.jsonl.zst, encode.json, manifest.json,
     certificate.json where the documents have one, quarantine.jsonl where rows were quarantined.
     """
@@ -101,10 +110,12 @@ def encode(request: Request, *, executor: Executor = run_here) -> Manifest:
 
 def encode_slice(
     request: Request, *, index: int, count: int, executor: Executor = run_here
-) -> Manifest | Unfinished:
+) -> Manifest | MadeBefore | Unfinished:
     """Do every `count`-th task from `index` on; whoever ends last puts the shards together.
 
-    Slices are counted from 0 and may run on different machines that share a file system.
+    Slices are counted from 0 and may run on different machines that share a file system. One that
+    comes when the shards are there already says so, after it has looked at its share of the input
+    and at the shards.
 
     Refuses: shards.slice, shards.slices-differ, and as `encode_corpus`.
     """
@@ -116,24 +127,44 @@ def encode_slice(
             expected="i/N with 0 <= i < N",
             fix="count the slices from 0",
         )
+    if not is_finished(request):
+        request.require_possible()
+    # Before there is a workplace: a corpus that cannot be planned leaves nothing behind.
+    plan = make_plan(request)
+    if made := _made_before(request, plan, index, count):
+        return made
     request.require_possible()
     workplace = request.workplace
     with workplace.hold(shared=True), workplace.hold_slice(index, count):
-        plan = make_plan(request)
         workplace.require_same_job(plan.settings)
         plan, resumed = _do(request, plan, plan.tasks[index::count], executor)
         done = [task for task in plan.tasks if read_receipt(workplace.parts / task.key)]
         unfinished = Unfinished(len(plan.tasks), len(done))
         if len(done) < len(plan.tasks):
-            return unfinished
+            return _made_meanwhile(request, plan, index, count) or unfinished
         try:
             with workplace.hold_merge():
+                if made := _made_meanwhile(request, plan, index, count):
+                    return made
                 return finish(request, plan, _receipts(request, plan.tasks), num_resumed=resumed)
         except Refusal as refusal:
             if refusal.id != "shards.busy":
                 raise
             # Another slice ended in the same moment and is putting the shards together.
             return unfinished
+
+
+def _made_before(request: Request, plan: Plan, index: int, count: int) -> MadeBefore | None:
+    manifest = completed(request, plan, range(len(plan.tasks))[index::count])
+    return None if manifest is None else MadeBefore(manifest)
+
+
+def _made_meanwhile(request: Request, plan: Plan, index: int, count: int) -> MadeBefore | None:
+    """As `_made_before`, for a slice at work; whoever merged has deleted all parts but its own."""
+    made = _made_before(request, plan, index, count)
+    if made is not None:
+        request.workplace.remove()
+    return made
 
 
 def _do(

@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from apr.errors import DamagedFile, Refusal, UsageRefusal
 from apr.files import io_refusals, read_bytes
@@ -22,6 +22,15 @@ _MODE_DEFAULTS = {
 _DEVICE = re.compile(r"cpu|auto|cuda(:([0-9]|1[0-5]))?")
 _CONFIG_LIMIT_BYTES = 1 << 20
 
+
+def _require_local(value: Any) -> Any:
+    if isinstance(value, str) and "://" in value:
+        # As a path it would lose a slash and become a directory beside the caller.
+        raise ValueError("a local path; only documents are read from a URL")
+    return value
+
+
+LocalPath = Annotated[Path, BeforeValidator(_require_local)]
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
@@ -31,13 +40,13 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dataset: Path
+    dataset: LocalPath
     """Directory of training shards."""
-    tokenizer: Path
+    tokenizer: LocalPath
     """Tokenizer directory, or a tokenizer.json."""
-    run_dir: Path
+    run_dir: LocalPath
     """Directory that the run is written to."""
-    val_shard: Path | None = None
+    val_shard: LocalPath | None = None
     """Directory of held-out shards; without it the first documents of `dataset` are reserved."""
     mode: Literal["from-scratch", "finetune"] = "from-scratch"
     """Regime; decides the defaults of learning rate, warm-up and target."""

@@ -50,9 +50,10 @@ def whole_set(rows: TokenRows, tokenizer: Tokenizer) -> ValidationSet:
 
 def subset(rows: TokenRows, tokenizer: Tokenizer, *, max_tokens: int) -> ValidationSet:
     """A fixed choice of rows, spread over the set; the same for every run on the same shards."""
-    wanted = max(1, max_tokens // rows.sequence_length)
-    if wanted >= rows.num_rows:
+    # The last row may be short, so that whole rows alone would leave some of the set out.
+    if max_tokens >= rows.num_targets:
         return whole_set(rows, tokenizer)
+    wanted = max(1, max_tokens // rows.sequence_length)
     places = np.arange(wanted, dtype=np.uint64)
     key = f"validation subset of {rows.shards.manifest_sha256}"
     return _validation_set(rows, np.sort(permute(places, rows.num_rows, key=key)), tokenizer, None)

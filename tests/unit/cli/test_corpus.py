@@ -68,6 +68,7 @@ def test_a_person_sees_the_pairs_and_the_next_command(
     shown = capsys.readouterr().out
     assert shown.count("    repeats ") == 2
     assert "compared with probability 0.9983" in shown
+    assert "decontaminate also takes what you will test on: --against FILE" in shown
     assert f"apr corpus decontaminate {data / 'train'} --held-out {data / 'held-out'}" in shown
     again = ["--remove", str(data / "a.jsonl"), "-o", str(data / "b.jsonl")]
     assert run(["corpus", "decontaminate", *arguments, *again]) == 0

@@ -66,6 +66,19 @@ def test_json_is_one_object_with_the_record(here: Path, capsys: Captured) -> Non
     assert encoded["manifest_sha256"] == ShardReader.open(here / "out").manifest_sha256
 
 
+def test_a_slice_that_comes_late_says_that_the_shards_are_complete(
+    here: Path, capsys: Captured
+) -> None:
+    tokenizer().save(here / "tok")
+    line = "encode-corpus --corpus a.jsonl --tokenizer tok -o out --num-workers 1 --task"
+    assert run(f"{line} 0/1") == 0
+    assert "complete before" not in capsys.readouterr().out
+    assert run(f"{line} 5/9") == 0
+    assert capsys.readouterr().out.startswith("complete before this slice began")
+    assert run(f"{line} 5/9 --eos-policy none") == 5
+    assert "refused[files.exists]" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("option", "field", "value"),
     [

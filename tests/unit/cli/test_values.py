@@ -2,13 +2,15 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from tests.corpus_files import program, write_jsonl
 from tests.tokenizer_files import tokenizer
 
-from apr.cli.main import run
+from apr.cli.main import cli, run
 
 ENCODE = "tokenize encode-corpus --corpus a.jsonl --tokenizer tok"
 
@@ -32,7 +34,31 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (f"{ENCODE} -o s3://bucket/shards", "is a URL"),
         (f"{ENCODE} -o out --remove s3://bucket/list.jsonl", "is a URL"),
         ("tokenize verify s3://bucket/shards", "is a URL"),
+        ("tokenize show-batch s3://bucket/run --step 1", "is a URL"),
+        ("pretrain --dataset out --tokenizer tok --run-dir s3://bucket/run", "is a URL"),
+        ("pretrain --dataset s3://bucket/shards --tokenizer tok --run-dir out", "is a URL"),
+        ("pretrain --dataset out --tokenizer s3://b/tok --run-dir out", "is a URL"),
+        ("pretrain --dataset out --val-shard s3://b/x --tokenizer tok --run-dir out", "is a URL"),
+        ("pretrain --config s3://bucket/run.toml", "is a URL"),
+        ("pretrain --resume s3://bucket/run", "is a URL"),
+        ("demo -o s3://bucket/demo", "is a URL"),
+        ("report s3://bucket/run", "is a URL"),
+        ("inspect s3://bucket/model.apr", "is a URL"),
+        ("validate s3://bucket/model.apr", "is a URL"),
+        ("run s3://bucket/model.apr", "is a URL"),
         ("corpus split EMPTY -o out", "empty name"),
+        ("demo -o EMPTY", "empty name"),
+        ("corpus split a.jsonl -o out --val-fraction nan", "nan"),
+        ("corpus split a.jsonl -o out --val-fraction -1", "-1"),
+        ("corpus scan a.jsonl --show -1", "not in the range"),
+        ("tokenize train --corpus a.jsonl -o out --vocab-size -1", "-1"),
+        ("tokenize train --corpus a.jsonl -o out --min-frequency -1", "-1"),
+        (f"{ENCODE} -o out --shard-tokens -1", "-1"),
+        (f"{ENCODE} -o out --num-workers -1", "-1"),
+        ("pretrain --dataset a --tokenizer tok --run-dir out --lr nan", "nan"),
+        ("pretrain --dataset a --tokenizer tok --run-dir out --min-delta nan", "nan"),
+        ("pretrain --dataset a --tokenizer tok --run-dir out --target-val-loss -1", "-1"),
+        ("pretrain --dataset a --tokenizer tok --run-dir out --seed -1", "-1"),
         ("corpus split a.jsonl -o EMPTY", "empty name"),
         ("tokenize train --corpus EMPTY -o out", "empty name"),
         (f"{ENCODE} --corpus EMPTY -o out", "empty name"),
@@ -115,3 +141,32 @@ def test_a_place_that_takes_no_output_is_refused_before_any_work(
     assert run([*line.split(), "--json"]) == 7
     refused = json.loads(capsys.readouterr().out)["refused"]
     assert (refused["id"], refused["where"]) == ("files.io-failed", str(here / "c.txt"))
+
+
+def test_no_option_takes_a_path_that_it_does_not_look_at() -> None:
+    """click's own path type accepts URLs and empty names."""
+
+    def paths_of(command: click.Command) -> Iterator[str]:
+        context = click.Context(command)
+        if isinstance(command, click.Group):
+            for name in command.list_commands(context):
+                inner = command.get_command(context, name)
+                assert inner is not None
+                yield from paths_of(inner)
+        for parameter in command.params:
+            if isinstance(parameter.type, click.Path | click.File):
+                yield f"{command.name} {parameter.name}"
+
+    assert list(paths_of(cli)) == []
+
+
+@pytest.mark.parametrize("field", ["dataset", "tokenizer", "run_dir", "val_shard"])
+def test_a_run_file_names_no_url_either(
+    here: Path, capsys: pytest.CaptureFixture[str], field: str
+) -> None:
+    paths = {"dataset": "a", "tokenizer": "tok", "run_dir": "out", field: "s3://bucket/x"}
+    (here / "run.toml").write_text("".join(f'{name} = "{path}"\n' for name, path in paths.items()))
+    assert run(["pretrain", "--config", "run.toml", "--json"]) == 2
+    refused = json.loads(capsys.readouterr().out)["refused"]
+    assert (refused["id"], refused["where"]) == ("config.invalid", field)
+    assert "only documents are read from a URL" in refused["expected"]

@@ -192,6 +192,28 @@ def test_quarantined_rows_may_be_allowed_and_are_counted_and_listed(tmp_path: Pa
     assert not (tmp_path / "out.partial").exists()
 
 
+def test_a_corpus_without_documents_leaves_nothing(tmp_path: Path) -> None:
+    corpus = tmp_path / "in"
+    corpus.mkdir()
+    (corpus / "a.jsonl").write_text('{"content": ""}\n')
+    (corpus / "b.py").write_bytes(b"\xff")
+    with pytest.raises(Refusal) as refused:
+        encode_corpus([corpus], tokenizer=SMALL, output=tmp_path / "out", encoder="reference")
+    assert refused.value.id == "corpus.empty"
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_foreign_files_in_the_workplace_are_not_blamed_on_overwrite(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "a.jsonl")
+    (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial" / "thesis.tex").write_text("mine")
+    with pytest.raises(Refusal) as refused:
+        encode_corpus([corpus], tokenizer=SMALL, output=tmp_path / "out", encoder="reference")
+    assert refused.value.id == "files.foreign-content"
+    assert "an encoding works there" in refused.value.expected
+    assert "--overwrite" not in str(refused.value)
+
+
 def test_a_corpus_that_loses_text_leaves_nothing(tmp_path: Path) -> None:
     part = {"type": "Split", "pattern": {"String": " "}, "behavior": "Removed", "invert": False}
     losing = tokenizer(

@@ -13,7 +13,8 @@ from apr.corpus.certificate import Certificate, DocumentTally, write_certificate
 from apr.corpus.reading.documents import document_hash
 from apr.errors import DamagedFile, Refusal
 from apr.files import sha256_bytes
-from apr.shards.encode import encode_corpus
+from apr.shards.encode import MadeBefore, Unfinished, encode_corpus, encode_slice
+from apr.shards.encoding.request import Request
 from apr.shards.manifest import Manifest
 from apr.shards.reader import ShardReader
 
@@ -137,3 +138,70 @@ def test_the_set_after_removals_is_what_a_certificate_must_name(tmp_path: Path) 
         encode(tmp_path, certificate=tmp_path / "c.json")
     manifest = encode(tmp_path, certificate=tmp_path / "c.json", removals=[listed])
     assert manifest.certificate is not None
+
+
+def refusal(directory: Path, **options: Any) -> Refusal:
+    with pytest.raises(Refusal) as refused:
+        encode(directory, **options)
+    assert not (directory / "out").exists()
+    return refused.value
+
+
+@pytest.mark.parametrize("task_bytes", [20, 1 << 20])
+@pytest.mark.parametrize("keep", [None, "first"])
+def test_a_list_of_another_corpus_is_refused(
+    tmp_path: Path, task_bytes: int, keep: str | None
+) -> None:
+    fitting = removal_list(tmp_path / "1.jsonl", ("one", "contaminated", None))
+    foreign = removal_list(tmp_path / "2.jsonl", ("six", "duplicate", keep))
+    for lists in ([foreign], [foreign, fitting], [fitting, foreign]):
+        refused = refusal(tmp_path, removals=lists, task_bytes=task_bytes)
+        assert (refused.id, refused.where) == ("corpus.removals-unmatched", str(foreign))
+        assert refused.found.startswith("1 entries")
+
+
+@pytest.mark.parametrize("task_bytes", [20, 1 << 20])
+def test_one_document_in_one_task_is_enough(tmp_path: Path, task_bytes: int) -> None:
+    fitting = removal_list(
+        tmp_path / "1.jsonl", ("six", "duplicate", None), ("five", "duplicate", "first")
+    )
+    same = removal_list(tmp_path / "2.jsonl", ("five", "contaminated", None))
+    empty = removal_list(tmp_path / "3.jsonl")
+    assert encode(tmp_path, removals=[empty]).drops == {}
+    # Of one copy nothing is removed, and the list is still of this corpus.
+    kept = encode(tmp_path, removals=[fitting], task_bytes=task_bytes, overwrite=True)
+    assert kept.drops == {}
+    both = encode(tmp_path, removals=[fitting, same, empty], task_bytes=task_bytes, overwrite=True)
+    assert both.drops == {"contaminated": 1}
+
+
+def test_slices_ask_all_receipts(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "a.jsonl", TEXTS)
+    fitting = removal_list(tmp_path / "1.jsonl", ("five", "duplicate", None))
+    foreign = removal_list(tmp_path / "2.jsonl", ("six", "duplicate", None))
+
+    def slice_of(name: str, listed: Path, index: int) -> Manifest | MadeBefore | Unfinished:
+        request = Request(
+            corpus=[corpus],
+            tokenizer=tokenizer(),
+            output=tmp_path / name,
+            shard_tokens=1000,
+            content_field="content",
+            eos_policy="after",
+            exclude=(),
+            removals=[listed],
+            certificate=None,
+            max_quarantined=0,
+            overwrite=False,
+            task_bytes=60,
+            encoder="reference",
+            cache_directory=None,
+        )
+        return encode_slice(request, index=index, count=2)
+
+    assert isinstance(slice_of("fits", fitting, 0), Unfinished)
+    assert isinstance(slice_of("fits", fitting, 1), Manifest)
+    assert isinstance(slice_of("foreign", foreign, 1), Unfinished)
+    with pytest.raises(Refusal) as refused:
+        slice_of("foreign", foreign, 0)
+    assert refused.value.id == "corpus.removals-unmatched"

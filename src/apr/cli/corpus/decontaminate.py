@@ -88,7 +88,9 @@ def command(
     return output.Result(
         data=found.as_dict(),
         text=_text(found),
-        next_commands=(next_encode(train, removals=lists, certificate=found.files.certificate),),
+        next_commands=next_encode(
+            train, removals=lists, certificate=found.files.certificate, options=options
+        ),
     )
 
 

@@ -11,6 +11,7 @@ from apr.cli.corpus.options import (
     next_encode,
     place_text,
     reading_options,
+    reading_words,
     verdict_options,
 )
 from apr.cli.values import Share, require_used
@@ -74,21 +75,29 @@ def command(
         **options,
     )
     return output.Result(
-        data=found.as_dict(), text=_text(found), next_commands=(_next(found, train, held_out),)
+        data=found.as_dict(),
+        text=_text(found),
+        next_commands=_next(found, train, held_out, options),
     )
 
 
 def _next(
-    found: "Deduplication", train: tuple[str | Path, ...], held_out: tuple[str | Path, ...]
-) -> str:
+    found: "Deduplication",
+    train: tuple[str | Path, ...],
+    held_out: tuple[str | Path, ...],
+    options: dict[str, Any],
+) -> tuple[str, ...]:
     if found.certificate is None:
-        return next_encode(train, removals=[found.files.removals], certificate=None)
+        return next_encode(
+            train, removals=[found.files.removals], certificate=None, options=options
+        )
     words = [word for path in held_out for word in ("--held-out", path)]
-    return output.command_line(
-        "apr", "corpus", "decontaminate", *train, *words, "--against", "HumanEval.jsonl.gz",
+    decontaminate = output.command_line(
+        "apr", "corpus", "decontaminate", *train, *words, *reading_words(options),
         "--remove", found.files.removals, "--certificate", found.files.certificate,
         "-o", found.files.removals.with_name("contaminated.jsonl"),
     )  # fmt: skip
+    return (decontaminate,)
 
 
 def _text(found: "Deduplication") -> str:
@@ -118,6 +127,7 @@ def _text(found: "Deduplication") -> str:
     if found.certificate is not None:
         lines.append(f"certificate: {found.files.certificate}")
         lines.append(f"  {found.certificate_sha256}")
+        lines.append("decontaminate also takes what you will test on: --against FILE, repeatable")
     return "\n".join([*lines, *_pairs(search.worst)])
 
 

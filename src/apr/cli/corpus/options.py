@@ -1,6 +1,6 @@
 """Options that several commands of `apr corpus` share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,9 @@ from apr.cli import output
 from apr.cli.values import LOCAL_PATH, Location
 
 CORPUS_PATH = Location("path")
+
+_CONTENT_FIELD = "content"
+_TOKENIZER = "tok"
 
 
 def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -23,7 +26,7 @@ def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--content-field",
-            default="content",
+            default=_CONTENT_FIELD,
             show_default=True,
             help="Text field of rows (.jsonl, .parquet).",
         ),
@@ -71,15 +74,41 @@ def verdict_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def next_encode(
-    train: Sequence[str | Path], *, removals: Sequence[Path], certificate: Path | None
-) -> str:
-    """The command that encodes what is left of the training documents."""
-    words: list[object] = [word for path in train for word in ("--corpus", path)]
-    words += [word for path in removals for word in ("--remove", path)]
-    words += ["--certificate", certificate] if certificate else []
-    return output.command_line(
-        "apr", "tokenize", "encode-corpus", *words, "--tokenizer", "tok", "-o", "shards/train"
+    train: Sequence[str | Path],
+    *,
+    removals: Sequence[Path],
+    certificate: Path | None,
+    options: Mapping[str, Any],
+) -> tuple[str, ...]:
+    """The commands that encode what is left of the training documents, as they were read.
+
+    Without a tokenizer directory at hand, the first one trains it.
+    """
+    corpus = [word for path in train for word in ("--corpus", path)]
+    remove = [word for path in removals for word in ("--remove", path)]
+    certified = ["--certificate", certificate] if certificate else []
+    train_tokenizer = output.command_line(
+        "apr", "tokenize", "train", *corpus, *source_words(options), "-o", _TOKENIZER
     )
+    encode = output.command_line(
+        "apr", "tokenize", "encode-corpus", *corpus, *reading_words(options), *remove, *certified,
+        "--tokenizer", _TOKENIZER, "-o", "shards/train",
+    )  # fmt: skip
+    return (encode,) if Path(_TOKENIZER).exists() else (train_tokenizer, encode)
+
+
+def source_words(options: Mapping[str, Any]) -> list[object]:
+    """The source options that were given, for the next command to type."""
+    words: list[object] = [word for glob in options["exclude"] for word in ("--exclude", glob)]
+    if options["content_field"] != _CONTENT_FIELD:
+        words += ["--content-field", options["content_field"]]
+    return words
+
+
+def reading_words(options: Mapping[str, Any]) -> list[object]:
+    """The reading options that were given, for the next command to type."""
+    allowed = options["max_quarantined"]
+    return source_words(options) + (["--max-quarantined", allowed] if allowed else [])
 
 
 def place_text(where: dict[str, Any]) -> str:

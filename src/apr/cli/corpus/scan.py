@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from apr.cli import output
-from apr.cli.corpus.options import CORPUS_PATH, source_options
+from apr.cli.corpus.options import CORPUS_PATH, source_options, source_words
 
 if TYPE_CHECKING:
     from apr.corpus.scanning.scan import Scan
@@ -63,9 +63,7 @@ def command(paths: tuple[str | Path, ...], **options: Any) -> output.Result:
 def _next(scan: "Scan", paths: tuple[str | Path, ...], options: dict[str, Any]) -> tuple[str, ...]:
     if not scan.documents.num_documents:
         return ()
-    words: list[object] = [word for glob in options["exclude"] for word in ("--exclude", glob)]
-    if options["content_field"] != "content":
-        words += ["--content-field", options["content_field"]]
+    words = source_words(options)
     if scan.account.num_quarantined:
         words += ["--max-quarantined", scan.account.num_quarantined]
     group, share = scan.groups.suggestion()

@@ -1,7 +1,6 @@
 """`apr tokenize encode-corpus`: a corpus becomes shards."""
 
 import os
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,6 +10,7 @@ import click
 from apr.cli import output
 from apr.cli.cache import encoder_proofs
 from apr.cli.tokenize.options import PATH, corpus_options
+from apr.cli.typed import typed_again
 from apr.cli.values import require_used
 from apr.errors import Interrupted
 from apr.units import format_bytes, format_count, format_duration
@@ -133,6 +133,7 @@ def command(
         require_used(ctx, "estimate_sample_docs", unless="without --estimate-only")
     # One process is one core: workers share the machine better than the encoder's threads do.
     os.environ.setdefault("RAYON_NUM_THREADS", "1")
+    from apr.cli.tokenize.next_steps import next_steps
     from apr.shards import encode
     from apr.shards.encoding.executors import make_executor
     from apr.shards.encoding.plan import TASK_BYTES
@@ -155,7 +156,11 @@ def command(
         from apr.shards.encoding.estimate import estimate
 
         found = estimate(request, num_documents=estimate_sample_docs, num_workers=workers)
-        return output.Result(data=asdict(found), text=_estimate_text(found, workers))
+        return output.Result(
+            data=asdict(found),
+            text=_estimate_text(found, workers),
+            next_commands=(typed_again(ctx, without=("estimate_only", "estimate_sample_docs")),),
+        )
     try:
         if slice_ is None:
             result = encode.encode(request, executor=run)
@@ -164,18 +169,23 @@ def command(
     except KeyboardInterrupt:
         raise Interrupted(
             "interrupted; finished tasks are kept, the same command continues",
-            resume_command=output.command_line("apr", *sys.argv[1:]),
+            resume_command=typed_again(ctx),
         ) from None
     if isinstance(result, encode.Unfinished):
         return output.Result(
             data={"complete": False, **asdict(result)}, text=_unfinished_text(result, directory)
         )
+    made_before = isinstance(result, encode.MadeBefore)
+    if isinstance(result, encode.MadeBefore):
+        result = result.manifest
     if result.certificate is None and (beside := request.find_certificate()) is not None:
         output.notify(f"note: {beside} is of other documents, so these shards carry none")
-    return _finished(result, directory, tokenizer_path)
+    return _finished(result, directory, next_steps(ctx, request, result), made_before=made_before)
 
 
-def _finished(manifest: "Manifest", directory: Path, tokenizer_path: Path) -> output.Result:
+def _finished(
+    manifest: "Manifest", directory: Path, next_commands: tuple[str, ...], *, made_before: bool
+) -> output.Result:
     from apr.files import sha256_file
 
     identity = {
@@ -183,16 +193,10 @@ def _finished(manifest: "Manifest", directory: Path, tokenizer_path: Path) -> ou
         "complete": True,
         "manifest_sha256": sha256_file(directory / "manifest.json"),
     }
-    next_commands = (
-        output.command_line("apr", "tokenize", "verify", directory, "--tokenizer", tokenizer_path),
-        output.command_line(
-            "apr", "pretrain", "--dataset", directory, "--tokenizer", tokenizer_path,
-            "--arch", "tiny", "--run-dir", "runs/first", "--dry-run",
-        ),
-    )  # fmt: skip
     return output.Result(
         data=identity | manifest.model_dump(by_alias=True),
-        text=_manifest_text(manifest, directory),
+        text=("complete before this slice began, by others of its job\n" if made_before else "")
+        + _manifest_text(manifest, directory),
         next_commands=next_commands,
     )
 

@@ -26,7 +26,13 @@ from apr.corpus.decontamination.references import Match
 from apr.corpus.reading.account import Account
 from apr.corpus.reading.documents import Document, document_hash
 from apr.corpus.reading.listed import ListedCorpus
-from apr.corpus.removals import Removal, Removals, write_removals
+from apr.corpus.removals import (
+    Removal,
+    RemovalFilter,
+    Removals,
+    require_matched,
+    write_removals,
+)
 from apr.corpus.similarity import normal_form
 from apr.errors import Refusal, UsageRefusal
 from apr.progress import Report, silent
@@ -94,9 +100,10 @@ def decontaminate_corpus(
     same documents, whose other checks are carried on.
 
     Refuses: corpus.nothing-to-compare, corpus.evaluation-damaged, corpus.evaluation-empty,
-    corpus.sides-overlap, corpus.removals-damaged, corpus.certificate-mismatch,
-    corpus.nothing-left, corpus.still-shared, files.exists, files.foreign-content,
-    files.output-overlaps-input, and as apr.corpus.reading.documents.read_documents.
+    corpus.sides-overlap, corpus.removals-damaged, corpus.removals-unmatched,
+    corpus.certificate-mismatch, corpus.nothing-left, corpus.still-shared, files.exists,
+    files.foreign-content, files.output-overlaps-input, and as
+    apr.corpus.reading.documents.read_documents.
     Writes: a removal list and beside it a certificate.
     """
     if not against and not held_out:
@@ -119,11 +126,13 @@ def decontaminate_corpus(
     search = _Search(corpora[0], forbidden, num_shown=num_shown, progress=progress)
     with files.staged(overwrite=overwrite) as staged:
         earlier = Removals.load(removals)
-        listed = write_removals(staged.removals, search.removals(earlier))
+        of_earlier = earlier.filter()
+        listed = write_removals(staged.removals, search.removals(of_earlier))
         held_out_set = forbidden.held_out.as_set() if held_out else None
         if previous is not None:
             stages = [search.all_documents.as_set(), search.before.as_set()]
             previous.require_fits(stages, held_out_set, certificate)
+        require_matched(removals, earlier.lists, of_earlier.matched_lists)
         left = search.measure_left(Removals.load([*removals, staged.removals]))
         made = certify(
             previous,
@@ -175,14 +184,13 @@ class _Search:
         """The removals of the largest shares."""
         return [shown for _, shown in sorted(self._worst, key=lambda pair: pair[0], reverse=True)]
 
-    def removals(self, earlier: Removals) -> Iterator[Removal]:
+    def removals(self, of_earlier: RemovalFilter) -> Iterator[Removal]:
         """What is to be removed beyond earlier lists, in the order of the input."""
-        of_lists = earlier.filter()
         account = self._train.account
 
         def unlisted() -> Iterator[Document]:
             for document in self._train.documents("comparing", self._progress):
-                reason = of_lists.reason(self.all_documents.add(document.text))
+                reason = of_earlier.reason(self.all_documents.add(document.text))
                 if reason is None:
                     self.before.add(document.text)
                     yield document
@@ -213,7 +221,7 @@ class _Search:
             left.evaluation = max(left.evaluation, _share(suspicion.evaluation))
             left.held_out = max(left.held_out, _share(suspicion.held_out))
         if not left.documents.num_documents:
-            raise nothing_left(self.all_documents.num_documents)
+            raise nothing_left(self.all_documents.num_documents, self.counts)
         return left
 
     def _look_at(self, documents: Iterable[Document]) -> Iterator[tuple[Document, Suspicion]]:

@@ -129,6 +129,8 @@ def dedup_corpus(
         with tempfile.TemporaryFile(dir=staged.removals.parent) as spill:
             listed = write_removals(staged.removals, search.removals(spill))
         left = documents_left(index, staged.removals)
+        if not left.any():
+            raise nothing_left(train_before.num_documents, search.counts)
         if held_out_set is not None:
             made = certify(
                 previous,
@@ -151,11 +153,11 @@ def dedup_corpus(
 
 
 def documents_left(index: DocumentIndex, removals: Path) -> NDArray[np.bool_]:
-    """The training documents that a written list leaves: some, and none that is held out as well.
+    """The training documents that a written list leaves, none of which is held out as well.
 
     Shapes: [documents], one entry per document of the index.
 
-    Refuses: corpus.still-shared, corpus.nothing-left.
+    Refuses: corpus.still-shared.
     """
     of_list = Removals.load([removals]).filter()
     left = np.zeros(index.num_documents, np.bool_)
@@ -171,8 +173,6 @@ def documents_left(index: DocumentIndex, removals: Path) -> NDArray[np.bool_]:
             expected="none",
             fix="this is a bug in apr; please report it with the input that shows it",
         )
-    if not left.any():
-        raise nothing_left(index.num_documents - index.num_held_out)
     return left
 
 

@@ -1,7 +1,8 @@
 """Object stores and other places that have a URL, through fsspec.
 
 Each store has its own driver and each driver its own exceptions, so whatever one raises becomes a
-refusal here, at the call that raised it.
+refusal here, at the call that raised it. What the network did is told apart from what the store
+answered: only the former may pass by itself.
 """
 
 import io
@@ -9,13 +10,15 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, cast
 
-from apr.errors import FeatureMissing, IoFailed, PathNotFound, UsageRefusal
+from apr.corpus.reading.network_errors import network_error
+from apr.errors import FeatureMissing, IoFailed, NetworkFailed, PathNotFound, Refusal, UsageRefusal
 
 
 def filesystem_of(url: str) -> tuple[Any, str]:
     """The fsspec filesystem of a URL, and the path in it.
 
-    Refuses: corpus.no-driver, corpus.unknown-protocol, files.not-found, files.io-failed.
+    Refuses: corpus.no-driver, corpus.unknown-protocol, corpus.network-failed, files.not-found,
+    files.io-failed.
     """
     try:
         # fsspec has no types.
@@ -53,28 +56,41 @@ def open_url(url: str) -> io.RawIOBase:
 def remote_refusals(url: str) -> Generator[None]:
     """Turn whatever a driver raises inside the block into refusals.
 
-    Refuses: files.not-found, files.io-failed.
+    Refuses: corpus.network-failed, files.not-found, files.io-failed.
     """
     try:
         yield
     except (FeatureMissing, UsageRefusal):
         raise
-    except FileNotFoundError as err:
-        raise PathNotFound(
+    except Exception as err:
+        raise _refusal(url, err) from err
+
+
+def _refusal(url: str, err: Exception) -> Refusal:
+    # First, because drivers report a host that does not answer as a file that is not there.
+    if (cause := network_error(err)) is not None:
+        return NetworkFailed(
+            "corpus.network-failed",
+            url,
+            found=f"{type(cause).__name__}: {cause}",
+            expected="a store that answers",
+            fix="check the network and the name of the host, then run the same command again",
+        )
+    if isinstance(err, FileNotFoundError):
+        return PathNotFound(
             "files.not-found",
             url,
             found="no such file or directory",
             expected="an existing file or directory",
             fix="check the spelling of the URL",
-        ) from err
-    except Exception as err:
-        raise IoFailed(
-            "files.io-failed",
-            url,
-            found=f"{type(err).__name__}: {err}",
-            expected="a store that can be read",
-            fix="check the credentials and the network, then run the same command again",
-        ) from err
+        )
+    return IoFailed(
+        "files.io-failed",
+        url,
+        found=f"{type(err).__name__}: {err}",
+        expected="a store that can be read",
+        fix="check the credentials and the rights, then run the same command again",
+    )
 
 
 def _no_driver(url: str, err: ImportError, fix: str) -> FeatureMissing:

@@ -17,17 +17,18 @@ import numpy as np
 from apr import __version__
 from apr.corpus.reading.account import Account
 from apr.corpus.reading.locations import location_text
+from apr.corpus.removals import require_matched
 from apr.errors import DamagedFile
 from apr.files import io_refusals, publish_directory, write_bytes, write_json
 from apr.shards.certified import certify_shards
+from apr.shards.encoding.completed import job_record
 from apr.shards.encoding.merge import Merged, merge_parts
 from apr.shards.encoding.receipts import Receipt, merged_account, total
-from apr.shards.encoding.request import Plan, Request, empty_corpus
+from apr.shards.encoding.request import ENCODE_NAME, Plan, Request, empty_corpus
 from apr.shards.encoding.statistics import summarize
 from apr.shards.manifest import EncoderRecord, Manifest, write_manifest
 from apr.shards.reader import ShardReader
 
-ENCODE_NAME = "encode.json"
 QUARANTINE_NAME = "quarantine.jsonl"
 
 
@@ -36,8 +37,9 @@ def finish(
 ) -> Manifest:
     """Make the shards from finished parts, prove them, publish them, and clean up.
 
-    Refuses: corpus.quarantined, corpus.empty, corpus.rows-lost, shards.part-damaged,
-    shards.tokens-lost, corpus.certificate-mismatch, files.exists, files.io-failed.
+    Refuses: corpus.quarantined, corpus.removals-unmatched, corpus.empty, corpus.rows-lost,
+    shards.part-damaged, shards.tokens-lost, corpus.certificate-mismatch, files.exists,
+    files.io-failed.
     """
     account = _balanced_account(request, plan, receipts)
     workplace = request.workplace
@@ -54,8 +56,12 @@ def finish(
             vocab_size=request.tokenizer.vocab_size,
             progress=request.progress,
         )
+    # Where other documents than the certified ones were named, this refusal says so first.
     manifest = _manifest(request, plan, receipts, account, merged)
+    matched = {number for receipt in receipts for number in receipt.matched_removals}
+    require_matched(request.removals, plan.removal_lists, matched)
     how = _how(request, plan, receipts, account, num_resumed=num_resumed)
+    how |= job_record(request, plan, receipts)
     write_json(workplace.staged / ENCODE_NAME, how)
     if account.num_quarantined:
         _write_quarantine(workplace.staged / QUARANTINE_NAME, account)
@@ -76,6 +82,7 @@ def _balanced_account(request: Request, plan: Plan, receipts: Sequence[Receipt])
         request.max_quarantined, listed_in=request.workplace.quarantine
     )
     if not account.num_documents:
+        request.workplace.remove()  # Finished tasks without a document are worth nothing.
         raise empty_corpus(request, plan.files, account)
     return account
 

@@ -46,6 +46,8 @@ class Receipt(BaseModel):
     """Size and sha256 of every file of the part."""
     account: dict[str, Any]
     """The fates of all rows, as `Account.as_dict` gives them."""
+    matched_removals: list[Count]
+    """Which removal lists name a document of the task, by their numbers in the settings."""
     num_documents: Count
     num_tokens: Count
     """Separators included."""

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from apr.corpus.certificate import read_certificate
+from apr.corpus.certificate import RemovalList, read_certificate
 from apr.corpus.document import Document
 from apr.corpus.reading.account import Account, LeftOut
 from apr.corpus.reading.documents import list_files
@@ -35,6 +35,8 @@ from apr.tokenizer.encoders import ReferenceEncoder
 from apr.tokenizer.tokenizer import Tokenizer
 
 EncoderName = Literal["auto", "reference"]
+
+ENCODE_NAME = "encode.json"
 
 # The names of everything an encoding writes; nothing else in a target may be replaced.
 OUR_FILES = (
@@ -115,6 +117,7 @@ class Plan:
     tasks: list[Task]
     task_bytes: int
     owned: Sequence[Collection[bytes]]
+    removal_lists: Sequence[RemovalList]
 
     def again_with(self, choice: Choice) -> "Plan":
         """The same with another encoder."""
@@ -150,8 +153,18 @@ def make_plan(request: Request) -> Plan:
     if not tasks:
         raise empty_corpus(request, files, listed)
     choice = _choose(request)
-    owned = _owners(tasks, request)
-    plan = Plan(files, listed, unopened, choice, settings, tasks, request.task_bytes, owned)
+    removals = Removals.load(request.removals)
+    plan = Plan(
+        files=files,
+        listed=listed,
+        unopened=unopened,
+        choice=choice,
+        settings=settings,
+        tasks=tasks,
+        task_bytes=request.task_bytes,
+        owned=_owners(tasks, removals, request),
+        removal_lists=removals.lists,
+    )
     return plan.again_with(choice)
 
 
@@ -175,13 +188,12 @@ def _choose(request: Request) -> Choice:
     )
 
 
-def _owners(tasks: Sequence[Task], request: Request) -> list[set[bytes]]:
+def _owners(tasks: Sequence[Task], removals: Removals, request: Request) -> list[set[bytes]]:
     """For each task, the texts of which one copy stays and whose first copy it has.
 
     Only with removal lists that keep a first copy is the input read for it: tasks that run side
     by side cannot see which of them comes first.
     """
-    removals = Removals.load(request.removals)
     if not removals.copies:
         return []
     owners: list[set[bytes]] = []

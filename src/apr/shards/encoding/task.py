@@ -108,6 +108,8 @@ class _PartWriter:
         self._num_tokens = 0
         self._ends: list[NDArray[np.int64]] = []
         self._hashes: list[bytes] = []
+        owned = {bytes.fromhex(hash) for hash in task.owned}
+        self._removals = encoding.removals.filter(owned=owned)
 
     def write(self) -> None:
         with ExitStack() as opened:
@@ -125,8 +127,6 @@ class _PartWriter:
 
     def _batches(self, account: Account, fates: Fates) -> Iterator[Batch]:
         """The documents of every span, less those that a removal list names."""
-        owned = {bytes.fromhex(hash) for hash in self._task.owned}
-        removals = self._encoding.removals.filter(owned=owned)
         batch, size_bytes = Batch(), 0
         for span in self._task.spans:
             reader = SpanReader(
@@ -139,7 +139,7 @@ class _PartWriter:
             for document in reader:
                 data = document.text.encode("utf-8")
                 digest = data_hash(data)
-                reason = removals.reason(digest)
+                reason = self._removals.reason(digest)
                 if reason is not None:
                     account.withdraw(reason, document.source, document.row)
                     continue
@@ -181,6 +181,7 @@ class _PartWriter:
             input_sha256=self._input_sha256,
             files=receipts.file_identities(self._part),
             account=account.as_dict(),
+            matched_removals=self._removals.matched_lists,
             num_documents=len(self._hashes),
             num_tokens=self._num_tokens,
             text_bytes=self._tally.text_bytes,

@@ -71,7 +71,12 @@ class Workplace:
         Refuses: files.foreign-content.
         """
         workplace = cls(output.parent / f"{output.name}.partial")
-        require_replaceable(workplace.directory, names=_NAMES, what="an unfinished encoding")
+        require_replaceable(
+            workplace.directory,
+            names=_NAMES,
+            what="an unfinished encoding",
+            because="an encoding works there and deletes it at its end",
+        )
         return workplace
 
     def hold(self, *, shared: bool = False) -> AbstractContextManager[None]:

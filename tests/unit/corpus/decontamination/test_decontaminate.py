@@ -107,6 +107,19 @@ def test_earlier_lists_are_applied_first_and_their_certificate_is_carried_on(
     assert certificate.held_out == (first.certificate and first.certificate.held_out)
 
 
+def test_an_earlier_list_of_another_corpus_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("")
+    foreign = {"hash": document_hash(FOUR).hex(), "reason": "duplicate"}
+    write_jsonl(tmp_path / "foreign.jsonl", [foreign])
+    lists = [tmp_path / "empty.jsonl", tmp_path / "foreign.jsonl"]
+    with pytest.raises(Refusal) as refused:
+        run(tmp_path, [ONE, THREE], [TWO], removals=lists)
+    assert refused.value.id == "corpus.removals-unmatched"
+    assert refused.value.where == str(tmp_path / "foreign.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
+    run(tmp_path, [ONE, THREE, FOUR], [TWO], removals=lists)
+
+
 def test_a_certificate_of_other_documents_is_refused(tmp_path: Path) -> None:
     sides = corpora(tmp_path, [ONE, TWO], [THREE])
     dedup_corpus(sides["train"], held_out=sides["held_out"], output=tmp_path / "a.jsonl")
@@ -139,6 +152,28 @@ def test_a_corpus_that_is_all_contaminated_is_refused(tmp_path: Path) -> None:
         run(tmp_path, [ONE, TWO], [TWO, ONE])
     assert refused.value.id == "corpus.nothing-left"
     assert {path.name for path in tmp_path.iterdir()} == {"train.jsonl", "val.jsonl"}
+
+
+def test_what_took_everything_away_is_named(tmp_path: Path) -> None:
+    against = [write_items(tmp_path / "set.jsonl", HUMAN_EVAL)]
+    with pytest.raises(Refusal) as refused:
+        run(tmp_path, [ONE + SOLUTION], [TWO], against=against)
+    assert refused.value.found == "all 1 would be removed: 1 contaminated"
+    assert refused.value.fix == (
+        "check that the evaluation sets (--against) are not the training documents"
+    )
+    with pytest.raises(Refusal) as refused:
+        run(tmp_path, [ONE + SOLUTION, TWO], [TWO], against=against)
+    assert "the evaluation sets (--against) and the held-out documents" in refused.value.fix
+    (tmp_path / "list.jsonl").write_text(
+        json.dumps({"hash": document_hash(THREE).hex(), "reason": "pii"}) + "\n"
+    )
+    with pytest.raises(Refusal) as refused:
+        run(tmp_path, [THREE, TWO], [TWO], removals=[tmp_path / "list.jsonl"])
+    assert refused.value.found == (
+        "all 2 would be removed: 1 duplicate_of_held_out, 1 by the lists of --remove"
+    )
+    assert "evaluation" not in refused.value.fix
 
 
 def test_forbidden_text_that_appears_after_the_search_is_found_again(tmp_path: Path) -> None:
