@@ -149,7 +149,7 @@ class Bench:
 
 def longest_row_bytes(file: Path) -> int:
     """The longest row of one file."""
-    with zstandard.open(file, "rb") as rows:
+    with zstandard.open(file, "rt", encoding="utf-8", newline="\n") as rows:
         return max(map(len, rows))
 
 
