@@ -22,7 +22,7 @@ from apr.errors import Interrupted, IoFailed, Refusal
 from apr.progress import Progress, Report, silent
 from apr.units import format_bytes, format_count, format_duration
 
-_PLAIN_INTERVAL_S = 10.0
+PLAIN_INTERVAL_S = 10.0
 _LIVE_INTERVAL_S = 0.1
 _CONTROL = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -160,21 +160,25 @@ def _quoted(word: str) -> str:
     return "$'" + "".join(spelled) + "'"
 
 
-def progress() -> Report:
-    """Progress as this terminal can show it; silent with `--quiet`."""
+def progress(*, plain_interval_s: float = PLAIN_INTERVAL_S) -> Report:
+    """Progress as this terminal can show it; silent with `--quiet`.
+
+    `plain_interval_s` lies between two lines where no line can be rewritten.
+    """
     if click.get_current_context().meta.get("apr.quiet"):
         return silent
     live = (
         sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     )
-    return _ProgressLine(live=live)
+    return _ProgressLine(live=live, interval_s=_LIVE_INTERVAL_S if live else plain_interval_s)
 
 
 class _ProgressLine:
     """One rewritten line on a terminal; one plain line per interval elsewhere."""
 
-    def __init__(self, *, live: bool) -> None:
+    def __init__(self, *, live: bool, interval_s: float) -> None:
         self._live = live
+        self._interval_s = interval_s
         self._activity: str | None = None
         self._started_s = 0.0
         self._first_done = 0
@@ -192,8 +196,7 @@ class _ProgressLine:
                 self._write(progress, now_s)
             return
         finished = progress.total is not None and progress.done >= progress.total
-        interval_s = _LIVE_INTERVAL_S if self._live else _PLAIN_INTERVAL_S
-        worth_a_line = now_s - self._shown_s >= interval_s
+        worth_a_line = now_s - self._shown_s >= self._interval_s
         if worth_a_line or (finished and now_s - self._started_s > 2.0):
             self._shown_s = now_s
             self._write(progress, now_s)

@@ -58,6 +58,7 @@ def encode_corpus(
     encoder: EncoderName = "auto",
     cache_directory: Path | None = None,
     executor: Executor = run_here,
+    num_threads: int = 1,
     progress: Report = silent,
 ) -> Manifest:
     """Encode files, trees and tables of text into `output`.
@@ -68,7 +69,7 @@ def encode_corpus(
     side of: `certificate`, or the certificate.json beside the corpus. `task_bytes` of text make a
     task, and change nothing in the result. With `encoder` auto the fast one is used where it was
     proven equal to the reference; `cache_directory` keeps such verdicts, without it each call
-    compares again.
+    compares again. `num_threads` put the shards together at the end.
 
     Refuses: tokenizer.eos-undeclared, tokenizer.control-id, corpus.* (what cannot be read),
     corpus.quarantined, shards.text-lost, shards.shard-tokens, shards.busy, shards.worker-died,
@@ -93,6 +94,7 @@ def encode_corpus(
         task_bytes=task_bytes,
         encoder=encoder,
         cache_directory=cache_directory,
+        num_threads=num_threads,
         progress=progress,
     )
     return encode(request, executor=executor)

@@ -5,7 +5,9 @@ sha256 of both files of each shard, the largest id and the number of separators.
 """
 
 import hashlib
+import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from apr.files import io_refusals, sha256_file
 from apr.progress import Progress, Report, silent
 from apr.shards.layout import TOKEN_DTYPE, Index, index_name, read_index
 from apr.shards.manifest import Manifest, ShardFile, read_manifest
+from apr.shards.threads import by_threads
 
 _CHUNK_BYTES = 8 << 20
 
@@ -50,9 +53,16 @@ class ShardReader:
 
     @classmethod
     def open(
-        cls, directory: Path, *, verify: bool = True, progress: Report = silent
+        cls,
+        directory: Path,
+        *,
+        verify: bool = True,
+        num_threads: int = 1,
+        progress: Report = silent,
     ) -> "ShardReader":
         """Open a directory; with `verify`, read every byte and compare it with the manifest.
+
+        `num_threads` of them read at once.
 
         Refuses: files.not-found, shards.manifest-missing, shards.manifest-damaged,
         shards.manifest-edited, shards.manifest-inconsistent, shards.foreign-file,
@@ -71,7 +81,7 @@ class ShardReader:
             for shard in manifest.shards
         ]
         if verify:
-            _verify(directory, manifest, progress)
+            _verify(directory, manifest, num_threads, progress)
         return cls(directory, manifest, manifest_sha256, tokens=tokens, indexes=indexes)
 
     @property
@@ -179,52 +189,70 @@ def _map_tokens(directory: Path, shard: ShardFile) -> NDArray[np.uint32]:
         return np.memmap(path, dtype=TOKEN_DTYPE, mode="r")
 
 
-def _verify(directory: Path, manifest: Manifest, progress: Report) -> None:
+def _verify(directory: Path, manifest: Manifest, num_threads: int, progress: Report) -> None:
     scan = _Scan(manifest, progress)
-    for shard in manifest.shards:
-        path = directory / shard.file
-        _require_hash(path, scan.sha256(path), shard.sha256)
+    paths = [directory / shard.file for shard in manifest.shards]
+    scanned = by_threads(scan.shard, paths, num_threads=num_threads)
+    num_separators = 0
+    for shard, path, found in zip(manifest.shards, paths, scanned, strict=True):
+        _require_hash(path, found.sha256, shard.sha256)
         index_path = directory / index_name(shard.file)
         _require_hash(index_path, sha256_file(index_path), shard.index_sha256)
-        if scan.largest_id >= manifest.vocab_size:
+        if found.largest_id >= manifest.vocab_size:
             raise _damaged(
-                "shards.id-range", path, f"id {scan.largest_id}", f"ids below {manifest.vocab_size}"
+                "shards.id-range",
+                path,
+                f"id {found.largest_id}",
+                f"ids below {manifest.vocab_size}",
             )
-    if manifest.eos_token_id is not None and scan.num_separators != manifest.eos_token_count:
+        num_separators += found.num_separators
+    if manifest.eos_token_id is not None and num_separators != manifest.eos_token_count:
         raise _damaged(
             "shards.separators",
             directory,
-            f"{scan.num_separators} times id {manifest.eos_token_id}",
+            f"{num_separators} times id {manifest.eos_token_id}",
             f"{manifest.eos_token_count}, as eos_policy {manifest.eos_policy} demands",
         )
 
 
+@dataclass(frozen=True)
+class _Scanned:
+    """What the ids of one shard are."""
+
+    sha256: str
+    largest_id: int
+    num_separators: int
+
+
 class _Scan:
-    """One pass over every id: hash, largest id, separators."""
+    """One pass over every id, by any number of threads."""
 
     def __init__(self, manifest: Manifest, progress: Report) -> None:
-        self.largest_id = 0
-        self.num_separators = 0
         self._eos_token_id = manifest.eos_token_id
         self._total_bytes = sum(shard.size_bytes for shard in manifest.shards)
         self._done_bytes = 0
         self._progress = progress
+        self._lock = threading.Lock()
 
-    def sha256(self, path: Path) -> str:
+    def shard(self, path: Path) -> _Scanned:
         digest = hashlib.sha256()
+        largest_id = num_separators = 0
         # Read, not mapped: mapped pages count as memory of the process until it ends.
         with io_refusals(path), path.open("rb", buffering=0) as source:
             while data := source.read(_CHUNK_BYTES):
                 digest.update(data)
-                self._count(np.frombuffer(data, TOKEN_DTYPE))
-        return digest.hexdigest()
+                ids = np.frombuffer(data, TOKEN_DTYPE)
+                largest_id = max(largest_id, int(ids.max()))
+                if self._eos_token_id is not None:
+                    num_separators += int(np.count_nonzero(ids == self._eos_token_id))
+                self._advance(ids.nbytes)
+        return _Scanned(digest.hexdigest(), largest_id, num_separators)
 
-    def _count(self, ids: NDArray[np.uint32]) -> None:
-        self.largest_id = max(self.largest_id, int(ids.max()))
-        if self._eos_token_id is not None:
-            self.num_separators += int(np.count_nonzero(ids == self._eos_token_id))
-        self._done_bytes += ids.nbytes
-        self._progress(Progress("verifying shards", self._done_bytes, self._total_bytes, "bytes"))
+    def _advance(self, num_bytes: int) -> None:
+        with self._lock:
+            self._done_bytes += num_bytes
+            done = Progress("verifying shards", self._done_bytes, self._total_bytes, "bytes")
+            self._progress(done)
 
 
 def _require_hash(path: Path, found: str, expected: str) -> None:

@@ -1,12 +1,15 @@
-"""Write ids and document boundaries as numbered shards.
+"""Cut documents into numbered shards, and write one.
 
 A shard ends with the document that brings it to `shard_tokens`, and a new one begins only when
-another document arrives, so that none is empty.
+another document arrives, so that none is empty. Which documents a shard has is known before any
+is written, so that several can be written at once.
 """
 
 import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
-from typing import IO, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,92 +21,99 @@ from apr.shards.manifest import ShardFile
 
 # Five digits in the name keep the order of names the order of shards.
 _MAX_SHARDS = 100_000
-_CHUNK_TOKENS = 1 << 20
+_CHUNK_BYTES = 4 << 20
 
 
-class ShardWriter:
-    """Appends runs of documents to a directory; `close` returns what was written."""
+@dataclass
+class ShardContent:
+    """The documents of one shard, and where their ids lie."""
 
-    def __init__(self, directory: Path, *, shard_tokens: int) -> None:
+    runs: list[tuple[Path, int, int]] = field(default_factory=list[tuple[Path, int, int]])
+    """Files of ids, each with the first token and the one after the last."""
+    num_tokens: int = 0
+    ends: list[NDArray[np.int64]] = field(default_factory=list[NDArray[np.int64]])
+    hashes: list[bytes] = field(default_factory=list[bytes])
+
+
+class ShardCutter:
+    """Cuts documents, as they come, into shards."""
+
+    def __init__(self, *, shard_tokens: int) -> None:
         if shard_tokens < 1:
             raise shard_tokens_refused(shard_tokens, "at least 1")
+        self.shards: list[ShardContent] = []
         self.num_documents = 0
         self.num_tokens = 0
-        self._directory = directory
         self._shard_tokens = shard_tokens
-        self._shards: list[ShardFile] = []
-        self._file: IO[bytes] | None = None
-        self._digest = hashlib.sha256()
-        self._shard_size = 0
-        self._ends: list[NDArray[np.int64]] = []
-        self._hashes: list[bytes] = []
 
-    def append(self, token_ids: NDArray[np.uint32], ends: NDArray[np.int64], hashes: bytes) -> None:
-        """Add documents: their ids in one run, where each ends in it, their hashes joined.
+    def append(self, path: Path, ends: NDArray[np.int64], hashes: bytes) -> None:
+        """Add the documents of a file of ids: where each ends in it, their hashes joined.
 
         Refuses: shards.shard-tokens.
         """
         first, start = 0, 0
         while first < len(ends):
+            shard = self._open_shard()
             # The first document that fills the shard is its last.
-            wanted = start + self._shard_tokens - self._shard_size
+            wanted = start + self._shard_tokens - shard.num_tokens
             last = min(int(np.searchsorted(ends, wanted)), len(ends) - 1)
             stop = int(ends[last])
-            self._ends.append(ends[first : last + 1] - start + self._shard_size)
-            self._hashes.append(
+            shard.runs.append((path, start, stop))
+            shard.ends.append(ends[first : last + 1] - start + shard.num_tokens)
+            shard.hashes.append(
                 hashes[first * DOCUMENT_HASH_BYTES : (last + 1) * DOCUMENT_HASH_BYTES]
             )
-            self._write(token_ids[start:stop])
-            if self._shard_size >= self._shard_tokens:
-                self._close_shard()
+            shard.num_tokens += stop - start
+            self.num_tokens += stop - start
+            self.num_documents += last + 1 - first
             first, start = last + 1, stop
 
-    def close(self) -> list[ShardFile]:
-        """Finish the last shard."""
-        if self._file is not None:
-            self._close_shard()
-        return self._shards
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_failure: object) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def _write(self, token_ids: NDArray[np.uint32]) -> None:
-        if self._file is None:
-            if len(self._shards) == _MAX_SHARDS:
+    def _open_shard(self) -> ShardContent:
+        if not self.shards or self.shards[-1].num_tokens >= self._shard_tokens:
+            if len(self.shards) == _MAX_SHARDS:
                 raise shard_tokens_refused(self._shard_tokens, f"enough for {_MAX_SHARDS} shards")
-            self._file = (self._directory / shard_name(len(self._shards))).open("wb")
-            self._digest = hashlib.sha256()
-        for at in range(0, len(token_ids), _CHUNK_TOKENS):
-            data = token_ids[at : at + _CHUNK_TOKENS].astype(TOKEN_DTYPE, copy=False).tobytes()
-            self._file.write(data)
-            self._digest.update(data)
-        self._shard_size += len(token_ids)
-        self.num_tokens += len(token_ids)
+            self.shards.append(ShardContent())
+        return self.shards[-1]
 
-    def _close_shard(self) -> None:
-        assert self._file is not None
-        self._file.close()
-        self._file = None
-        file = shard_name(len(self._shards))
-        ends = np.concatenate(self._ends)
-        index = index_bytes(ends, b"".join(self._hashes))
-        (self._directory / index_name(file)).write_bytes(index)
-        self._shards.append(
-            ShardFile(
-                file=file,
-                num_tokens=self._shard_size,
-                num_documents=len(ends),
-                size_bytes=self._shard_size * TOKEN_DTYPE.itemsize,
-                sha256=self._digest.hexdigest(),
-                index_sha256=sha256_bytes(index),
-            )
-        )
-        self.num_documents += len(ends)
-        self._shard_size, self._ends, self._hashes = 0, [], []
+
+def write_shard(
+    directory: Path, number: int, shard: ShardContent, *, listener: Callable[[int], None]
+) -> ShardFile:
+    """Write one shard, and tell the listener of the bytes that are done.
+
+    Writes: shard-NNNNN.bin, shard-NNNNN.idx.
+    """
+    file = shard_name(number)
+    digest = hashlib.sha256()
+    with (directory / file).open("wb", buffering=0) as target:
+        for path, start, stop in shard.runs:
+            left_bytes = (stop - start) * TOKEN_DTYPE.itemsize
+            with path.open("rb", buffering=0) as source:
+                source.seek(start * TOKEN_DTYPE.itemsize)
+                while left_bytes and (data := source.read(min(left_bytes, _CHUNK_BYTES))):
+                    _write_all(target, data)
+                    digest.update(data)
+                    left_bytes -= len(data)
+                    listener(len(data))
+            assert not left_bytes, "a part is as long as its receipt says"
+    ends = np.concatenate(shard.ends)
+    index = index_bytes(ends, b"".join(shard.hashes))
+    (directory / index_name(file)).write_bytes(index)
+    return ShardFile(
+        file=file,
+        num_tokens=shard.num_tokens,
+        num_documents=len(ends),
+        size_bytes=shard.num_tokens * TOKEN_DTYPE.itemsize,
+        sha256=digest.hexdigest(),
+        index_sha256=sha256_bytes(index),
+    )
+
+
+def _write_all(target: FileIO, data: bytes) -> None:
+    """A raw file may take less than it is given, on a disk that is nearly full for one."""
+    view = memoryview(data)
+    while view:
+        view = view[target.write(view) :]
 
 
 def shard_tokens_refused(found: int, expected: str) -> Refusal:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import numpy as np
 import tokenizers
@@ -163,6 +163,23 @@ class Tokenizer:
             found=f"no declared separator; candidates: {self.separator_candidates}",
             expected="the token that ends a document, declared",
             fix="name it with --eos-token TEXT",
+        )
+
+    def require_normalization(self, wanted: Literal["nfc", "none"]) -> None:
+        """Refuse a tokenizer that does something else to text before it encodes it.
+
+        Refuses: tokenizer.normalization-differs.
+        """
+        normalizer = self.definition.normalizer
+        if normalizer == {"nfc": {"type": "NFC"}, "none": None}[wanted]:
+            return
+        raise Refusal(
+            "tokenizer.normalization-differs",
+            self.where,
+            found="no normalizer" if normalizer is None else f"the normalizer {normalizer}",
+            expected={"nfc": "the normalizer NFC", "none": "no normalizer"}[wanted],
+            fix="leave --normalization out: text is normalized as the tokenizer says, and in no "
+            "other way",
         )
 
     def encode(self, text: str) -> NDArray[np.uint32]:

@@ -105,8 +105,9 @@ def test_explain_names_the_line_and_marks_the_token(here: Path, capsys: Captured
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == "token 31: id 220 ' '"
     assert shown[2] == f"  source: {here / 'corpus.jsonl'}, row 3, line 1 of the document"
-    assert len(shown) == 4 + 7
-    assert shown[7].startswith("> 31  ")
+    assert shown[3] == "  before: 2, as the row says"
+    assert len(shown) == 5 + 7
+    assert shown[8].startswith("> 31  ")
     code, value = run_json("explain a --token 62", capsys)
     assert code == 0
     assert (value["row"], value["bytes"], value["characters"]) == (4, "61", "a")

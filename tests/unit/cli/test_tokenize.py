@@ -8,7 +8,7 @@ from typing import Any
 import click
 import pytest
 from tests.shard_files import TEXTS, write_corpus
-from tests.tokenizer_files import EOS, tokenizer, write
+from tests.tokenizer_files import EOS, set_in, tokenizer, write
 
 from apr.cli import main
 from apr.cli.tokenize.group import command
@@ -64,6 +64,40 @@ def test_json_is_one_object_with_the_record(here: Path, capsys: Captured) -> Non
     assert encoded["schema"] == "apr-shards-v1"
     assert encoded["total_documents"] == encoded["eos_token_count"] == len(TEXTS) * 20
     assert encoded["manifest_sha256"] == ShardReader.open(here / "out").manifest_sha256
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "fits"),
+    [(None, "none"), ({"type": "NFC"}, "nfc"), ({"type": "NFKC"}, None)],
+)
+def test_normalization_is_the_tokenizers_or_refused(
+    here: Path, capsys: Captured, normalizer: dict[str, str] | None, fits: str | None
+) -> None:
+    write(here / "tok", set_in("normalizer", to=normalizer))
+    line = f"encode-corpus --corpus a.jsonl --tokenizer tok --eos-token {EOS} --encoder reference"
+    assert run(f"{line} -o plain") == 0
+    for wanted in ("nfc", "none"):
+        capsys.readouterr()
+        assert run(f"{line} --normalization {wanted} -o {wanted}") == (0 if wanted == fits else 5)
+        refused = "refused[tokenizer.normalization-differs]" in capsys.readouterr().err
+        assert refused == (wanted != fits)
+        assert (here / wanted).exists() != refused
+
+
+def test_lines_of_progress_come_as_often_as_is_asked(
+    here: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that moves a second at each look stands in for a long encoding."""
+    tokenizer().save(here / "tok")
+    seconds = iter(range(1_000_000))
+    monkeypatch.setattr("apr.cli.output.time.monotonic", lambda: float(next(seconds)))
+    line = "encode-corpus --corpus a.jsonl --tokenizer tok --encoder reference --num-workers 1"
+    num_lines: list[int] = []
+    for interval_s in (0.5, 1000):
+        assert run(f"{line} -o out-{interval_s} --progress-interval-seconds {interval_s}") == 0
+        num_lines.append(capsys.readouterr().err.count("\n"))
+    assert num_lines[0] > num_lines[1]
+    assert run(f"{line} -o out --progress-interval-seconds 0") == 2
 
 
 def test_a_slice_that_comes_late_says_that_the_shards_are_complete(

@@ -115,6 +115,30 @@ def test_drops_are_in_the_manifest_and_their_places_beside_it(tmp_path: Path) ->
     assert how["elapsed_s"] > 0
 
 
+def test_any_number_of_threads_puts_the_same_shards_together(tmp_path: Path) -> None:
+    """Many shards of many parts: each thread has its own."""
+    contents: list[dict[str, bytes]] = []
+    for num_threads in (1, 4):
+        reports: list[Progress] = []
+        (tmp_path / str(num_threads)).mkdir()
+        output, manifest = encode(
+            tmp_path / str(num_threads),
+            TEXTS * 9,
+            shard_tokens=7,
+            task_bytes=40,
+            num_threads=num_threads,
+            progress=reports.append,
+        )
+        assert manifest.shard_count > 8
+        for activity in ("writing shards", "verifying shards"):
+            done = [report.done for report in reports if report.activity == activity]
+            assert done == sorted(done)
+            assert done[-1] == 4 * manifest.total_tokens
+        names = [*output.glob("shard-*"), output / "manifest.json"]
+        contents.append({path.name: path.read_bytes() for path in names})
+    assert contents[0] == contents[1]
+
+
 def test_progress_says_what_was_left_out_and_why(tmp_path: Path) -> None:
     """Told as tasks end, and again by a second run that found them done."""
     write_jsonl(tmp_path / "a.jsonl", [{"content": "a"}, {"content": ""}, {"content": " "}])

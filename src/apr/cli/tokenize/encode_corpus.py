@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from apr.shards.manifest import Manifest
 
 
+# More threads than this do not write faster.
+_MOST_THREADS = 8
+
+
 class _Slice(click.ParamType):
     name = "i/N"
 
@@ -49,6 +53,11 @@ class _Slice(click.ParamType):
     default="after",
     show_default=True,
     help="Separators for N documents: N, N-1 or 0.",
+)
+@click.option(
+    "--normalization",
+    type=click.Choice(["nfc", "none"]),
+    help="What the tokenizer must do to text, or it is refused; its own normalizer is applied.",
 )
 @click.option(
     "--shard-tokens", default=10_000_000, show_default=True, help="Tokens that end a shard."
@@ -102,6 +111,14 @@ class _Slice(click.ParamType):
     type=click.IntRange(min=1),
     help="Documents of the sample.",
 )
+@click.option(
+    "--progress-interval-seconds",
+    "progress_interval_s",
+    default=output.PLAIN_INTERVAL_S,
+    show_default=True,
+    type=click.FloatRange(min=0.1),
+    help="Between lines of progress, where stderr is no terminal.",
+)
 @output.standard_options
 @click.pass_context
 def command(
@@ -110,10 +127,12 @@ def command(
     directory: Path,
     tokenizer_path: Path,
     eos_token: str | None,
+    normalization: Literal["nfc", "none"] | None,
     num_workers: int | None,
     executor_kind: Literal["local", "ray"],
     slice_: tuple[int, int] | None,
     estimate_only: bool,
+    progress_interval_s: float,
     estimate_sample_docs: int,
     **options: Any,
 ) -> output.Result:
@@ -141,6 +160,8 @@ def command(
     from apr.tokenizer.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(tokenizer_path, eos_token=eos_token)
+    if normalization is not None:
+        tokenizer.require_normalization(normalization)
     workers = (os.cpu_count() or 1) if num_workers is None else num_workers
     request = Request(
         corpus=corpus,
@@ -148,7 +169,8 @@ def command(
         output=directory,
         task_bytes=TASK_BYTES,
         cache_directory=encoder_proofs(),
-        progress=output.progress(),
+        num_threads=min(workers, _MOST_THREADS),
+        progress=output.progress(plain_interval_s=progress_interval_s),
         **options,
     )
     run = make_executor(executor_kind, num_workers=workers)

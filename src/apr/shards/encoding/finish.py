@@ -54,6 +54,7 @@ def finish(
             settings=plan.settings,
             shard_tokens=request.shard_tokens,
             vocab_size=request.tokenizer.vocab_size,
+            num_threads=request.num_threads,
             progress=request.progress,
         )
     # Where other documents than the certified ones were named, this refusal says so first.
@@ -66,7 +67,7 @@ def finish(
     if account.num_quarantined:
         _write_quarantine(workplace.staged / QUARANTINE_NAME, account)
     write_manifest(workplace.staged, manifest)
-    ShardReader.open(workplace.staged, progress=request.progress)
+    ShardReader.open(workplace.staged, num_threads=request.num_threads, progress=request.progress)
     publish_directory(workplace.staged, request.output, overwrite=request.overwrite)
     workplace.remove()
     return manifest

@@ -5,6 +5,7 @@ ended. What the receipts promised is counted again on the way.
 """
 
 import shutil
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,8 @@ from apr.shards.encoding.plan import Settings
 from apr.shards.encoding.receipts import Receipt
 from apr.shards.layout import TOKEN_DTYPE, read_index
 from apr.shards.manifest import ShardFile, num_separators
-from apr.shards.writer import ShardWriter
+from apr.shards.threads import by_threads
+from apr.shards.writer import ShardCutter, write_shard
 
 PROVENANCE_NAME = receipts.PROVENANCE
 
@@ -48,6 +50,7 @@ def merge_parts(
     settings: Settings,
     shard_tokens: int,
     vocab_size: int,
+    num_threads: int,
     progress: Report,
 ) -> Merged:
     """Write shards and provenance from the parts of all tasks.
@@ -57,35 +60,27 @@ def merge_parts(
     Refuses: shards.part-damaged, shards.shard-tokens, files.io-failed.
     Writes: shard-NNNNN.bin, shard-NNNNN.idx, documents.jsonl.zst.
     """
-    total_tokens = receipts.total(finished, "num_tokens")
     with_documents = [receipt for receipt in finished if receipt.num_documents]
     counts = np.zeros(vocab_size, np.int64)
     all_hashes: list[bytes] = []
+    cutter = ShardCutter(shard_tokens=shard_tokens)
     with Fates.written(staged / PROVENANCE_NAME) as fates:
         for each in unopened:
             fates.left_out(each)
-    with (
-        ShardWriter(staged, shard_tokens=shard_tokens) as writer,
-        (staged / PROVENANCE_NAME).open("ab") as provenance,
-    ):
+    with (staged / PROVENANCE_NAME).open("ab") as provenance:
         for receipt in finished:
             part = parts / receipt.key
             with (part / receipts.PROVENANCE).open("rb") as rows:
                 shutil.copyfileobj(rows, provenance, 1 << 20)
             counts += receipts.read_counts(part, vocab_size=vocab_size)
-            if not receipt.num_documents:
-                continue
-            trim = settings.eos_policy == "between" and receipt is with_documents[-1]
-            all_hashes.append(_append(writer, part, receipt, trim=trim))
-            done_bytes = writer.num_tokens * TOKEN_DTYPE.itemsize
-            total_bytes = total_tokens * TOKEN_DTYPE.itemsize
-            progress(Progress("writing shards", done_bytes, total_bytes, "bytes"))
-        shards = writer.close()
+            if receipt.num_documents:
+                trim = settings.eos_policy == "between" and receipt is with_documents[-1]
+                all_hashes.append(_append(cutter, part, receipt, trim=trim))
     return Merged(
-        shards=shards,
-        num_tokens=writer.num_tokens,
-        num_documents=writer.num_documents,
-        num_separators=num_separators(settings.eos_policy, writer.num_documents),
+        shards=_write(cutter, staged, num_threads=num_threads, progress=progress),
+        num_tokens=cutter.num_tokens,
+        num_documents=cutter.num_documents,
+        num_separators=num_separators(settings.eos_policy, cutter.num_documents),
         counts=counts,
         documents_sha256=documents_sha256(
             np.frombuffer(b"".join(all_hashes), np.uint8).reshape(-1, DOCUMENT_HASH_BYTES)
@@ -93,24 +88,41 @@ def merge_parts(
     )
 
 
-def _append(writer: ShardWriter, part: Path, receipt: Receipt, *, trim: bool) -> bytes:
+def _write(
+    cutter: ShardCutter, staged: Path, *, num_threads: int, progress: Report
+) -> list[ShardFile]:
+    total_bytes = cutter.num_tokens * TOKEN_DTYPE.itemsize
+    done_bytes = 0
+    lock = threading.Lock()
+
+    def advance(num_bytes: int) -> None:
+        nonlocal done_bytes
+        with lock:
+            done_bytes += num_bytes
+            progress(Progress("writing shards", done_bytes, total_bytes, "bytes"))
+
+    def write(number: int) -> ShardFile:
+        return write_shard(staged, number, cutter.shards[number], listener=advance)
+
+    return list(by_threads(write, range(len(cutter.shards)), num_threads=num_threads))
+
+
+def _append(cutter: ShardCutter, part: Path, receipt: Receipt, *, trim: bool) -> bytes:
     """Add one part; with `trim`, without the separator after its last document."""
-    token_ids = _map_tokens(part / receipts.TOKENS, receipt.num_tokens)
+    _require_size(part / receipts.TOKENS, receipt.num_tokens)
     index = read_index(
         part / receipts.INDEX,
         num_tokens=receipt.num_tokens,
         num_documents=receipt.num_documents,
     )
     ends = index.document_ends.astype(np.int64)
-    if trim:
-        ends[-1] -= 1
-        token_ids = token_ids[:-1]
+    ends[-1] -= trim
     hashes = index.document_hashes.tobytes()
-    writer.append(token_ids, ends, hashes)
+    cutter.append(part / receipts.TOKENS, ends, hashes)
     return hashes
 
 
-def _map_tokens(path: Path, num_tokens: int) -> NDArray[np.uint32]:
+def _require_size(path: Path, num_tokens: int) -> None:
     expected_bytes = num_tokens * TOKEN_DTYPE.itemsize
     size_bytes = path.stat().st_size
     if size_bytes != expected_bytes:
@@ -121,4 +133,3 @@ def _map_tokens(path: Path, num_tokens: int) -> NDArray[np.uint32]:
             expected=f"{expected_bytes} bytes, as its receipt says",
             fix="run the same command again; the damaged part is then made anew",
         )
-    return np.memmap(path, dtype=TOKEN_DTYPE, mode="r")

@@ -64,6 +64,7 @@ class Request:
     task_bytes: int
     encoder: EncoderName
     cache_directory: Path | None
+    num_threads: int = 1
     progress: Report = silent
     started_s: float = field(default_factory=time.monotonic)
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
