@@ -116,7 +116,7 @@ def test_drops_are_in_the_manifest_and_their_places_beside_it(tmp_path: Path) ->
 
 
 def test_any_number_of_threads_puts_the_same_shards_together(tmp_path: Path) -> None:
-    """Many shards of many parts: each thread has its own."""
+    """Each shard has documents of several parts, and each thread has its own shard."""
     contents: list[dict[str, bytes]] = []
     for num_threads in (1, 4):
         reports: list[Progress] = []
@@ -124,12 +124,12 @@ def test_any_number_of_threads_puts_the_same_shards_together(tmp_path: Path) -> 
         output, manifest = encode(
             tmp_path / str(num_threads),
             TEXTS * 9,
-            shard_tokens=7,
+            shard_tokens=60,
             task_bytes=40,
             num_threads=num_threads,
             progress=reports.append,
         )
-        assert manifest.shard_count > 8
+        assert 3 < manifest.shard_count < manifest.total_documents // 2
         for activity in ("writing shards", "verifying shards"):
             done = [report.done for report in reports if report.activity == activity]
             assert done == sorted(done)
