@@ -31,7 +31,7 @@ def test_fates_are_counted_and_placed() -> None:
         "offset": 77,
         "found": "x" * 300,
     }
-    assert account.describe() == "1 blank_line, 1 empty"
+    assert account.describe() == "1 blank_line, 1 empty, 1 quarantined"
 
 
 @pytest.mark.parametrize("fault", [-1, 1])
