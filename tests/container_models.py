@@ -1,7 +1,6 @@
 """Small models in containers, with the faults that tests plant in them."""
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -83,5 +82,4 @@ def hashes(arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
 def source(name: str, array: NDArray[Any]) -> TensorSource:
     """An array as a tensor to be written, uint16 as bf16."""
     dtype = {"f4": "f32", "f2": "f16", "u2": "bf16"}[array.dtype.str[1:]]
-    data: Callable[[], memoryview] = lambda: memoryview(array)  # noqa: E731
-    return TensorSource(name, dtype, array.shape, data)
+    return TensorSource(name, dtype, array.shape, lambda: [memoryview(array)])

@@ -13,8 +13,49 @@ from typing import Any, Literal, get_args
 
 from apr.errors import Refusal, UsageRefusal
 
-ModelType = Literal["llama", "qwen2"]
-HF_CLASSES: dict[str, str] = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}
+ModelType = Literal["llama", "mistral", "qwen2", "qwen3"]
+HF_CLASSES: dict[str, str] = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopeScaling:
+    """How Llama 3.1 stretches its rotary frequencies over a longer context.
+
+    Source: the `llama3` entry of Hugging Face's rotary embeddings. Waves that turn less than
+    `low_freq_factor` times within the original context are slowed by `factor`, those that turn
+    more than `high_freq_factor` times are kept, and between the two the slowing fades in.
+
+    Refuses: architecture.shape.
+    """
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_position_embeddings: int
+    """Longest sequence before the stretching, in tokens."""
+
+    def __post_init__(self) -> None:
+        """Refuse a scaling that is none."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            is_number = type(value) is int or (type(value) is float and field.type is float)
+            if not is_number or not 0 < value < float("inf"):
+                _refuse_shape(f"rope_scaling.{field.name}", value, "a positive finite number")
+        if not self.low_freq_factor < self.high_freq_factor:
+            _refuse_shape(
+                "rope_scaling.high_freq_factor",
+                self.high_freq_factor,
+                f"more than low_freq_factor ({self.low_freq_factor})",
+            )
+
+    def to_hf_config(self) -> dict[str, Any]:
+        """The object as Hugging Face's config.json spells it."""
+        return {"rope_type": "llama3"} | {f.name: getattr(self, f.name) for f in fields(self)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +66,8 @@ class Architecture:
     """
 
     model_type: ModelType
-    """Family: `llama`, or `qwen2`, which adds biases to the query, key and value projections."""
+    """Family: `llama`; `mistral`, where it is Llama's mathematics; `qwen2`, which adds biases to
+    the query, key and value projections; `qwen3`, which norms every query and key head instead."""
     vocab_size: int
     """Rows of the embedding; at least the number of token ids."""
     hidden_size: int
@@ -48,6 +90,8 @@ class Architecture:
     """Added under the root of every RMS norm."""
     tie_word_embeddings: bool
     """Whether the output head is the embedding matrix; then it is stored once."""
+    rope_scaling: RopeScaling | None = None
+    """How the rotary frequencies are stretched; None leaves them as `rope_theta` makes them."""
 
     def __post_init__(self) -> None:
         """Refuse a shape no such model can have."""
@@ -80,6 +124,11 @@ class Architecture:
         return self.model_type == "qwen2"
 
     @property
+    def has_query_key_norm(self) -> bool:
+        """Whether every query and key head is normed before it is turned."""
+        return self.model_type == "qwen3"
+
+    @property
     def hf_architecture(self) -> str:
         """The Hugging Face class that computes the same function."""
         return HF_CLASSES[self.model_type]
@@ -96,6 +145,9 @@ class Architecture:
                 block[f"self_attn.{name}_proj.weight"] = (width, d)
                 if self.attention_bias:
                     block[f"self_attn.{name}_proj.bias"] = (width,)
+            if self.has_query_key_norm:
+                block["self_attn.q_norm.weight"] = (self.head_dim,)
+                block["self_attn.k_norm.weight"] = (self.head_dim,)
             block |= {
                 "self_attn.o_proj.weight": (d, q),
                 "post_attention_layernorm.weight": (d,),
@@ -143,13 +195,23 @@ class Architecture:
         return 16 * self.num_parameters
 
     def to_hf_config(self) -> dict[str, Any]:
-        """The fields as Hugging Face's config.json spells them."""
+        """The fields as Hugging Face's config.json spells them.
+
+        What a class of theirs would otherwise fill in with another default is written out.
+        """
         config = {field.name: getattr(self, field.name) for field in fields(self)}
-        return config | {
-            "architectures": [self.hf_architecture],
-            "hidden_act": "silu",
-            "attention_bias": self.attention_bias,
+        config["rope_scaling"] = self.rope_scaling.to_hf_config() if self.rope_scaling else None
+        neutral = {
+            "llama": {"attention_bias": False, "mlp_bias": False},
+            "mistral": {"sliding_window": None},
+            "qwen2": {"use_sliding_window": False},
+            "qwen3": {"attention_bias": False, "use_sliding_window": False},
         }
+        return (
+            config
+            | {"architectures": [self.hf_architecture], "hidden_act": "silu"}
+            | neutral[self.model_type]
+        )
 
 
 def _refuse_shape(field: str, value: object, expected: str) -> None:
@@ -222,6 +284,74 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
 }
+
+# Published models that differ from one above in a few fields.
+_PRESETS.update(
+    {
+        "qwen2-1.5b": _PRESETS["qwen2-0.5b"]
+        | {
+            "hidden_size": 1536,
+            "intermediate_size": 8960,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 12,
+            "head_dim": 128,
+            "max_position_embeddings": 131_072,
+        },
+        "qwen2-7b": _PRESETS["qwen2-0.5b"]
+        | {
+            "vocab_size": 152_064,
+            "hidden_size": 3584,
+            "intermediate_size": 18_944,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 28,
+            "num_key_value_heads": 4,
+            "head_dim": 128,
+            "max_position_embeddings": 131_072,
+            "tie_word_embeddings": False,
+        },
+        "qwen3-0.6b": _PRESETS["qwen2-0.5b"]
+        | {
+            "model_type": "qwen3",
+            "hidden_size": 1024,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "max_position_embeddings": 40_960,
+        },
+        "smollm2-135m": _TIED_SMALL
+        | {
+            "vocab_size": 49_152,
+            "hidden_size": 576,
+            "intermediate_size": 1536,
+            "num_hidden_layers": 30,
+            "num_attention_heads": 9,
+            "num_key_value_heads": 3,
+            "head_dim": 64,
+            "max_position_embeddings": 8192,
+            "rope_theta": 100_000.0,
+        },
+        "llama-3.2-1b": _TIED_SMALL
+        | {
+            "vocab_size": 128_256,
+            "hidden_size": 2048,
+            "intermediate_size": 8192,
+            "num_hidden_layers": 16,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "head_dim": 64,
+            "max_position_embeddings": 131_072,
+            "rope_theta": 500_000.0,
+            "rope_scaling": RopeScaling(
+                factor=32.0,
+                low_freq_factor=1.0,
+                high_freq_factor=4.0,
+                original_max_position_embeddings=8192,
+            ),
+        },
+    }
+)
 PRESET_NAMES = tuple(_PRESETS)
 
 

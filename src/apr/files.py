@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
@@ -142,6 +142,14 @@ def require_replaceable(
 def sha256_bytes(data: bytes | memoryview) -> str:
     """Hex sha256 of a buffer."""
     return hashlib.sha256(data).hexdigest()
+
+
+def sha256_chunks(chunks: Iterable[bytes | memoryview]) -> str:
+    """Hex sha256 of buffers that follow one another."""
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def sha256_file(path: Path) -> str:

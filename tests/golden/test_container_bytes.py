@@ -42,7 +42,7 @@ UPSTREAM_CURRENT = bytes.fromhex(
 
 def tensor(name: str, dtype: str, values: ArrayLike) -> TensorSource:
     array = np.asarray(values, {"f32": "<f4", "f16": "<f2"}[dtype])
-    return TensorSource(name, dtype, array.shape, lambda: memoryview(array))
+    return TensorSource(name, dtype, array.shape, lambda: [memoryview(array)])
 
 
 def write_golden(path: Path) -> bytes:
@@ -138,7 +138,7 @@ def test_the_independent_parser_has_nothing_to_remark(tmp_path: Path, oracle: Pa
             tensor("scalar", "f32", 2.5),
             tensor("empty", "f16", np.zeros((0, 3))),
             tensor("\N{LATIN SMALL LETTER E WITH ACUTE}", "f16", [[1.0], [2.0]]),
-            TensorSource("half", "bf16", (2,), lambda: memoryview(b"\x80\x3f\x00\x40")),
+            TensorSource("half", "bf16", (2,), lambda: [memoryview(b"\x80\x3f\x00\x40")]),
         ],
     )
     report = run_oracle(oracle, "--parse", path).splitlines()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from apr.architecture import Architecture
+from apr.architecture import Architecture, RopeScaling
 from apr.model.init import initialize
 from apr.model.transformer import Transformer, document_mask
 
@@ -24,6 +24,9 @@ _SMALL = {
     "rope_theta": 12_345.0,
     "rms_norm_eps": 1e-5,
 }
+_LLAMA3_SCALING = RopeScaling(
+    factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32
+)
 CASES = [
     pytest.param(
         Architecture(
@@ -31,8 +34,20 @@ CASES = [
         ),
         id=f"{family}-kv{kv_heads}-{'tied' if tied else 'untied'}",
     )
-    for family in ("llama", "qwen2")
+    for family in ("llama", "qwen2", "qwen3", "mistral")
     for kv_heads in (1, 2, 4)
+    for tied in (True, False)
+] + [
+    pytest.param(
+        Architecture(
+            model_type="llama",
+            num_key_value_heads=2,
+            tie_word_embeddings=tied,
+            rope_scaling=_LLAMA3_SCALING,
+            **_SMALL,
+        ),
+        id=f"llama3-scaling-{'tied' if tied else 'untied'}",
+    )
     for tied in (True, False)
 ]
 
@@ -48,13 +63,10 @@ def _pair(architecture: Architecture) -> tuple[Transformer, Any]:
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
             else:
                 parameter.mul_(5.0)
-    config_class = {"llama": transformers.LlamaConfig, "qwen2": transformers.Qwen2Config}
-    model_class = {"llama": transformers.LlamaForCausalLM, "qwen2": transformers.Qwen2ForCausalLM}
     fields = architecture.to_hf_config()
-    del fields["architectures"], fields["model_type"]
-    if architecture.model_type == "qwen2":
-        del fields["attention_bias"]
-    theirs = model_class[architecture.model_type](config_class[architecture.model_type](**fields))
+    theirs = getattr(transformers, fields.pop("architectures")[0])(
+        transformers.AutoConfig.for_model(**fields)
+    )
     theirs.load_state_dict(model.state_dict(), strict=not architecture.tie_word_embeddings)
     if architecture.tie_word_embeddings:
         theirs.tie_weights()
@@ -80,7 +92,7 @@ def test_logits_and_gradients_equal_transformers(architecture: Architecture) -> 
     assert compared == len(architecture.parameter_shapes())
 
 
-@pytest.mark.parametrize("architecture", CASES[:1] + CASES[-1:])
+@pytest.mark.parametrize("architecture", CASES[:1] + CASES[6:8])
 @pytest.mark.parametrize(("field", "value"), [("rope_theta", 10_000.0), ("rms_norm_eps", 1e-2)])
 def test_f01_a_wrong_field_is_seen(architecture: Architecture, field: str, value: float) -> None:
     """The planted fault: one field off, and the comparison above must be able to notice."""
@@ -102,3 +114,12 @@ def test_a_document_in_a_packed_row_is_computed_as_if_alone() -> None:
     packed = ours(torch.cat((first, second), dim=1), mask_BTS=document_mask(documents))
     torch.testing.assert_close(packed[:, :13], theirs(first).logits)
     torch.testing.assert_close(packed[:, 13:], theirs(second).logits)
+
+
+def test_f01_a_scaling_left_out_is_seen() -> None:
+    _, theirs = _pair(CASES[-1].values[0])
+    wrong = Transformer(replace(CASES[-1].values[0], rope_scaling=None))
+    wrong.load_state_dict(theirs.state_dict())
+    input_ids = torch.randint(97, (2, 40), generator=torch.Generator().manual_seed(1))
+    with pytest.raises(AssertionError, match="not close"):
+        torch.testing.assert_close(wrong(input_ids), theirs(input_ids).logits)

@@ -9,7 +9,16 @@ from apr.errors import Refusal, UsageRefusal
 
 
 @pytest.mark.parametrize(
-    ("name", "num_parameters"), [("qwen2-0.5b", 494_032_768), ("llama-370m", 373_509_120)]
+    ("name", "num_parameters"),
+    [
+        ("qwen2-0.5b", 494_032_768),
+        ("qwen2-1.5b", 1_543_714_304),
+        ("qwen2-7b", 7_615_616_512),
+        ("qwen3-0.6b", 596_049_920),
+        ("smollm2-135m", 134_515_008),
+        ("llama-3.2-1b", 1_235_814_400),
+        ("llama-370m", 373_509_120),
+    ],
 )
 def test_published_parameter_counts(name: str, num_parameters: int) -> None:
     assert preset(name, tokenizer_vocab_size=1).num_parameters == num_parameters

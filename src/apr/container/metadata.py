@@ -6,12 +6,14 @@ names of the tensors, and a field that is missing is refused, not filled in.
 """
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from dataclasses import asdict, fields
+from typing import Any, cast
 
-from apr.architecture import HF_CLASSES, Architecture
+from apr.architecture import HF_CLASSES, Architecture, RopeScaling
 from apr.container import free_keys
+from apr.container.advice import WRITE_AGAIN
 from apr.container.named_keys import Metadata
-from apr.errors import Refusal
+from apr.errors import DamagedFile, Refusal
 
 __all__ = ["Metadata", "architecture_from_metadata", "claims_a_model", "metadata_from_architecture"]
 
@@ -66,7 +68,10 @@ def metadata_from_architecture(
         **fields,
     )
     # Written out when false too: an untied model that lost its head must not read as a tied one.
-    return metadata.with_free({free_keys.TIED: architecture.tie_word_embeddings} | dict(free))
+    shown: dict[str, Any] = {free_keys.TIED: architecture.tie_word_embeddings}
+    if architecture.rope_scaling:
+        shown[free_keys.ROPE_SCALING] = asdict(architecture.rope_scaling)
+    return metadata.with_free(shown | dict(free))
 
 
 def architecture_from_metadata(
@@ -78,7 +83,8 @@ def architecture_from_metadata(
     equal is for `require_model` to compare.
 
     Refuses: container.architecture-missing, container.architecture-unsupported,
-    container.architecture-mismatch, container.tie-mismatch, architecture.shape.
+    container.architecture-mismatch, container.tie-mismatch, container.metadata-value,
+    architecture.shape.
     """
     names = frozenset(tensor_names)
     _require_identity(metadata, names, where)
@@ -98,6 +104,7 @@ def architecture_from_metadata(
     return Architecture(
         model_type=metadata.hf_model_type,  # pyright: ignore[reportArgumentType]  compared above
         tie_word_embeddings=_is_tied(metadata, names, where),
+        rope_scaling=_rope_scaling(metadata, where),
         **fields,
     )
 
@@ -143,7 +150,8 @@ def _require_identity(metadata: Metadata, names: frozenset[str], where: object) 
                 where, f"{key}={claim!r}", f"{implied[key]!r}, as hf_model_type implies"
             )
     shown = _family_of(names)
-    if shown != family:
+    # Mistral's tensors are Llama's, and so is what is computed with them.
+    if shown != {"mistral": "llama"}.get(family, family):
         raise _mismatch(
             where, f"tensors of {shown}", f"tensors of {family}, as the metadata claims"
         )
@@ -182,6 +190,22 @@ def _is_tied(metadata: Metadata, names: frozenset[str], where: object) -> bool:
             fix="write the file again from its source",
         )
     return declared is True or not has_head
+
+
+def _rope_scaling(metadata: Metadata, where: object) -> RopeScaling | None:
+    stated = metadata.free.get(free_keys.ROPE_SCALING)
+    if stated is None:
+        return None
+    names = {field.name for field in fields(RopeScaling)}
+    if not isinstance(stated, dict) or set(cast(dict[str, Any], stated)) != names:
+        raise DamagedFile(
+            "container.metadata-value",
+            f"{where}, metadata key {free_keys.ROPE_SCALING}",
+            found=f"{stated!r:.80}",
+            expected="an object of " + ", ".join(sorted(names)),
+            fix=WRITE_AGAIN,
+        )
+    return RopeScaling(**cast(dict[str, Any], stated))
 
 
 def _missing(where: object, keys: list[str]) -> Refusal:

@@ -6,7 +6,7 @@ opened with the strict reader and proved byte by byte, and only then takes the p
 
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -25,12 +25,16 @@ _PIECE_BYTES = 8 << 20
 
 @dataclass(frozen=True)
 class TensorSource:
-    """A tensor to be written; `data` is called once, when its turn has come."""
+    """A tensor to be written; `chunks` is called once, when its turn has come.
+
+    The chunks together are the tensor's bytes, whatever their sizes, so that no tensor has to be in
+    memory as a whole.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    data: Callable[[], memoryview]
+    chunks: Callable[[], Iterable[memoryview]]
 
 
 def write_container(
@@ -151,18 +155,26 @@ def _stream(
 
 
 def _pieces(tensor: TensorSource, entry: TensorEntry) -> Iterator[memoryview]:
-    data = tensor.data()
-    if not data.c_contiguous or data.nbytes != entry.size_bytes:
-        raise _refused(
-            "container.tensor-size",
-            tensor.name,
-            f"{data.nbytes} bytes" + ("" if data.c_contiguous else ", not contiguous"),
-            f"{entry.size_bytes} contiguous bytes, for {tensor.dtype} {list(tensor.shape)}",
-        )
-    # A view with a dimension of 0 cannot be cast, and has nothing to write.
-    flat = data.cast("B") if data.nbytes else memoryview(b"")
-    for at in range(0, len(flat), _PIECE_BYTES):
-        yield flat[at : at + _PIECE_BYTES]
+    written = 0
+    for chunk in tensor.chunks():
+        if not chunk.c_contiguous:
+            raise _wrong_size(tensor, entry, f"{chunk.nbytes} bytes, not contiguous")
+        written += chunk.nbytes
+        # A view with a dimension of 0 cannot be cast, and has nothing to write.
+        flat = chunk.cast("B") if chunk.nbytes else memoryview(b"")
+        for at in range(0, len(flat), _PIECE_BYTES):
+            yield flat[at : at + _PIECE_BYTES]
+    if written != entry.size_bytes:
+        raise _wrong_size(tensor, entry, f"{written} bytes")
+
+
+def _wrong_size(tensor: TensorSource, entry: TensorEntry, found: str) -> Refusal:
+    return _refused(
+        "container.tensor-size",
+        tensor.name,
+        found,
+        f"{entry.size_bytes} contiguous bytes, for {tensor.dtype} {list(tensor.shape)}",
+    )
 
 
 def _require_reads_back(

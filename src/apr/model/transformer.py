@@ -10,6 +10,8 @@ Shape letters: B batch, T positions (S of keys), D hidden_size, H query heads, K
 G = H/K, E head_dim, F intermediate_size, V vocab_size.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -87,7 +89,7 @@ class Backbone(nn.Module):
         self.layers = nn.ModuleList(
             Block(architecture, layer) for layer in range(architecture.num_hidden_layers)
         )
-        self.norm = RMSNorm(architecture)
+        self.norm = RMSNorm(architecture.hidden_size, architecture.rms_norm_eps)
 
     def forward(
         self,
@@ -111,9 +113,9 @@ class Block(nn.Module):
 
     def __init__(self, architecture: Architecture, layer: int) -> None:
         super().__init__()
-        self.input_layernorm = RMSNorm(architecture)
+        self.input_layernorm = RMSNorm(architecture.hidden_size, architecture.rms_norm_eps)
         self.self_attn = Attention(architecture, layer)
-        self.post_attention_layernorm = RMSNorm(architecture)
+        self.post_attention_layernorm = RMSNorm(architecture.hidden_size, architecture.rms_norm_eps)
         self.mlp = FeedForward(architecture)
 
     def forward(
@@ -128,7 +130,10 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Grouped-query attention with rotary positions; Qwen2 adds biases to q, k and v."""
+    """Grouped-query attention with rotary positions.
+
+    Qwen2 adds biases to q, k and v; Qwen3 norms every head of q and k instead.
+    """
 
     def __init__(self, architecture: Architecture, layer: int) -> None:
         super().__init__()
@@ -141,6 +146,10 @@ class Attention(nn.Module):
         self.k_proj = _linear(d, architecture.num_key_value_heads * e, bias=bias)
         self.v_proj = _linear(d, architecture.num_key_value_heads * e, bias=bias)
         self.o_proj = _linear(architecture.num_attention_heads * e, d)
+        self.has_norms = architecture.has_query_key_norm
+        if self.has_norms:
+            self.q_norm = RMSNorm(e, architecture.rms_norm_eps)
+            self.k_norm = RMSNorm(e, architecture.rms_norm_eps)
 
     def forward(
         self,
@@ -149,17 +158,33 @@ class Attention(nn.Module):
         rotary: tuple[Tensor, Tensor],
         cache: KeyValueCache | None,
     ) -> Tensor:
-        q, k, v = project(x_BTD, self.q_proj, self.k_proj, self.v_proj)
-        q_BHTE = rotate(self._split_heads(q), rotary)
-        k_BKSE = rotate(self._split_heads(k), rotary)
-        v_BKSE = self._split_heads(v)
+        q_BHTE, k_BKSE, v_BKSE = self.heads(x_BTD)
+        q_BHTE, k_BKSE = self.turn(q_BHTE, rotary), self.turn(k_BKSE, rotary)
         if cache is not None:
             k_BKSE, v_BKSE = cache.append(self.layer, k_BKSE, v_BKSE)
-        y_BHTE = attend(q_BHTE, k_BKSE, v_BKSE, mask_BTS)
-        return project(y_BHTE.transpose(1, 2).flatten(2), self.o_proj)[0]
+        return self.output(self.mix(q_BHTE, k_BKSE, v_BKSE, mask_BTS))
 
-    def _split_heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (-1, self.head_dim)).transpose(1, 2)
+    # The four operations by themselves: `model.operations` walks them when a proof fails.
+
+    def heads(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of every head, before they are turned."""
+        q, k, v = (
+            y.unflatten(2, (-1, self.head_dim)).transpose(1, 2)
+            for y in project(x_BTD, self.q_proj, self.k_proj, self.v_proj)
+        )
+        return (self.q_norm(q), self.k_norm(k), v) if self.has_norms else (q, k, v)
+
+    def turn(self, x_BHTE: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        """Heads turned by their positions' angles."""
+        return rotate(x_BHTE, rotary)
+
+    def mix(self, q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask_BTS: Tensor) -> Tensor:
+        """What every query gathers from the values it may see."""
+        return attend(q_BHTE, k_BKSE, v_BKSE, mask_BTS)
+
+    def output(self, y_BHTE: Tensor) -> Tensor:
+        """The heads joined and projected back into the residual stream."""
+        return project(y_BHTE.transpose(1, 2).flatten(2), self.o_proj)[0]
 
 
 class FeedForward(nn.Module):
@@ -180,15 +205,15 @@ class FeedForward(nn.Module):
 class RMSNorm(nn.Module):
     """x / rms(x) * weight, computed in fp32 whatever the stream's dtype."""
 
-    def __init__(self, architecture: Architecture) -> None:
+    def __init__(self, width: int, eps: float) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(architecture.hidden_size))
-        self.eps = architecture.rms_norm_eps
+        self.weight = nn.Parameter(torch.empty(width))
+        self.eps = eps
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        x = x_BTD.float()
+    def forward(self, stream: Tensor) -> Tensor:
+        x = stream.float()
         x = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
-        return (self.weight * x).to(x_BTD.dtype)
+        return (self.weight * x).to(stream.dtype)
 
 
 def project(x: Tensor, *linears: nn.Linear) -> tuple[Tensor, ...]:
@@ -231,11 +256,23 @@ def rotary_tables(
 
     Source: Su et al. 2021, equation 15, in the split-half layout of Hugging Face's Llama.
     """
-    exponents = torch.arange(0, architecture.head_dim, 2, device=device).float()
-    frequencies = 1.0 / architecture.rope_theta ** (exponents / architecture.head_dim)
+    frequencies = rotary_frequencies(architecture, device=device)
     positions_T = torch.arange(start, start + num_positions, device=device).float()
     angles_TE = torch.outer(positions_T, frequencies).repeat(1, 2)
     return angles_TE.cos(), angles_TE.sin()
+
+
+def rotary_frequencies(architecture: Architecture, *, device: torch.device) -> Tensor:
+    """Radians per position of every pair of a head, fp32, stretched where the model says so."""
+    exponents = torch.arange(0, architecture.head_dim, 2, device=device).float()
+    frequencies = 1.0 / architecture.rope_theta ** (exponents / architecture.head_dim)
+    scaling = architecture.rope_scaling
+    if scaling is None:
+        return frequencies
+    turns = scaling.original_max_position_embeddings * frequencies / (2 * math.pi)
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    kept = ((turns - low) / (high - low)).clamp(0.0, 1.0)
+    return frequencies * (kept + (1.0 - kept) / scaling.factor)
 
 
 def rotate(x_BHTE: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:

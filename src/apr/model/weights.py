@@ -4,7 +4,7 @@ Every tensor of the file is consumed exactly once, by name, shape and floating d
 left over and nothing keeps its initial value. The writer records a sha256 per tensor.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from apr.container.named_keys import Metadata
 from apr.container.reader import Container
 from apr.container.writer import TensorSource, write_container
 from apr.errors import DamagedFile
-from apr.files import sha256_bytes
+from apr.files import sha256_chunks
 from apr.model.transformer import Transformer
 from apr.progress import Report, silent
 from apr.tokenizer.tokenizer import Tokenizer
@@ -59,13 +59,13 @@ def save_model(
     parameters = dict(model.named_parameters())
     assert {n: tuple(p.shape) for n, p in parameters.items()} == architecture.parameter_shapes()
     sources = [
-        TensorSource(name, dtype, tuple(parameter.shape), _bytes_of(parameter, dtype))
+        TensorSource(name, dtype, tuple(parameter.shape), _chunks_of(parameter, dtype))
         for name, parameter in parameters.items()
     ]
     free: dict[str, Any] = {
         free_keys.PROVENANCE: provenance,
         free_keys.TENSOR_SHA256: {
-            s.name: sha256_bytes(s.data())
+            s.name: sha256_chunks(s.chunks())
             for s in sorted(sources, key=lambda source: source.name.encode())
         },
     }
@@ -112,8 +112,8 @@ def _tensor(container: Container, name: str) -> Tensor:
     return tensor.view(torch.bfloat16) if entry.dtype == "bf16" else tensor
 
 
-def _bytes_of(parameter: Tensor, dtype: str) -> Callable[[], memoryview]:
-    def data() -> memoryview:
+def _chunks_of(parameter: Tensor, dtype: str) -> Callable[[], Iterable[memoryview]]:
+    def chunks() -> Iterable[memoryview]:
         stored = parameter.detach().to("cpu", _TORCH_DTYPES[dtype]).contiguous()
         if not bool(torch.isfinite(stored).all()):
             raise DamagedFile(
@@ -123,6 +123,6 @@ def _bytes_of(parameter: Tensor, dtype: str) -> Callable[[], memoryview]:
                 expected="finite weights",
                 fix="resume from an earlier checkpoint",
             )
-        return stored.view(torch.uint8).numpy().data.cast("B")
+        yield stored.view(torch.uint8).numpy().data.cast("B")
 
-    return data
+    return chunks

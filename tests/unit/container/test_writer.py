@@ -1,5 +1,5 @@
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,15 @@ from apr.container.writer import TensorSource, write_container
 from apr.errors import IoFailed, Refusal
 from apr.progress import Progress
 
-ONE = TensorSource("one", "f32", (1,), lambda: memoryview(struct.pack("<f", 1.0)))
+ONE = TensorSource("one", "f32", (1,), lambda: [memoryview(struct.pack("<f", 1.0))])
 
 
 def tensor(**changes: Any) -> TensorSource:
-    return TensorSource(**({"name": "t", "dtype": "f32", "shape": (2,), "data": eight} | changes))
+    return TensorSource(**({"name": "t", "dtype": "f32", "shape": (2,), "chunks": eight} | changes))
 
 
-def eight() -> memoryview:
-    return memoryview(bytes(8))
+def eight() -> list[memoryview]:
+    return [memoryview(bytes(8))]
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,10 @@ def eight() -> memoryview:
         (tensor(dtype="float32"), "container.tensor-dtype"),
         (tensor(shape=(3,)), "container.tensor-size"),
         (tensor(shape=(0,)), "container.tensor-size"),
-        (tensor(data=lambda: memoryview(bytes(16))[::2]), "container.tensor-size"),
+        (tensor(chunks=lambda: [memoryview(bytes(16))[::2]]), "container.tensor-size"),
+        (tensor(chunks=lambda: [memoryview(bytes(4))]), "container.tensor-size"),
+        (tensor(chunks=lambda: [memoryview(bytes(4))] * 3), "container.tensor-size"),
+        (tensor(chunks=list), "container.tensor-size"),
         (tensor(dtype="q4_k", shape=(2, 250)), "container.tensor-shape"),
         (tensor(dtype="q6_k", shape=()), "container.tensor-shape"),
     ],
@@ -57,7 +60,7 @@ def test_the_harmless_twins(tmp_path: Path) -> None:
         tensor(name="n" * 256),
         tensor(name="\N{SNOWMAN}" * 85),
         tensor(name="", shape=(1, 2) + (1,) * 6),
-        tensor(name="q", dtype="q4_k", shape=(1, 256), data=lambda: memoryview(bytes(144))),
+        tensor(name="q", dtype="q4_k", shape=(1, 256), chunks=lambda: [memoryview(bytes(144))]),
     ]
     write_container(path, metadata=Metadata(), tensors=tensors)
     with Container.open(path) as container:
@@ -66,7 +69,7 @@ def test_the_harmless_twins(tmp_path: Path) -> None:
 
 def test_flags_follow_from_what_is_written(tmp_path: Path) -> None:
     path = tmp_path / "x.apr"
-    quantised = tensor(dtype="q4", shape=(32,), data=lambda: memoryview(bytes(18)))
+    quantised = tensor(dtype="q4", shape=(32,), chunks=lambda: [memoryview(bytes(18))])
     for metadata, tensors, flags in (
         (Metadata(), [ONE], layout.ROW_MAJOR),
         (Metadata(), [quantised], layout.ROW_MAJOR | layout.QUANTIZED),
@@ -92,11 +95,11 @@ def test_nothing_is_overwritten_without_consent(tmp_path: Path) -> None:
     assert path.read_bytes().startswith(b"APR\0")
 
 
-def failing(error: BaseException) -> Callable[[], memoryview]:
-    def data() -> memoryview:
+def failing(error: BaseException) -> Callable[[], Iterable[memoryview]]:
+    def chunks() -> Iterable[memoryview]:
         raise error
 
-    return data
+    return chunks
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
@@ -106,7 +109,7 @@ def test_a_write_that_stops_half_way_leaves_the_old_file(
     path = tmp_path / "x.apr"
     write_container(path, metadata=Metadata(), tensors=[ONE])
     before = path.read_bytes()
-    tensors = [tensor(name="a"), tensor(name="b", data=failing(error))]
+    tensors = [tensor(name="a"), tensor(name="b", chunks=failing(error))]
     with pytest.raises((IoFailed, KeyboardInterrupt)):
         write_container(path, metadata=Metadata(), tensors=tensors, overwrite=True)
     assert path.read_bytes() == before
@@ -121,19 +124,29 @@ def test_one_tensor_in_memory_at_a_time(tmp_path: Path) -> None:
         def __del__(self) -> None:
             alive.pop()
 
-    def data(name: str) -> Callable[[], memoryview]:
-        def make() -> memoryview:
+    def chunks(name: str) -> Callable[[], Iterable[memoryview]]:
+        def make() -> Iterable[memoryview]:
             nonlocal most
             alive.append(name)
             most = max(most, len(alive))
-            return memoryview(np.zeros(1000, "<f4").view(Tracked))
+            yield memoryview(np.zeros(1000, "<f4").view(Tracked))
 
         return make
 
-    tensors = [TensorSource(f"t{n}", "f32", (1000,), data(f"t{n}")) for n in range(5)]
+    tensors = [TensorSource(f"t{n}", "f32", (1000,), chunks(f"t{n}")) for n in range(5)]
     write_container(tmp_path / "x.apr", metadata=Metadata(), tensors=tensors)
     assert most == 1
     assert alive == []
+
+
+def test_a_tensor_may_come_in_pieces_of_any_size(tmp_path: Path) -> None:
+    whole, pieces = tmp_path / "whole.apr", tmp_path / "pieces.apr"
+    data = bytes(range(80))
+    cut = [memoryview(data)[:3], memoryview(b""), memoryview(data)[3:70], memoryview(data)[70:]]
+    for path, chunks in ((whole, [memoryview(data)]), (pieces, cut)):
+        source = TensorSource("t", "f32", (20,), lambda chunks=chunks: chunks)
+        write_container(path, metadata=Metadata(), tensors=[source])
+    assert whole.read_bytes() == pieces.read_bytes()
 
 
 def test_progress_counts_every_byte(tmp_path: Path) -> None:
