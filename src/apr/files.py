@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
@@ -278,6 +278,44 @@ def hold_lock(path: Path, *, id: str, what: str, shared: bool = False) -> Genera
                     fix="wait for it, or stop it",
                 ) from err
             yield
+
+
+def chunks_of_file(
+    path: Path, *, start: int, size_bytes: int, chunk_bytes: int
+) -> Callable[[], Generator[memoryview]]:
+    """A part of a file, read in pieces and as often as it is asked for.
+
+    Read, not mapped: pages of a map count as memory of the process, and a file that shrinks under a
+    map is a crash, not an error.
+
+    The pieces refuse: files.not-found, files.io-failed, files.shrank.
+    """
+
+    def chunks() -> Generator[memoryview]:
+        with io_refusals(path), path.open("rb", buffering=0) as source:
+            source.seek(start)
+            left = size_bytes
+            while left:
+                data = source.read(min(chunk_bytes, left))
+                while len(data) < min(chunk_bytes, left):
+                    more = source.read(min(chunk_bytes, left) - len(data))
+                    if not more:
+                        raise _shrank(path, start + size_bytes)
+                    data += more
+                left -= len(data)
+                yield memoryview(data)
+
+    return chunks
+
+
+def _shrank(path: Path, expected_bytes: int) -> DamagedFile:
+    return DamagedFile(
+        "files.shrank",
+        path,
+        found="a file that became shorter while it was read",
+        expected=f"at least {expected_bytes} bytes, as when it was opened",
+        fix="let nothing write to the file, then run the same command again",
+    )
 
 
 def read_bytes(path: Path, *, limit_bytes: int, id: str, what: str) -> bytes:

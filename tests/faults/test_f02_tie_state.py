@@ -9,7 +9,7 @@ import pytest
 from tests.container_models import LLAMA, UNTIED, model_file
 
 from apr.container import free_keys
-from apr.container.contents import require_model
+from apr.container.contents import require_contents
 from apr.container.metadata import architecture_from_metadata
 from apr.container.reader import Container
 from apr.container.validation import validate
@@ -20,7 +20,7 @@ HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 def refusal_of(path: Path) -> Refusal:
     with pytest.raises(Refusal) as caught, Container.open(path) as container:
-        require_model(container)
+        require_contents(container)
     assert validate(path).verdict == "FAIL"
     return caught.value
 
@@ -29,7 +29,7 @@ def test_the_harmless_twins(tmp_path: Path) -> None:
     for architecture in (LLAMA, UNTIED):
         path = model_file(architecture).write(tmp_path / "model.apr")
         with Container.open(path) as container:
-            assert require_model(container) == architecture
+            assert require_contents(container) == architecture
             assert (HEAD in container.tensors) is not architecture.tie_word_embeddings
 
 
@@ -39,7 +39,7 @@ def test_a_copied_head_is_accepted_and_a_changed_one_refused(tmp_path: Path) -> 
     file.arrays[HEAD] = file.arrays[EMBEDDING].copy()
     path = file.write(tmp_path / "model.apr")
     with Container.open(path) as container:
-        assert require_model(container) == LLAMA
+        assert require_contents(container) == LLAMA
     assert validate(path).verdict == "PASS"
     file.arrays[HEAD] = file.arrays[EMBEDDING] + 1e-2
     assert refusal_of(file.write(path)).id == "container.tied-head-differs"

@@ -13,7 +13,7 @@ from tests.container_files import Row, build
 from tests.container_models import LLAMA, QWEN2, ModelFile, model_file
 
 from apr.architecture import Architecture
-from apr.container.contents import require_contents, require_model
+from apr.container.contents import require_contents
 from apr.container.metadata import metadata_from_architecture
 from apr.container.reader import Container
 from apr.container.validation import validate
@@ -69,13 +69,13 @@ def test_a_planted_fault(
     file = model_file(architecture)
     path = file.write(tmp_path / "model.apr")
     with Container.open(path) as container:
-        assert require_model(container) == architecture
+        assert require_contents(container) == architecture
         assert len(container.tensors) == len(architecture.parameter_shapes()) > 10
     assert validate(path).verdict == "PASS"
     fault(file)
     file.write(path)
     with pytest.raises(Refusal) as caught, Container.open(path) as container:
-        require_model(container)
+        require_contents(container)
     assert (caught.value.id, caught.value.exit_code) == (id, 5)
     assert found in caught.value.found
     model = next(check for check in validate(path).checks if check.id == "container.model")
@@ -92,7 +92,7 @@ def test_a_tensor_of_integers(tmp_path: Path) -> None:
     path = tmp_path / "model.apr"
     path.write_bytes(build(file.metadata.encode(), rows))
     with pytest.raises(Refusal) as caught, Container.open(path) as container:
-        require_model(container)
+        require_contents(container)
     assert caught.value.id == "container.tensor-dtype"
     assert (caught.value.found, DOWN in caught.value.where) == ("i32", True)
 
@@ -112,7 +112,7 @@ def test_a_quantised_tensor_is_sound_and_not_taken_for_numbers(tmp_path: Path) -
     with Container.open(path) as container:
         assert require_contents(container) == LLAMA
         with pytest.raises(Refusal) as caught:
-            require_model(container)
+            require_contents(container)
     assert caught.value.id == "container.tensor-quantized"
     assert (caught.value.found, EMBEDDING in caught.value.where) == ("q4", True)
 
@@ -130,7 +130,7 @@ def test_layers_that_only_the_metadata_has(tmp_path: Path) -> None:
         file.set(num_layers=num_layers)
         path = file.write(tmp_path / "model.apr")
         with pytest.raises(Refusal) as caught, Container.open(path) as container:
-            require_model(container)
+            require_contents(container)
         assert caught.value.id == "container.architecture-mismatch"
 
 
@@ -139,9 +139,9 @@ def test_a_head_width_that_only_the_metadata_has(tmp_path: Path) -> None:
     file.set(head_dim=None)
     path = file.write(tmp_path / "model.apr")
     with Container.open(path) as container:
-        assert require_model(container) == LLAMA
+        assert require_contents(container) == LLAMA
     wide = model_file(replace(LLAMA, head_dim=8))
     wide.set(head_dim=None)
     with pytest.raises(Refusal) as caught, Container.open(wide.write(path)) as container:
-        require_model(container)
+        require_contents(container)
     assert caught.value.id == "container.tensor-shape-differs"

@@ -5,31 +5,13 @@ and 72 biases were lost without a word.
 """
 
 from apr.architecture import Architecture
-from apr.container.layout import DTYPES, WRITABLE_DTYPES
+from apr.container.layout import WRITABLE_DTYPES
 from apr.container.metadata import architecture_from_metadata
 from apr.container.reader import Container
 from apr.errors import Refusal
 
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
-
-
-def require_model(container: Container) -> Architecture:
-    """The architecture of a container whose tensors can be computed with as they are.
-
-    Refuses: container.tensor-quantized, and as `require_contents`.
-    """
-    architecture = require_contents(container)
-    for entry in container.tensors.values():
-        if DTYPES[entry.dtype].is_quantized:
-            raise Refusal(
-                "container.tensor-quantized",
-                f"{container.path}, tensor {entry.name!r}",
-                found=entry.dtype,
-                expected="f32, f16 or bf16",
-                fix="use the model as it was before it was quantised",
-            )
-    return architecture
 
 
 def require_contents(container: Container) -> Architecture:

@@ -80,7 +80,7 @@ def architecture_from_metadata(
     """The architecture that metadata and tensor names agree on.
 
     A container with `tied_embeddings` and a head of its own reads as tied; whether the two are
-    equal is for `require_model` to compare.
+    equal is for `require_contents` to compare.
 
     Refuses: container.architecture-missing, container.architecture-unsupported,
     container.architecture-mismatch, container.tie-mismatch, container.metadata-value,

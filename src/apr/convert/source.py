@@ -79,6 +79,8 @@ class Source:
     generation_config: Mapping[str, Any] | None
     chat_template: str | None
     license: str | None = None
+    provenance: tuple[Mapping[str, Any], ...] = ()
+    """What a container says was done to the model before; only appended to."""
     files: tuple[Path, ...]
     """Every file that was read, for the record of what a container was made from."""
     notes: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from typing import Any
 from apr.errors import DamagedFile, Interrupted
 from apr.files import sha256_file
 from apr.model.generate import generate
-from apr.model.weights import load_model, save_model
+from apr.model.weights import end_of_text_ids, load_model, save_model
 from apr.report.page import write_report
 from apr.train.checkpoint import Ending, TrainState, checkpoint_dir, read_state, require_verified
 from apr.train.run_record import RunRecord
@@ -116,7 +116,7 @@ def _read_back_and_sample(path: Path, trainer: Trainer) -> list[dict[str, Any]]:
             max_new_tokens=_SAMPLE_TOKENS,
             temperature=_SAMPLE_TEMPERATURE,
             seed=trainer.run.config.seed + number,
-            end_of_text_id=loaded.tokenizer.eos_token_id,
+            end_of_text_ids=end_of_text_ids(loaded),
         )
         text = loaded.tokenizer.decode(written.token_ids)
         samples.append({"prompt": prompt, "text": text, "stop_reason": written.stop_reason})

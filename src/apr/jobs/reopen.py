@@ -1,13 +1,12 @@
 """A model file judged by a process that has never seen the run which made it."""
 
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from apr.errors import Refusal
+from apr.jobs.fresh_process import in_fresh_process
 from apr.model.weights import load_model
 from apr.shards.reader import ShardReader
 from apr.train.acceleration import keep_freed_memory, repeatable
@@ -36,10 +35,7 @@ def require_same_loss(
     Refuses: model.loss-differs, and whatever opening the file refuses.
     """
     assert config.val_shard is not None, "a reserved held-out set has no directory of its own"
-    # A spawned process imports everything anew; a forked one would share this one's weights.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
-        reopened = pool.submit(_measure, model_path, config).result()
+    reopened = in_fresh_process(_measure, model_path, config)
     difference = abs(reopened.loss_nats - recorded_nats)
     if reopened.set_sha256 != set_sha256 or not difference <= _TOLERANCE_NATS:
         raise Refusal(

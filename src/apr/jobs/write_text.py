@@ -6,7 +6,7 @@ from typing import Any
 
 from apr.errors import Refusal
 from apr.model.generate import generate
-from apr.model.weights import load_model
+from apr.model.weights import end_of_text_ids, load_model
 from apr.progress import Report, silent
 
 
@@ -37,7 +37,8 @@ def write_text(
 ) -> WrittenText:
     """Continue `prompt` with the model in an `.apr` file.
 
-    An empty prompt starts where a document starts: after the declared end of text.
+    What the tokenizer puts before every text comes first. An empty prompt starts where a document
+    starts: after that, or after the declared end of text.
 
     Refuses: container.*, model.tensors, run.no-tokenizer, run.empty-prompt,
     run.prompt-too-long, run.sampling.
@@ -52,7 +53,7 @@ def write_text(
             expected="an embedded tokenizer",
             fix="use a model file that apr pretrain wrote",
         )
-    prompt_token_ids = tokenizer.encode(prompt).tolist()
+    prompt_token_ids = [*tokenizer.prefix_ids, *tokenizer.encode(prompt).tolist()]
     if not prompt_token_ids and tokenizer.eos_token_id is not None:
         prompt_token_ids = [tokenizer.eos_token_id]
     written = generate(
@@ -64,7 +65,7 @@ def write_text(
         top_k=top_k,
         top_p=top_p,
         seed=seed,
-        end_of_text_id=tokenizer.eos_token_id,
+        end_of_text_ids=end_of_text_ids(loaded),
         progress=progress,
     )
     return WrittenText(

@@ -1,6 +1,6 @@
 """Text out of a model: one token at a time, from a seed, until the declared end."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,7 +34,7 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int = 0,
-    end_of_text_id: int | None = None,
+    end_of_text_ids: Collection[int] = (),
     progress: Report = silent,
 ) -> Generation:
     """Continue a prompt with a key/value cache; temperature 0 takes the likeliest token.
@@ -58,7 +58,7 @@ def generate(
         token_id = _choose(
             logits_V, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator
         )
-        if token_id == end_of_text_id:
+        if token_id in end_of_text_ids:
             return Generation(new_ids, "end_of_text")
         new_ids.append(token_id)
         pending = [token_id]

@@ -198,8 +198,12 @@ class FeedForward(nn.Module):
         self.down_proj = _linear(f, d)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
+        return project(self.inside(x_BTD), self.down_proj)[0]
+
+    def inside(self, x_BTD: Tensor) -> Tensor:
+        """The gated activations, before they are projected back."""
         gate_BTF, up_BTF = project(x_BTD, self.gate_proj, self.up_proj)
-        return project(functional.silu(gate_BTF) * up_BTF, self.down_proj)[0]
+        return functional.silu(gate_BTF) * up_BTF
 
 
 class RMSNorm(nn.Module):

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from apr.container import free_keys
-from apr.container.contents import require_model
+from apr.container.contents import require_contents
 from apr.container.embedded_tokenizer import embed_tokenizer, restore_tokenizer
+from apr.container.layout import DTYPES
 from apr.container.metadata import metadata_from_architecture
 from apr.container.named_keys import Metadata
 from apr.container.reader import Container
@@ -24,6 +25,7 @@ from apr.errors import DamagedFile
 from apr.files import sha256_chunks
 from apr.model.transformer import Transformer
 from apr.progress import Report, silent
+from apr.quantization.formats import dequantize
 from apr.tokenizer.tokenizer import Tokenizer
 
 _TORCH_DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
@@ -36,6 +38,18 @@ class LoadedModel:
     model: Transformer
     tokenizer: Tokenizer | None
     metadata: Metadata
+
+
+def end_of_text_ids(loaded: LoadedModel) -> set[int]:
+    """The ids that end a text: the declared separator, and those of the source's configuration."""
+    ids: set[int] = set()
+    if loaded.tokenizer is not None and loaded.tokenizer.eos_token_id is not None:
+        ids.add(loaded.tokenizer.eos_token_id)
+    for key in (free_keys.HF_CONFIG, free_keys.GENERATION_CONFIG):
+        stated = loaded.metadata.free.get(key)
+        named = stated.get("eos_token_id") if isinstance(stated, dict) else None
+        ids.update(id for id in (named if isinstance(named, list) else [named]) if id is not None)
+    return ids
 
 
 def save_model(
@@ -86,13 +100,13 @@ def save_model(
 def load_model(path: Path, *, device: str = "cpu", progress: Report = silent) -> LoadedModel:
     """Read a model from an `.apr` file after verifying every byte of it.
 
-    Weights become fp32 masters whatever the file stores.
+    Weights become fp32 masters whatever the file stores; quantised blocks are dequantised.
 
     Refuses: container.*, for a damaged file as for one that does not hold exactly one model.
     """
     with Container.open(path) as container:
         container.verify(progress=progress)
-        model = Transformer(require_model(container))
+        model = Transformer(require_contents(container))
         _copy_into(model, container)
         tokenizer = restore_tokenizer(container.metadata, where=path)
         return LoadedModel(model.to(device), tokenizer, container.metadata)
@@ -106,6 +120,9 @@ def _copy_into(model: Transformer, container: Container) -> None:
 
 def _tensor(container: Container, name: str) -> Tensor:
     entry = container.tensors[name]
+    if DTYPES[entry.dtype].is_quantized:
+        values = dequantize(entry.dtype, container.raw(name), entry.num_elements)
+        return torch.from_numpy(values).view(entry.shape)
     # A copy, because the view is of a read-only file that is about to be closed.
     array = np.array(container.array(name))
     tensor = torch.from_numpy(array)

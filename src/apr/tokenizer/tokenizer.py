@@ -137,6 +137,18 @@ class Tokenizer:
         return [f"{left} {right}" for left, right in self.definition.merges]
 
     @cached_property
+    def prefix_ids(self) -> list[int]:
+        """What tokenizer.json puts before every text of a model, such as a beginning-of-text id.
+
+        Documents of a corpus do not get it: only the declared separator stands between them.
+        """
+        with library_refusals(self.where):
+            bare = self._full.encode("a", add_special_tokens=False).ids
+            whole = self._full.encode("a", add_special_tokens=True).ids
+        starts = (at for at in range(len(whole)) if whole[at : at + len(bare)] == bare)
+        return whole[: next(starts, 0)]
+
+    @cached_property
     def reference(self) -> ReferenceEncoder:
         """The encoder that is right by definition."""
         return ReferenceEncoder(without_added_tokens(self._full), where=self.where)

@@ -65,7 +65,9 @@ def test_top_k_of_one_is_greedy_and_a_tiny_top_p_too(model: Transformer) -> None
 def test_it_stops_at_the_declared_end_of_text_and_leaves_it_out(model: Transformer) -> None:
     free = generate(model, [4], num_token_ids=VOCAB_SIZE, max_new_tokens=15).token_ids
     end = free[5]
-    stopped = generate(model, [4], num_token_ids=VOCAB_SIZE, max_new_tokens=15, end_of_text_id=end)
+    stopped = generate(
+        model, [4], num_token_ids=VOCAB_SIZE, max_new_tokens=15, end_of_text_ids={end}
+    )
     assert stopped.token_ids == free[: free.index(end)]
     assert stopped.stop_reason == "end_of_text"
 

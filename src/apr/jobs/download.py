@@ -1,0 +1,81 @@
+"""`hf://org/name`: a model's files, fetched into Hugging Face's cache, and nothing else of it."""
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+from apr.errors import FeatureMissing, NetworkFailed, PathNotFound, UsageRefusal
+
+SCHEME = "hf://"
+_NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+# No pickle, no code, no other framework's weights.
+_PATTERNS = (
+    "config.json",
+    "generation_config.json",
+    "*.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+
+
+def download(address: str) -> Path:
+    """The local directory of `hf://org/name` or `hf://org/name@revision`.
+
+    Files that are in the cache already are not fetched again.
+
+    Refuses: import.hub-name, import.hub-missing, import.hub-not-found, import.hub-unreachable.
+    """
+    named = _NAME.fullmatch(address.removeprefix(SCHEME))
+    if named is None:
+        raise UsageRefusal(
+            "import.hub-name",
+            address,
+            found=repr(address),
+            expected="hf://org/name, with @revision where one is wanted",
+            fix="copy the name from the model's page",
+        )
+    if find_spec("huggingface_hub") is None:
+        raise FeatureMissing(
+            "import.hub-missing",
+            address,
+            found="huggingface_hub is not installed",
+            expected="the extra `hub`",
+            fix="pip install 'apr[hub]', or download the model and name its directory",
+        )
+    return _fetched(address, named["repo"], named["revision"])
+
+
+def _fetched(address: str, repo: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(_PATTERNS)))
+    except (RepositoryNotFoundError, RevisionNotFoundError, GatedRepoError) as err:
+        raise PathNotFound(
+            "import.hub-not-found",
+            address,
+            found=f"{type(err).__name__}: the hub does not show this model to you",
+            expected="a public model, or one that your token may read",
+            fix="check the name; for a private or gated model: hf auth login",
+        ) from err
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as err:
+        raise NetworkFailed(
+            "import.hub-unreachable",
+            address,
+            found=f"{type(err).__name__}: the hub cannot be reached, and the cache lacks the model",
+            expected="a network, or the model in the cache",
+            fix="try again later, or name a directory that holds the model",
+        ) from err
