@@ -77,7 +77,7 @@ def test_a_wrong_layout_is_beyond_the_bound(plant) -> None:
 
 
 def test_the_error_on_normal_values_is_that_of_llama_cpp() -> None:
-    # Its quantize_row_q4_K_ref has 0.0713 on such values; the plain line through both ends 0.077.
+    # Its quantize_row_q4_K_ref has 0.0713 on such values; the plain line through both ends 0.0784.
     values = normal(1 << 20)
     assert relative_rms(there_and_back(values), values) < 0.0718
 
