@@ -53,6 +53,7 @@ check-layers: setup
 
 bench: setup .venv-peers/bin/inspect_data
 	@$(VENV)/python benchmarks/startup.py
+	@OMP_NUM_THREADS=1 $(VENV)/python benchmarks/quantization.py
 	@$(VENV)/python benchmarks/near_duplicates.py
 	@$(VENV)/python benchmarks/encode.py
 	@$(VENV)/python benchmarks/train_throughput.py

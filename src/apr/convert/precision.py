@@ -81,14 +81,14 @@ def _to_float(dtype: str) -> Callable[[Values, str], memoryview]:
 
 
 def _to_f32(values: Values, name: str) -> memoryview:
-    return memoryview(np.ascontiguousarray(values, "<f4")).cast("B")
+    return np.ascontiguousarray(values, "<f4").data.cast("B")
 
 
 def _to_f16(values: Values, name: str) -> memoryview:
     with np.errstate(over="ignore"):
         halves = values.astype("<f2")
     _require_finite(halves, values, name, "f16", "65504")
-    return memoryview(halves).cast("B")
+    return halves.data.cast("B")
 
 
 def _to_bf16(values: Values, name: str) -> memoryview:
@@ -97,7 +97,7 @@ def _to_bf16(values: Values, name: str) -> memoryview:
     rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
     is_infinite = (rounded & 0x7FFF) >= 0x7F80
     _require_finite(np.where(is_infinite, np.inf, 0.0), values, name, "bf16", "3.39e38")
-    return memoryview(rounded).cast("B")
+    return rounded.data.cast("B")
 
 
 def _quantized(tensor: SourceTensor, dtype: str) -> Iterator[memoryview]:
