@@ -80,7 +80,8 @@ class Reference:
 
     def _norm(self, x: Values, name: str) -> Values:
         mean_square = np.mean(np.square(x), axis=-1, keepdims=True)
-        return x / np.sqrt(mean_square + np.float32(self.config.rms_norm_eps)) * self._vector(name)
+        normed = x / np.sqrt(mean_square + np.float32(self.config.rms_norm_eps))
+        return (normed * self._vector(name)).astype(np.float32, copy=False)
 
     def _vector(self, name: str) -> Values:
         return self.weights.whole(name)

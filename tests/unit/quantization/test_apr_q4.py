@@ -33,12 +33,12 @@ def test_the_order_is_not_that_of_ggml() -> None:
 
 
 def test_the_quotient_is_by_the_scale_before_it_was_a_half() -> None:
-    # In units of the stored half 4.5 units would be 4.4987, and be rounded down.
-    scale = np.float32(1 + 2.0**-11 - 2.0**-20)
+    # In units of the stored half, which is larger, 4.5 would be 4.498 and be rounded down.
+    scale = np.float32(1 + 2.0**-11 + 2.0**-20)
     values = np.zeros(32, np.float32)
     values[:2] = 7 * scale, np.float32(4.5) * scale
     stored = np.float32(np.float16(scale))
-    assert stored != scale
+    assert stored > scale
     q = apr_q4.dequantize(apr_q4.quantize(values)) / stored
     assert q[:2].tolist() == [7, 5]
 

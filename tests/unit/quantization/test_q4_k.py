@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from tests.quantised_pieces import Floats, normal
 
 from apr.quantization import q4_k
+from apr.quantization.q4_k_fit import REACH, STRETCH, extremes, fit
 
 gguf = pytest.importorskip("gguf")
 
@@ -77,9 +78,10 @@ def test_a_wrong_layout_is_beyond_the_bound(plant) -> None:
 
 
 def test_the_error_on_normal_values_is_that_of_llama_cpp() -> None:
-    # Its quantize_row_q4_K_ref has 0.0713 on such values; the plain line through both ends 0.0784.
+    # Its quantize_row_q4_K_ref has 0.0713 on such values; the plain line through both ends
+    # 0.0784, and without the last fit ours had 0.0717.
     values = normal(1 << 20)
-    assert relative_rms(there_and_back(values), values) < 0.0718
+    assert relative_rms(there_and_back(values), values) < 0.07155
 
 
 def test_chunks_do_not_show() -> None:
@@ -118,10 +120,22 @@ def test_sub_blocks_of_zeros_stay_zero_beside_others() -> None:
     assert not there_and_back(values)[64:96].any()
 
 
-@pytest.mark.parametrize("sign", [-1, 1])
-def test_blocks_of_one_sign(sign: int) -> None:
-    values = sign * (np.abs(normal(256 * 8)) + np.float32(0.5))
-    assert relative_rms(there_and_back(values), values) < 0.07
+@pytest.mark.parametrize(("sign", "error"), [(-1, 0.029), (1, 0.0355)])
+def test_blocks_of_one_sign(sign: int, error: float) -> None:
+    # Above 0 the minimum cannot help: fitted as if it could, the error would be 0.0367.
+    values = sign * (np.abs(normal(256 * 64)) + np.float32(0.5))
+    assert relative_rms(there_and_back(values), values) < error
+
+
+def test_fits_keep_what_the_bound_is_derived_from() -> None:
+    # Of so many blocks some would be closer with an end further out: 0.84 steps at most.
+    elements_32N = normal(32 * 20000).reshape(32, -1)
+    low_N, high_N = extremes(elements_32N)
+    scale_N, minimum_N = fit(elements_32N, low_N, high_N)
+    step_N = (high_N - low_N) / 15
+    reach_N = np.maximum(-minimum_N - low_N, high_N - (15 * scale_N - minimum_N)) / step_N
+    assert 0.7 < reach_N.max() <= REACH + 1e-5
+    assert 1.1 < (scale_N / step_N).max() <= STRETCH + 1e-5
 
 
 @pytest.mark.parametrize("deviation", [1e-3, 1e-5, 1e-7, 1e-30, 1e-38, 1e-44])

@@ -33,6 +33,17 @@ def test_bytes_equal_gguf_py(deviation: float) -> None:
     assert q8_0.dequantize(data).tobytes() == reference_values(data).tobytes()
 
 
+def test_ties_are_those_of_the_reciprocal() -> None:
+    largest = np.random.default_rng(0).uniform(1, 2, (1000, 1)).astype(np.float32)
+    d = largest / np.float32(127)
+    values = np.hstack([largest, d * (np.arange(31, dtype=np.float32) + np.float32(0.5))])
+    divided = np.trunc(values / d + np.float32(0.5)).astype(np.int8)
+    data = q8_0.quantize(values.reshape(-1))
+    assert data == reference(values.reshape(-1))
+    stored = np.frombuffer(data, np.int8).reshape(-1, 34)[:, 2:]
+    assert (stored != divided).any(), "no value here could tell the two apart"
+
+
 @given(pieces(4, largest_exponent=20))
 def test_bytes_equal_gguf_py_whatever_the_values(values: Floats) -> None:
     blocks = values.reshape(-1, 32)
