@@ -50,16 +50,16 @@ class Reference:
         mixed = self._attend(q, k, v)
         yield "attention", mixed
         joined = mixed.transpose(0, 2, 1, 3).reshape(*x_BTD.shape[:2], -1)
-        projected = joined @ self.weights.whole(f"{prefix}self_attn.o_proj.weight").T
+        projected = self._map(joined, f"{prefix}self_attn.o_proj.weight")
         yield "attention output", projected
         x_BTD = x_BTD + projected
         normed = self._norm(x_BTD, f"{prefix}post_attention_layernorm.weight")
         yield "norm after attention", normed
-        gate = normed @ self.weights.whole(f"{prefix}mlp.gate_proj.weight").T
-        up = normed @ self.weights.whole(f"{prefix}mlp.up_proj.weight").T
+        gate = self._map(normed, f"{prefix}mlp.gate_proj.weight")
+        up = self._map(normed, f"{prefix}mlp.up_proj.weight")
         hidden = _silu(gate) * up
         yield "feed-forward inside", hidden
-        down = hidden @ self.weights.whole(f"{prefix}mlp.down_proj.weight").T
+        down = self._map(hidden, f"{prefix}mlp.down_proj.weight")
         yield "feed-forward", down
         yield "residual stream", x_BTD + down
 
@@ -81,15 +81,15 @@ class Reference:
     def _norm(self, x: Values, name: str) -> Values:
         mean_square = np.mean(np.square(x), axis=-1, keepdims=True)
         normed = x / np.sqrt(mean_square + np.float32(self.config.rms_norm_eps))
-        return (normed * self._vector(name)).astype(np.float32, copy=False)
+        return (normed * self.weights.whole(name)).astype(np.float32, copy=False)
 
-    def _vector(self, name: str) -> Values:
-        return self.weights.whole(name)
+    def _map(self, x: Values, name: str) -> Values:
+        return np.matmul(x, self.weights.whole(name).T)
 
     def _heads(self, x_BTD: Values, prefix: str) -> Values:
-        y = x_BTD @ self.weights.whole(f"{prefix}proj.weight").T
+        y = self._map(x_BTD, f"{prefix}proj.weight")
         if f"{prefix}proj.bias" in self.weights:
-            y = y + self._vector(f"{prefix}proj.bias")
+            y = y + self.weights.whole(f"{prefix}proj.bias")
         y = y.reshape(*y.shape[:2], -1, self.config.head_dim)
         if f"{prefix}norm.weight" in self.weights:
             y = self._norm(y, f"{prefix}norm.weight")
