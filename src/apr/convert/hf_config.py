@@ -285,23 +285,26 @@ def _rest(reading: _Reading, architecture: Architecture) -> dict[str, Any]:
     judged = hf_keys.READ | set(hf_keys.NEUTRAL)
     rest = {key: value for key, value in reading.raw.items() if key not in judged}
     for key in _TOKEN_IDS:
-        value: Any = rest.get(key)
-        ids = cast(list[Any], value) if isinstance(value, list) else [value]
-        if value == -1:
+        if rest.get(key) == -1:
             # How the first Llama files spelled that there is none.
             del rest[key]
             reading.notes.append(f"{key} -1 was read as none")
-        elif value is not None and not (
-            ids and all(type(id) is int and 0 <= id < architecture.vocab_size for id in ids)
-        ):
+        elif not _are_ids(rest.get(key), architecture.vocab_size):
             expected = f"ids below the vocab_size of {architecture.vocab_size}, or null"
-            _refuse_value(reading.where, key, value, expected)
+            _refuse_value(reading.where, key, rest[key], expected)
     if rest.get("auto_map"):
         reading.notes.append(
             "auto_map names code of the model's own: none was run, the model is taken as "
             + architecture.hf_architecture
         )
     return rest
+
+
+def _are_ids(value: Any, vocab_size: int) -> bool:
+    if value is None:
+        return True
+    ids = cast(list[Any], value) if isinstance(value, list) else [value]
+    return bool(ids) and all(type(id) is int and 0 <= id < vocab_size for id in ids)
 
 
 def _refuse_missing(where: Path, keys: list[str]) -> NoReturn:
