@@ -21,12 +21,14 @@ VERBS: Table = {
     "corpus": ("apr.cli.corpus.group:command", "Split a corpus and certify its two parts."),
     "tokenize": ("apr.cli.tokenize.group:command", "Train tokenizers; turn a corpus into shards."),
     "pretrain": ("apr.cli.pretrain:command", "Train a model on shards, or resume a run."),
+    "import": ("apr.cli.import_model:command", "Turn a model from elsewhere into an .apr file."),
+    "export": ("apr.cli.export:command", "Write a model for Hugging Face or llama.cpp."),
     "inspect": ("apr.cli.inspect:command", "Show what an .apr file holds."),
     "validate": ("apr.cli.validate:command", "Check every byte of an .apr file."),
     "run": ("apr.cli.run:command", "Write text with a model (also: generate)."),
     "report": ("apr.cli.report:command", "Write a run's page again from its record."),
 }
-ALIASES = {"generate": "run"}
+ALIASES = {"convert": "import", "generate": "run"}
 
 
 @click.command(

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Literal
 
 from apr.convert.apr_source import read_apr_source
-from apr.convert.hf_directory import MAX_SHARD_BYTES, write_hf_files
+from apr.convert.hf_directory import require_hf_writable, write_hf_directory
 from apr.convert.hf_source import read_hf_source
 from apr.convert.precision import FLOATS, converted
 from apr.convert.rounding import Rounding
 from apr.convert.source import Source
 from apr.errors import Refusal
-from apr.files import atomic_directory, require_absent, require_apart, require_replaceable
+from apr.files import publish_directory, require_apart
 from apr.jobs.exported import (
     ExportedModel,
     bits_per_weight,
@@ -27,13 +27,10 @@ from apr.jobs.exported import (
 from apr.jobs.fresh_process import in_fresh_process
 from apr.jobs.prove_source import SourceProof
 from apr.progress import Report, silent
+from apr.staging import staging_directory
 
 FloatFormat = Literal["f32", "f16", "bf16"]
-_FILES = (
-    r"(config|generation_config|tokenizer|tokenizer_config|vocab|special_tokens_map|manifest)\.json"
-    r"|merges\.txt|chat_template\.jinja|model(-\d{5}-of-\d{5})?\.safetensors"
-    r"|model\.safetensors\.index\.json"
-)
+_MAX_SHARD_BYTES = 5_000_000_000
 
 
 def export_hf(
@@ -41,7 +38,7 @@ def export_hf(
     *,
     output: Path,
     float_format: FloatFormat | None = None,
-    max_shard_bytes: int = MAX_SHARD_BYTES,
+    max_shard_bytes: int = _MAX_SHARD_BYTES,
     overwrite: bool = False,
     ask_transformers: bool = True,
     between: Callable[[Source], Source] = unchanged,
@@ -58,17 +55,17 @@ def export_hf(
     files, model.safetensors or its shards with their index.
     """
     started_s = time.perf_counter()
-    require_absent(output, overwrite=overwrite)
+    require_hf_writable(output, overwrite=overwrite)
     require_apart(output, [path])
-    require_replaceable(output, names=_FILES, what="a model directory")
     source = read_apr_source(path, progress=progress)
     handed_over = between(source)
     tensors = {
         name: converted(tensor, float_format or _kept(tensor.dtype))
         for name, tensor in handed_over.tensors.items()
     }
-    with atomic_directory(output, overwrite=overwrite) as staged:
-        write_hf_files(
+    with staging_directory(output.absolute().parent, output.name) as staging:
+        staged = staging / "model"
+        write_hf_directory(
             staged,
             architecture=handed_over.architecture,
             tensors=tensors,
@@ -84,6 +81,7 @@ def export_hf(
         )
         files = sorted(file.name for file in staged.iterdir())
         size_bytes = sum(file.stat().st_size for file in staged.iterdir())
+        publish_directory(staged, output, overwrite=overwrite)
     return ExportedModel(
         path=output,
         source=path,

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from apr.architecture import Architecture
+from apr.convert.gguf.rows import is_turned, to_adjacent
 from apr.convert.probes import Probes, make_probes
 from apr.convert.reference import Reference
-from apr.convert.rows import in_stored_order
 from apr.convert.source import Source, SourceTensor
 from apr.convert.weights import Values, Weights
 from apr.errors import Refusal
@@ -18,7 +18,7 @@ from apr.jobs.fresh_process import in_fresh_process
 from apr.model.proof import TOLERANCE, Product, Proof, prove, relative_error
 from apr.model.transformer import Block
 from apr.model.transformers_peer import ask, why_not
-from apr.progress import Report, silent
+from apr.progress import Progress, Report, silent
 
 _SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -66,7 +66,7 @@ def prove_source(
     """
     started_s = time.perf_counter()
     probes = source_probes(source)
-    replaced = {name: in_stored_order(tensors[name], source.reference) for name in rounded}
+    replaced = {name: _as_stored(tensors[name], source) for name in rounded}
     reference = Reference(source.reference, Weights({**source.stored, **replaced}))
     product = Product(architecture, Weights(tensors), block)
     proof, shown_logits_PV = prove(product, reference, probes, progress=progress)
@@ -80,6 +80,7 @@ def prove_source(
     elif rounded:
         answer, reason = None, "the model was rounded, and transformers would compute the source"
     else:
+        progress(Progress("asking transformers", 0, None, "tokens"))
         answer, reason = _ask(source.where, architecture, probes, shown_logits_PV)
     return SourceProof(
         reference=proof,
@@ -106,6 +107,13 @@ def source_probes(source: Source) -> Probes:
         max_position_embeddings=source.architecture.max_position_embeddings,
         special_ids=ids,
     )
+
+
+def _as_stored(tensor: SourceTensor, source: Source) -> SourceTensor:
+    """A tensor in split-half order with its rows as the source orders them."""
+    if source.reference.rotary_pairs == "adjacent" and is_turned(tensor.name):
+        return to_adjacent(tensor, head_dim=source.reference.head_dim)
+    return tensor
 
 
 def _ask(

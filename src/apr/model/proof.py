@@ -136,7 +136,7 @@ class _Walk:
         )
         for (start, rows), (start_of_reference, reference_rows) in blocks:
             assert start == start_of_reference
-            logits = (x @ torch.from_numpy(rows).T).numpy()
+            logits = (x @ _tensor(rows).T).numpy()
             wanted = expected @ reference_rows.T
             squared_error += np.square(logits - wanted).sum(-1, dtype=np.float64)
             squared_length += np.square(wanted).sum(-1, dtype=np.float64)
@@ -165,7 +165,7 @@ class _Walk:
         block = self._product.block(self._product.architecture, number)
         for name, parameter in block.named_parameters():
             values = self._product.weights.whole(f"model.layers.{number}.{name}")
-            parameter.copy_(torch.from_numpy(values))
+            parameter.copy_(_tensor(values))
         return block
 
     def _compare(self, name: str, layer: int | None, found: Tensor, expected: Values) -> None:
@@ -275,7 +275,8 @@ def _differing_fields(architecture: Architecture, reference: Reference) -> list[
         "rope_theta",
     ):
         ours, theirs = getattr(architecture, name), getattr(config, name)
-        if ours != theirs:
+        # Containers and GGUF keep numbers in single precision; JSON in double.
+        if np.float32(ours) != np.float32(theirs):
             found.append(f"{name} is {ours:g}, the source says {theirs:g}")
     if config.rope_factors is None:
         ours = architecture.rope_scaling and asdict(architecture.rope_scaling)
@@ -283,6 +284,11 @@ def _differing_fields(architecture: Architecture, reference: Reference) -> list[
         if ours != theirs:
             found.append(f"rope_scaling is {ours}, the source says {theirs}")
     return found
+
+
+def _tensor(values: Values) -> Tensor:
+    # torch has no read-only tensors and warns of what could be written to by mistake.
+    return torch.from_numpy(np.require(values, requirements="W"))
 
 
 def _largest_share(
