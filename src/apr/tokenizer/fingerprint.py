@@ -29,7 +29,7 @@ def fingerprint(
     pre_tokenizer: Mapping[str, Any] | None,
     settings: Mapping[str, Any],
     vocab: Mapping[str, int],
-    merges: Sequence[tuple[str, str]],
+    merges: Sequence[Sequence[str]],
     added_tokens: Sequence[Mapping[str, Any]],
 ) -> str:
     """Hex sha256 of the canonical content; `settings` are the model's other fields."""

@@ -131,10 +131,10 @@ class Tokenizer:
         """What it was learned from, where apr learned it."""
         return self.declaration.training
 
-    @cached_property
+    @property
     def merges(self) -> list[str]:
         """The merges in order, each as `left right`."""
-        return [f"{left} {right}" for left, right in self.definition.merges]
+        return self.definition.merges
 
     @cached_property
     def reference(self) -> ReferenceEncoder:
