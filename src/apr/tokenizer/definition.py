@@ -4,7 +4,7 @@ The library is lenient where it should not be: it renumbers added tokens, lets t
 an id, and ends in a panic on some tables. What is read here is what the file says.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from math import prod
 from typing import Any, NoReturn
@@ -51,6 +51,8 @@ class Definition:
     pre_tokenizer: dict[str, Any] | None
     settings: dict[str, Any]
     """The model's other fields, as the file has them."""
+    known_fingerprint: str | None = field(default=None, compare=False)
+    """The fingerprint, where it was computed from the same bytes before."""
 
     @cached_property
     def ids(self) -> dict[str, int]:
@@ -76,7 +78,7 @@ class Definition:
     @cached_property
     def fingerprint(self) -> str:
         """Hex sha256 of everything that decides ids."""
-        return fingerprint(
+        return self.known_fingerprint or fingerprint(
             normalizer=self.normalizer,
             pre_tokenizer=self.pre_tokenizer,
             settings=self.settings,
@@ -86,10 +88,13 @@ class Definition:
         )
 
 
-def read_definition(data: bytes, *, where: str, is_checked: bool = False) -> Definition:
+def read_definition(
+    data: bytes, *, where: str, is_checked: bool = False, known_fingerprint: str | None = None
+) -> Definition:
     """Read the bytes of a tokenizer.json; `is_checked` says that this was done before.
 
-    What takes long, of every merge and id, is then not done again.
+    What takes long, of every merge and id, is then not done again. A change to what is refused
+    here, or in `require_same_ids`, raises `apr.tokenizer.checks.VERSION`.
 
     Refuses: tokenizer.damaged, tokenizer.not-bpe, tokenizer.dropout, tokenizer.vocab-gap,
     tokenizer.merge-has-space.
@@ -117,6 +122,7 @@ def read_definition(data: bytes, *, where: str, is_checked: bool = False) -> Def
         normalizer=normalizer,
         pre_tokenizer=pre_tokenizer,
         settings={name: model[name] for name in model.keys() - {"vocab", "merges"}},
+        known_fingerprint=known_fingerprint,
     )
 
 
