@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def encoder_proofs() -> Path | None:
-    """The directory for verdicts about encoders, or None for a person without a home."""
+    """For verdicts about encoders and checks of tokenizers; None for a person without a home."""
     named = os.environ.get("XDG_CACHE_HOME", "")
     # The specification of XDG_CACHE_HOME wants a relative path ignored.
     if os.path.isabs(named):

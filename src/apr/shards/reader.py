@@ -20,7 +20,8 @@ from apr.shards.layout import TOKEN_DTYPE, Index, index_name, read_index
 from apr.shards.manifest import Manifest, ShardFile, read_manifest
 from apr.shards.threads import by_threads
 
-_CHUNK_BYTES = 8 << 20
+# The allocator gives larger pieces back to the system each time, which clears them again.
+_CHUNK_BYTES = 1 << 20
 
 
 class ShardReader:

@@ -21,7 +21,8 @@ from apr.shards.manifest import ShardFile
 
 # Five digits in the name keep the order of names the order of shards.
 _MAX_SHARDS = 100_000
-_CHUNK_BYTES = 4 << 20
+# The allocator gives larger pieces back to the system each time, which clears them again.
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass

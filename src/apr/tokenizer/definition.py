@@ -4,7 +4,7 @@ The library is lenient where it should not be: it renumbers added tokens, lets t
 an id, and ends in a panic on some tables. What is read here is what the file says.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from math import prod
 from typing import Any, NoReturn
@@ -41,7 +41,8 @@ class Definition:
 
     vocab: dict[str, int]
     """Pieces of the model; added tokens are in here only where the file has them twice."""
-    merges: list[tuple[str, str]]
+    merges: list[str]
+    """In order, each as `left right`; no piece has a space."""
     added_tokens: tuple[AddedToken, ...]
     vocabulary: list[str]
     """Every piece by id, added tokens included."""
@@ -50,6 +51,8 @@ class Definition:
     pre_tokenizer: dict[str, Any] | None
     settings: dict[str, Any]
     """The model's other fields, as the file has them."""
+    known_fingerprint: str | None = field(default=None, compare=False)
+    """The fingerprint, where it was computed from the same bytes before."""
 
     @cached_property
     def ids(self) -> dict[str, int]:
@@ -75,20 +78,23 @@ class Definition:
     @cached_property
     def fingerprint(self) -> str:
         """Hex sha256 of everything that decides ids."""
-        return fingerprint(
+        return self.known_fingerprint or fingerprint(
             normalizer=self.normalizer,
             pre_tokenizer=self.pre_tokenizer,
             settings=self.settings,
             vocab=self.vocab,
-            merges=self.merges,
+            merges=[merge.split(" ") for merge in self.merges],
             added_tokens=[asdict(token) for token in self.added_tokens],
         )
 
 
-def read_definition(data: bytes, *, where: str, is_checked: bool = False) -> Definition:
+def read_definition(
+    data: bytes, *, where: str, is_checked: bool = False, known_fingerprint: str | None = None
+) -> Definition:
     """Read the bytes of a tokenizer.json; `is_checked` says that this was done before.
 
-    What takes long, of every merge and id, is then not done again.
+    What takes long, of every merge and id, is then not done again. A change to what is refused
+    here, or in `require_same_ids`, raises `apr.tokenizer.checks.VERSION`.
 
     Refuses: tokenizer.damaged, tokenizer.not-bpe, tokenizer.dropout, tokenizer.vocab-gap,
     tokenizer.merge-has-space.
@@ -101,7 +107,7 @@ def read_definition(data: bytes, *, where: str, is_checked: bool = False) -> Def
     _require_no_dropout(model, where)
     _require_texts(model, where)
     vocab = _read_vocab(model, where)
-    merges = _split_merges(model) if is_checked else _read_merges(model, vocab, where)
+    merges = _join_merges(model["merges"]) if is_checked else _read_merges(model, vocab, where)
     added_tokens = _read_added_tokens(document, where)
     vocabulary = _by_id(vocab, added_tokens, where)
     normalizer = _component(document, "normalizer", where)
@@ -116,6 +122,7 @@ def read_definition(data: bytes, *, where: str, is_checked: bool = False) -> Def
         normalizer=normalizer,
         pre_tokenizer=pre_tokenizer,
         settings={name: model[name] for name in model.keys() - {"vocab", "merges"}},
+        known_fingerprint=known_fingerprint,
     )
 
 
@@ -182,12 +189,11 @@ def _read_vocab(model: dict[str, Any], where: str) -> dict[str, int]:
     return vocab
 
 
-def _read_merges(model: dict[str, Any], vocab: dict[str, int], where: str) -> list[tuple[str, str]]:
+def _read_merges(model: dict[str, Any], vocab: dict[str, int], where: str) -> list[str]:
     merges = model.get("merges")
     if not isinstance(merges, list):
         _damaged(where, "no merges", "a list `model.merges`")
     prefix = model.get("continuing_subword_prefix") or ""
-    pairs: list[tuple[str, str]] = []
     for rank, merge in enumerate(merges):
         pair = merge.split(" ") if isinstance(merge, str) else merge
         if not _is_pair(pair):
@@ -198,14 +204,11 @@ def _read_merges(model: dict[str, Any], vocab: dict[str, int], where: str) -> li
             _damaged(where, f"merge {rank} is {merge!r}", "pieces of the vocabulary")
         if " " in left or " " in right:
             _refuse_space(where, rank, left, right)
-        pairs.append((left, right))
-    return pairs
+    return _join_merges(merges)
 
 
-def _split_merges(model: dict[str, Any]) -> list[tuple[str, str]]:
-    merges = model["merges"]
-    split = (each.split(" ") if isinstance(each, str) else each for each in merges)
-    return [(left, right) for left, right in split]
+def _join_merges(merges: list[str | list[str]]) -> list[str]:
+    return [each if isinstance(each, str) else " ".join(each) for each in merges]
 
 
 def _is_pair(pair: Any) -> bool:

@@ -185,8 +185,7 @@ def _merges_text(definition: Definition, directory: Path) -> str:
 
     Older readers of the file skip its first line without a look at it.
     """
-    lines = [f"{left} {right}" for left, right in definition.merges]
-    for rank, line in enumerate(lines):
+    for rank, line in enumerate(definition.merges):
         if "\n" in line or "\r" in line or line.startswith("#version"):
             raise Refusal(
                 "tokenizer.merge-not-a-line",
@@ -195,7 +194,7 @@ def _merges_text(definition: Definition, directory: Path) -> str:
                 expected="merges that every reader of merges.txt takes for one line",
                 fix="use tokenizer.json by itself: --tokenizer takes the file too",
             )
-    return "".join(f"{line}\n" for line in ["#version: 0.2", *lines])
+    return "".join(f"{line}\n" for line in ["#version: 0.2", *definition.merges])
 
 
 def _read_manifest(

@@ -192,7 +192,7 @@ def _documents_json(definition: Definition) -> str:
         "ignore_merges": definition.ignore_merges,
         "vocab": definition.vocab,
         # As strings they are read a quarter faster than as pairs.
-        "merges": [f"{left} {right}" for left, right in definition.merges],
+        "merges": definition.merges,
     }
     document = {
         "version": "1.0",

@@ -29,10 +29,13 @@ def fingerprint(
     pre_tokenizer: Mapping[str, Any] | None,
     settings: Mapping[str, Any],
     vocab: Mapping[str, int],
-    merges: Sequence[tuple[str, str]],
+    merges: Sequence[Sequence[str]],
     added_tokens: Sequence[Mapping[str, Any]],
 ) -> str:
-    """Hex sha256 of the canonical content; `settings` are the model's other fields."""
+    """Hex sha256 of the canonical content; `settings` are the model's other fields.
+
+    A change to what is hashed raises `apr.tokenizer.checks.VERSION`.
+    """
     deciding = {name: settings.get(name) or default for name, default in _MODEL_DEFAULTS.items()}
     canonical = {
         "normalizer": _canonical(normalizer),

@@ -110,7 +110,7 @@ def _require_same_merges(path: Path, definition: Definition) -> None:
     )
     lines = data.decode("utf-8", errors="replace").split("\n")
     merges = [line for line in lines if line and not line.startswith("#version")]
-    if merges != [f"{left} {right}" for left, right in definition.merges]:
+    if merges != definition.merges:
         _refuse_sibling(path, f"{len(merges)} merges that differ from tokenizer.json's")
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from apr.errors import Refusal
 from apr.files import read_bytes, require_exists, sha256_bytes
 from apr.tokenizer import directory as tokenizer_directory
+from apr.tokenizer.checks import keep_checked, read_checked
 from apr.tokenizer.definition import SIZE_LIMIT_BYTES, Definition, read_definition
 from apr.tokenizer.directory import Declaration, Training
 from apr.tokenizer.encoders import (
@@ -73,35 +74,53 @@ class Tokenizer:
 
     @classmethod
     def load(
-        cls, path: Path, *, eos_token: str | None = None, checked_sha256: str | None = None
+        cls,
+        path: Path,
+        *,
+        eos_token: str | None = None,
+        checked_sha256: str | None = None,
+        cache_directory: Path | None = None,
     ) -> "Tokenizer":
         """Read a tokenizer directory (ours or Hugging Face's) or a bare tokenizer.json.
 
         `eos_token` declares the document separator, over what the directory's manifest says.
         A process that works for another names the `checked_sha256` of the tokenizer.json the
         other has loaded, and the separator: the files beside it are not read then, nor is the
-        library's reading of it checked again.
+        library's reading of it checked again. With a `cache_directory` the same bytes are not
+        checked again in later runs either; the files beside them are.
 
         Refuses: files.not-found, tokenizer.damaged, tokenizer.not-bpe, tokenizer.dropout,
         tokenizer.vocab-gap, tokenizer.sibling-disagrees, tokenizer.eos-unknown.
+        Writes: one file in `cache_directory`, where that is possible.
         """
         require_exists(path, "a tokenizer directory or a tokenizer.json")
         file = tokenizer_directory.require_tokenizer_json(path) if path.is_dir() else path
         data = read_bytes(
             file, limit_bytes=SIZE_LIMIT_BYTES, id="tokenizer.damaged", what="a tokenizer.json"
         )
-        is_checked = checked_sha256 is not None and sha256_bytes(data) == checked_sha256
-        definition = read_definition(data, where=str(file), is_checked=is_checked)
+        json_sha256 = sha256_bytes(data)
+        is_helper = checked_sha256 == json_sha256
+        kept = None if is_helper else read_checked(cache_directory, json_sha256)
+        is_checked = is_helper or kept is not None
+        definition = read_definition(
+            data,
+            where=str(file),
+            is_checked=is_checked,
+            known_fingerprint=None if kept is None else kept.fingerprint,
+        )
         declaration = Declaration()
-        if path.is_dir() and not is_checked:
+        if path.is_dir() and not is_helper:
             declaration = tokenizer_directory.read_declaration(path, definition, json_bytes=data)
-        return cls(
+        loaded = cls(
             definition,
             json_bytes=data,
             declaration=declaration.with_eos_token(eos_token),
             where=str(file),
             is_checked=is_checked,
         )
+        if not is_checked and cache_directory is not None:
+            keep_checked(cache_directory, json_sha256, fingerprint=loaded.fingerprint)
+        return loaded
 
     @classmethod
     def from_json_bytes(cls, data: bytes, *, eos_token: str | None, where: str) -> "Tokenizer":
@@ -131,10 +150,10 @@ class Tokenizer:
         """What it was learned from, where apr learned it."""
         return self.declaration.training
 
-    @cached_property
+    @property
     def merges(self) -> list[str]:
         """The merges in order, each as `left right`."""
-        return [f"{left} {right}" for left, right in self.definition.merges]
+        return self.definition.merges
 
     @cached_property
     def prefix_ids(self) -> list[int]:

@@ -11,10 +11,13 @@ from tests.shard_files import TEXTS, write_corpus
 from tests.tokenizer_files import EOS, set_in, tokenizer, write
 
 from apr.cli import main
+from apr.cli.cache import encoder_proofs
 from apr.cli.tokenize.group import command
+from apr.files import sha256_file
 from apr.jobs.train_tokenizer import train_tokenizer
 from apr.shards.encode import encode_corpus
 from apr.shards.reader import ShardReader
+from apr.tokenizer.checks import Checked, read_checked
 from apr.tokenizer.tokenizer import Tokenizer
 from apr.tokenizer.train import train_bpe
 
@@ -64,6 +67,18 @@ def test_json_is_one_object_with_the_record(here: Path, capsys: Captured) -> Non
     assert encoded["schema"] == "apr-shards-v1"
     assert encoded["total_documents"] == encoded["eos_token_count"] == len(TEXTS) * 20
     assert encoded["manifest_sha256"] == ShardReader.open(here / "out").manifest_sha256
+
+
+def test_the_first_run_keeps_that_the_tokenizer_was_checked(here: Path, capsys: Captured) -> None:
+    write(here / "tok", words=("th", "tho", "thos"))
+    sha256 = sha256_file(here / "tok" / "tokenizer.json")
+    line = f"encode-corpus --corpus a.jsonl --tokenizer tok --eos-token {EOS} --encoder reference"
+    for output in ("first", "second"):
+        assert run(f"{line} -o {output}") == 0
+        checked = read_checked(encoder_proofs(), sha256)
+        assert checked == Checked(fingerprint=Tokenizer.load(here / "tok").fingerprint)
+    manifests = [(here / name / "manifest.json").read_bytes() for name in ("first", "second")]
+    assert manifests[0] == manifests[1]
 
 
 @pytest.mark.parametrize(

@@ -58,17 +58,17 @@ def test_other_texts_have_no_verdict(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        set_in("verdict", "verdict", to="equal"),
-        set_in("verdict", "reason", to="q"),
-        set_in("verdict", "num_strings", to=2),
-        set_in("verdict", "num_strings", to="1"),
+        set_in("found", "verdict", to="equal"),
+        set_in("found", "reason", to="q"),
+        set_in("found", "num_strings", to=2),
+        set_in("found", "num_strings", to="1"),
         set_in("subject", "fingerprint", to="g"),
         set_in("sha256", to=""),
         set_in("sha256", to=None),
         set_in("new", to=1),
         without("sha256"),
-        without("verdict"),
-        without("verdict", "detail"),
+        without("found"),
+        without("found", "detail"),
     ],
 )
 def test_an_edited_file_is_as_good_as_none(tmp_path: Path, change: Callable[[Any], object]) -> None:

@@ -159,7 +159,8 @@ def command(
     from apr.shards.encoding.request import Request
     from apr.tokenizer.tokenizer import Tokenizer
 
-    tokenizer = Tokenizer.load(tokenizer_path, eos_token=eos_token)
+    proofs = encoder_proofs()
+    tokenizer = Tokenizer.load(tokenizer_path, eos_token=eos_token, cache_directory=proofs)
     if normalization is not None:
         tokenizer.require_normalization(normalization)
     workers = (os.cpu_count() or 1) if num_workers is None else num_workers
@@ -168,7 +169,7 @@ def command(
         tokenizer=tokenizer,
         output=directory,
         task_bytes=TASK_BYTES,
-        cache_directory=encoder_proofs(),
+        cache_directory=proofs,
         num_threads=min(workers, _MOST_THREADS),
         progress=output.progress(plain_interval_s=progress_interval_s),
         **options,

@@ -60,7 +60,8 @@ class SpellingProof:
     def _spelled_bytes(self, encoded: BatchIds) -> NDArray[np.int64] | None:
         if self._bytes_per_id is None:
             return None
-        sizes = self._bytes_per_id[encoded.ids]
+        # `take` needs half the time of indexing; no id is out of range here.
+        sizes = self._bytes_per_id.take(encoded.ids)
         return np.add.reduceat(sizes, encoded.offsets[:-1], dtype=np.int64)
 
     def _is_sampled(self, document_hash: bytes) -> bool:

@@ -45,7 +45,12 @@ class Tally:
 
     def _has_control_text(self, data: bytes) -> bool:
         for needle in self._needles:
-            if needle in data and any(text in data for text in self._control_texts):
+            # One byte is found ten times as fast as two, and often rules a document out.
+            if (
+                needle[:1] in data
+                and needle in data
+                and any(text in data for text in self._control_texts)
+            ):
                 return True
         return False
 
