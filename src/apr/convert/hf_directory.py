@@ -13,6 +13,7 @@ from apr.convert import hf_keys
 from apr.convert.hf_config import read_config_object, read_hf_config
 from apr.convert.hf_files import INDEX, WEIGHTS
 from apr.convert.hf_tensors import FLOATS
+from apr.convert.hf_tokenizer import require_hf_reads_tokenizer, write_hf_tokenizer
 from apr.convert.safetensors_writer import size_bytes, write_safetensors
 from apr.convert.source import SourceTensor
 from apr.errors import Refusal
@@ -55,14 +56,17 @@ def write_hf_directory(
     `hf_config` is what a source said beside its architecture; ids of special tokens come from it
     and from nowhere else.
 
-    Refuses: export.tensors-differ, export.not-expressible, export.read-back, files.exists,
-    files.foreign-content, files.io-failed, and as `write_safetensors`.
+    Refuses: export.tensors-differ, export.not-expressible, export.tokenizer-misread,
+    export.read-back, files.exists, files.foreign-content, files.io-failed, and as
+    `write_safetensors`.
     Writes: config.json; model.safetensors, or an index and its files; generation_config.json,
     tokenizer.json, tokenizer_config.json and chat_template.jinja where there is one.
     """
     require_hf_writable(output, overwrite=overwrite)
     _require_expressible(architecture, output)
     _require_tensors(architecture, tensors, output)
+    if tokenizer is not None:
+        require_hf_reads_tokenizer(architecture, tokenizer)
     config = _config(architecture, tensors, hf_config)
     ids = {key: config[key] for key in _TOKEN_IDS if config[key] is not None}
     generation = dict(generation_config) if generation_config is not None else ids
@@ -72,7 +76,7 @@ def write_hf_directory(
         if generation:
             write_json(staged / "generation_config.json", generation)
         if tokenizer is not None:
-            _write_tokenizer(staged, tokenizer, config)
+            write_hf_tokenizer(staged, tokenizer, config)
         if chat_template is not None:
             write_bytes(staged / "chat_template.jinja", chat_template.encode("utf-8"))
         ordered = [tensors[name] for name in architecture.parameter_shapes()]
@@ -163,35 +167,6 @@ def _not_read_back(output: Path, found: str) -> Refusal:
         expected="a config.json that says what the model is",
         fix="leave the recorded key out; nothing was written",
     )
-
-
-def _write_tokenizer(directory: Path, tokenizer: Tokenizer, config: Mapping[str, Any]) -> None:
-    write_bytes(directory / "tokenizer.json", tokenizer.json_bytes)
-    named = {
-        "bos_token": _token(tokenizer, config["bos_token_id"]),
-        "eos_token": tokenizer.declaration.config_eos_token
-        or tokenizer.eos_token
-        or _token(tokenizer, config["eos_token_id"]),
-        "pad_token": _token(tokenizer, config["pad_token_id"]),
-        "unk_token": tokenizer.definition.unk_token,
-    }
-    # A token named here becomes a control token; an ordinary piece must not become one.
-    control = {token.content for token in tokenizer.definition.added_tokens}
-    write_json(
-        directory / "tokenizer_config.json",
-        {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "clean_up_tokenization_spaces": False,
-            "model_max_length": config["max_position_embeddings"],
-        }
-        | {key: token for key, token in named.items() if token in control},
-    )
-
-
-def _token(tokenizer: Tokenizer, id: object) -> str | None:
-    """The token of a recorded id; of several ids none is the one."""
-    is_id = type(id) is int and 0 <= id < tokenizer.vocab_size
-    return tokenizer.vocabulary[id] if is_id else None
 
 
 def _write_weights(
