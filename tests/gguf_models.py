@@ -4,6 +4,7 @@ gguf-py is llama.cpp's own writer and reader: what it writes is the format, and 
 ours is what others read.
 """
 
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -80,10 +81,14 @@ def source_tensor(name: str, array: NDArray[Any]) -> SourceTensor:
     return SourceTensor(name, dtype, array.shape, pieces)
 
 
+@functools.cache
+def _name_map(model_type: str) -> gguf.TensorNameMap:
+    return gguf.get_tensor_name_map(_ARCHITECTURES[model_type], 4)
+
+
 def gguf_name(name: str, model_type: str) -> str:
     """GGUF's name, by gguf-py's table."""
-    table = gguf.get_tensor_name_map(_ARCHITECTURES[model_type], 64)
-    found = table.get_name(name, try_suffixes=(".weight", ".bias"))
+    found = _name_map(model_type).get_name(name, try_suffixes=(".weight", ".bias"))
     assert found, name
     return found
 
