@@ -18,6 +18,7 @@ from apr.container.metadata import metadata_from_architecture
 from apr.container.reader import Container
 from apr.container.validation import validate
 from apr.errors import Refusal
+from apr.model.weights import load_model
 
 Q_BIAS = "model.layers.1.self_attn.q_proj.bias"
 DOWN = "model.layers.0.mlp.down_proj.weight"
@@ -97,7 +98,7 @@ def test_a_tensor_of_integers(tmp_path: Path) -> None:
     assert (caught.value.found, DOWN in caught.value.where) == ("i32", True)
 
 
-def test_a_quantised_tensor_is_sound_and_not_taken_for_numbers(tmp_path: Path) -> None:
+def test_quantised_blocks_are_computed_with_as_the_values_they_stand_for(tmp_path: Path) -> None:
     # 11 x 8 elements are three blocks of 32.
     file = model_file(LLAMA)
     rows = [
@@ -111,10 +112,13 @@ def test_a_quantised_tensor_is_sound_and_not_taken_for_numbers(tmp_path: Path) -
     assert validate(path).verdict == "PASS"
     with Container.open(path) as container:
         assert require_contents(container) == LLAMA
-        with pytest.raises(Refusal) as caught:
-            require_contents(container)
-    assert caught.value.id == "container.tensor-quantized"
-    assert (caught.value.found, EMBEDDING in caught.value.where) == ("q4", True)
+    model = load_model(path).model
+    assert not model.get_parameter(EMBEDDING).any()
+    # A block of a scale of 1 and nibbles of 9: every value is 1.
+    embedding.data = 3 * (b"\x00\x3c" + b"\x99" * 16)
+    path.write_bytes(build(file.metadata.encode(), rows))
+    model = load_model(path).model
+    assert (model.get_parameter(EMBEDDING) == 1.0).all()
 
 
 def test_metadata_is_not_made_for_other_tensors() -> None:

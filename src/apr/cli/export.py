@@ -18,7 +18,13 @@ _FORMATS = {"hf": _FLOATS, "gguf": (*_FLOATS, "q8_0", "q4_k")}
 
 @click.command("export", short_help="Write a model for Hugging Face's libraries or llama.cpp.")
 @click.argument("model", type=LOCAL_PATH)
-@click.option("--format", "form", required=True, type=click.Choice(list(_FORMATS)))
+@click.option(
+    "--format",
+    "form",
+    required=True,
+    type=click.Choice(list(_FORMATS)),
+    help="hf: a directory for from_pretrained. gguf: a file for llama.cpp.",
+)
 @click.option("-o", "--output", "target", required=True, type=LOCAL_PATH, help="Directory or file.")
 @click.option(
     "--quantize",

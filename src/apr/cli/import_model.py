@@ -48,12 +48,12 @@ def command(
 ) -> output.Result:
     """Turn the model at SOURCE into an .apr file that is proved to compute the same.
 
-    SOURCE is a Hugging Face directory, a .safetensors file beside its config.json, a GGUF, another
-    .apr file, or hf://org/name. Nothing in it is run, and no pickle is opened.
-
     \b
     apr import Qwen2.5-0.5B -o qwen.apr
     apr import qwen.apr -o small.apr --quantize int8
+
+    SOURCE is a Hugging Face directory, a .safetensors file beside its config.json, a GGUF, another
+    .apr file, or hf://org/name. Nothing in it is run, and no pickle is opened.
 
     Before the file takes its name, its logits on fixed probes are compared with a second, separate
     implementation that reads the source itself, and with transformers where that is installed.

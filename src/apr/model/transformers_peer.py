@@ -4,7 +4,6 @@ Everything here runs in a process of its own. No code of the directory is run, a
 """
 
 import logging
-import os
 import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -43,8 +42,6 @@ def why_not(num_parameters: int) -> str | None:
 
 def ask(directory: Path, ids_BT: NDArray[np.intp], positions: NDArray[np.intp]) -> PeerAnswer:
     """Load a directory with `AutoModelForCausalLM` and compute some positions of the probes."""
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "0"
     complaints: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -54,7 +54,8 @@ def _groups(definition: Definition, where: str) -> dict[str, int]:
     """For every piece that merges make, how many pieces were learned before it."""
     group_of: dict[str, int] = {}
     last = ""
-    for left, right in definition.merges:
+    for merge in definition.merges:
+        left, right = merge.split(" ")
         if _BYTE_PIECE.fullmatch(left) or _BYTE_PIECE.fullmatch(right):
             raise _refused(where, f"a merge of {left!r} and {right!r}", "no merge of bytes")
         made = left + right
@@ -71,7 +72,11 @@ def _require_every_split(definition: Definition, where: str) -> None:
     for piece in definition.vocabulary:
         for at in range(1, len(piece)):
             pair = piece[:at], piece[at:]
-            if pair not in merges and pair[0] in definition.ids and pair[1] in definition.ids:
+            if (
+                " ".join(pair) not in merges
+                and pair[0] in definition.ids
+                and pair[1] in definition.ids
+            ):
                 found = f"{piece!r}, also {pair[0]!r} with {pair[1]!r}, which is no merge"
                 raise _refused(where, found, "every way to make a piece to be a merge")
 
