@@ -149,3 +149,22 @@ def test_the_real_model_speaks_as_before(tmp_path: Path, shared_data: Path) -> N
     again = read_hf_source(ours)
     assert again.architecture == read_hf_source(directory).architecture
     assert again.notes == ()
+
+
+@pytest.mark.parametrize("family", HF_CLASSES)
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("max_shard_size", ["5GB", "10KB"])
+def test_what_transformers_saves_is_read(
+    tmp_path: Path, family: str, tied: bool, max_shard_size: str
+) -> None:
+    model = hf_model(family, tied=tied)
+    model.config["rope_theta"] = 250_000.0
+    plain = load(model.write(tmp_path / "plain")).model
+    with listening():
+        plain.save_pretrained(tmp_path / "saved", max_shard_size=max_shard_size)
+    source = read_hf_source(tmp_path / "saved")
+    assert source.architecture == read_hf_source(tmp_path / "plain").architecture
+    assert source.reference == read_hf_source(tmp_path / "plain").reference
+    assert {name: b"".join(tensor.chunks()) for name, tensor in source.tensors.items()} == {
+        name: array.tobytes() for name, array in model.arrays.items()
+    }

@@ -46,9 +46,8 @@ WIDTHS = {
 # Known by name, so that the refusal can say what they are.
 _NARROW_FLOATS = ("F8_", "F6_", "F4")
 
-# Sixty times the tensors of the largest dense model published; each costs half a kilobyte once
-# read.
-_TENSORS_LIMIT = 1 << 16
+# More than ten times the tensors of the largest dense model published.
+_TENSORS_LIMIT = 1 << 14
 _COMMAS_PER_TENSOR = 8
 _DIMENSIONS_LIMIT = 8
 _LARGEST_ARRAY_BYTES = 1 << 62
