@@ -9,7 +9,7 @@ export PYTHON TORCH
 VENV := .venv/bin
 CHECKS := check-lint check-format check-types check-layers
 
-.PHONY: help setup demo test check $(CHECKS) bench clean
+.PHONY: help setup demo test check $(CHECKS) bench llama-cpp clean
 
 help:
 	@echo "make demo    train a small model on your interpreter's sources: no network once set up"
@@ -17,7 +17,8 @@ help:
 	@echo "make check   lint, formatting, types, import layers"
 	@echo "make setup   only build .venv/, with the development tools"
 	@echo "make bench   time and memory; numbers, no verdict"
-	@echo "make clean   remove .venv/, .venv-peers/ and what the tools wrote"
+	@echo "make llama-cpp  compare with a real llama.cpp; builds it first, which takes minutes"
+	@echo "make clean   remove .venv/, .venv-*/ and what the tools wrote"
 
 setup:
 	@tools/setup.sh dev
@@ -58,7 +59,21 @@ bench: setup .venv-peers/bin/inspect_data
 	@$(VENV)/python benchmarks/encode.py
 	@$(VENV)/python benchmarks/train_throughput.py
 
+# The reader that exported files are for. LLAMA_CPP=PYTHON names one that has it already.
+LLAMA_CPP ?= .venv-llama/bin/python
+
+.venv-llama/bin/python:
+	@echo "llama-cpp: building llama.cpp into .venv-llama (minutes; needs a C++ compiler)" >&2
+	@$(VENV)/python -m venv .venv-llama.part
+	@CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAMA_CURL=OFF -DLLAVA_BUILD=OFF" \
+		.venv-llama.part/bin/pip install --quiet --disable-pip-version-check \
+		-r tests/llama_cpp/requirements.txt
+	@mv .venv-llama.part .venv-llama
+
+llama-cpp: setup $(LLAMA_CPP)
+	@PYTHONPATH=. $(VENV)/python tests/llama_cpp/compare.py $(LLAMA_CPP)
+
 clean:
-	rm -rf .venv .venv-peers build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-peers .venv-llama .venv-llama.part build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests tools benchmarks -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf src/apr.egg-info

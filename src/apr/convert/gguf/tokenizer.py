@@ -22,6 +22,19 @@ from apr.tokenizer.tokenizer import Tokenizer
 _OTHER_FORMAT = "export to Hugging Face's format: --format hf"
 _BYTE_CHARACTERS = frozenset(library.ByteLevel.alphabet())
 _ADDS_NOTHING = ("ByteLevel",)
+# llama.cpp goes by the text of these, whatever type the file gives them. Qwen2.5 has them as
+# added tokens that are not special.
+_CONTROL_BY_TEXT = frozenset(
+    {
+        "<|fim_prefix|>",
+        "<|fim_middle|>",
+        "<|fim_suffix|>",
+        "<|fim_pad|>",
+        "<|fim_repo|>",
+        "<|repo_name|>",
+        "<|file_sep|>",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -72,7 +85,18 @@ def tokenizer_fields(
     if chat_template:
         fields.append(values.text(vocabulary.CHAT_TEMPLATE, chat_template))
     fields.append(values.text(vocabulary.HF_JSON, tokenizer.json_bytes.decode("utf-8")))
-    return Exported(tuple(fields), (*kind.notes, *special.notes))
+    return Exported(tuple(fields), (*kind.notes, *special.notes, *_notes(tokenizer.definition)))
+
+
+def _notes(definition: Definition) -> tuple[str, ...]:
+    by_text = [
+        token.content
+        for token in definition.added_tokens
+        if not token.special and token.content in _CONTROL_BY_TEXT
+    ]
+    if not by_text:
+        return ()
+    return (f"llama.cpp takes {', '.join(by_text)} for control tokens, by their text",)
 
 
 def _byte_level(tokenizer: Tokenizer) -> Exported:

@@ -65,6 +65,14 @@ def test_tokens_that_are_not_special_are_user_defined() -> None:
     assert values(exported(tokenizer))["ggml.token_type"].tolist() == [1] * 259 + [4]
 
 
+def test_tokens_that_llama_cpp_goes_by_the_text_of_are_told() -> None:
+    control = (EOS, "<|fim_prefix|>", "<tool_call>")
+    found = exported(tokenizer_files.tokenizer(control=control, special=False))
+    assert "takes <|fim_prefix|> for control tokens" in found.notes[-1]
+    found = exported(tokenizer_files.tokenizer(control=control))
+    assert not any("<|fim_prefix|>" in note for note in found.notes)
+
+
 def split(pattern: str) -> dict[str, Any]:
     row = next(row for row in pre_tokenizers.TABLE if pattern in row.name)
     return row.component()
