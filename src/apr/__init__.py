@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 _PUBLIC: dict[str, str] = {
     "Architecture": "apr.architecture",
+    "Claims": "apr.container.stamp",
     "Refusal": "apr.errors",
     "ShardReader": "apr.shards.reader",
     "SplitRule": "apr.corpus.splitting.split_rule",
@@ -28,6 +29,7 @@ _PUBLIC: dict[str, str] = {
     "resume": "apr.jobs.pretrain",
     "scan_corpus": "apr.corpus.scanning.scan",
     "split_corpus": "apr.corpus.splitting.split",
+    "stamp": "apr.container.stamp",
     "train_bpe": "apr.tokenizer.train",
     "train_tokenizer": "apr.jobs.train_tokenizer",
     "validate": "apr.container.validation",

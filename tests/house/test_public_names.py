@@ -6,6 +6,7 @@ import apr
 
 PUBLIC = [
     "Architecture",
+    "Claims",
     "Refusal",
     "ShardReader",
     "SplitRule",
@@ -25,6 +26,7 @@ PUBLIC = [
     "resume",
     "scan_corpus",
     "split_corpus",
+    "stamp",
     "train_bpe",
     "train_tokenizer",
     "validate",

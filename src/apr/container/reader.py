@@ -138,6 +138,7 @@ class Container:
         *,
         hashed: Collection[str] = (),
         with_values: bool = False,
+        with_file_sha256: bool = False,
         progress: Report = silent,
     ) -> Scan:
         """Read every byte once and say what is there, without judging it.
@@ -150,6 +151,7 @@ class Container:
             where=str(self.path),
             hashed=hashed,
             with_values=with_values,
+            with_file_sha256=with_file_sha256,
             progress=progress,
         )
 
