@@ -22,6 +22,7 @@ _PUBLIC: dict[str, str] = {
     "describe": "apr.container.inspection",
     "encode_corpus": "apr.shards.encode",
     "import_tokenizer": "apr.jobs.import_tokenizer",
+    "lint": "apr.container.lint",
     "load_model": "apr.model.weights",
     "preflight": "apr.jobs.pretrain",
     "pretrain": "apr.jobs.pretrain",

@@ -19,6 +19,7 @@ PUBLIC = [
     "describe",
     "encode_corpus",
     "import_tokenizer",
+    "lint",
     "load_model",
     "preflight",
     "pretrain",

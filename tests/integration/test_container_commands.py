@@ -1,4 +1,4 @@
-"""`apr inspect` and `apr validate` from the command line."""
+"""`apr inspect`, `validate` and `lint` from the command line."""
 
 import json
 import subprocess
@@ -100,7 +100,7 @@ def test_validate_says_no(capsys: pytest.CaptureFixture[str], golden: Path) -> N
     assert "expected: a CRC-32" in text
 
 
-@pytest.mark.parametrize("verb", ["inspect", "validate"])
+@pytest.mark.parametrize("verb", ["inspect", "validate", "lint"])
 @pytest.mark.parametrize(
     ("data", "id"),
     [
@@ -125,7 +125,7 @@ def test_what_is_no_container_is_refused_as_one_object(
     assert captured.err.startswith(f"refused[{id}]")
 
 
-@pytest.mark.parametrize("verb", ["inspect", "validate"])
+@pytest.mark.parametrize("verb", ["inspect", "validate", "lint"])
 def test_a_path_that_is_not_there(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, verb: str
 ) -> None:
@@ -135,17 +135,18 @@ def test_a_path_that_is_not_there(
     assert (code, found["refused"]["id"]) == (3, "container.not-a-file")
 
 
-@pytest.mark.parametrize("verb", ["inspect", "validate"])
+@pytest.mark.parametrize("verb", ["inspect", "validate", "lint"])
 def test_usage(capsys: pytest.CaptureFixture[str], verb: str) -> None:
     code, found = answer(capsys, verb)
     assert (code, found["refused"]["id"]) == (2, "usage")
 
 
-@pytest.mark.parametrize("verb", ["inspect", "validate"])
+@pytest.mark.parametrize("verb", ["inspect", "validate", "lint"])
 def test_nothing_heavy_is_loaded(golden: Path, verb: str) -> None:
+    code = 5 if verb == "lint" else 0
     program = (
         "import sys; from apr.cli.main import run; "
-        f"assert run(['{verb}', {str(golden)!r}, '--quiet']) == 0; "
+        f"assert run(['{verb}', {str(golden)!r}, '--quiet']) == {code}; "
         "print([name for name in ('torch', 'transformers') if name in sys.modules])"
     )
     done = subprocess.run(
@@ -153,3 +154,29 @@ def test_nothing_heavy_is_loaded(golden: Path, verb: str) -> None:
     )
     assert done.stdout.splitlines()[-1] == "[]"
     assert done.stderr == ""
+
+
+def test_lint_says_what_to_mend(capsys: pytest.CaptureFixture[str], model: Path) -> None:
+    code, found = answer(capsys, "lint", model)
+    assert (code, found["verdict"]) == (5, "FAIL")
+    assert found["counts"] == {"error": 0, "warning": 6, "info": 1}
+    missing = next(f for f in found["findings"] if f["id"] == "lint.license-missing")
+    assert missing["fix"] == f"apr stamp {model} --license SPDX -o OUT"
+    assert run(["lint", str(model)]) == 5
+    text = capsys.readouterr().out
+    assert text.startswith("FAIL")
+    assert "warning  lint.license-missing" in text
+    assert f"mend: apr stamp {model} --license SPDX -o OUT" in text
+
+
+@pytest.mark.parametrize(
+    ("fail_on", "codes"), [("error", (0, 5)), ("warning", (5, 5)), ("never", (0, 0))]
+)
+def test_lint_fails_on_what_was_asked_for(
+    capsys: pytest.CaptureFixture[str], model: Path, fail_on: str, codes: tuple[int, int]
+) -> None:
+    assert answer(capsys, "lint", model, "--fail-on", fail_on)[0] == codes[0]
+    file = model_file(LLAMA)
+    file.set(architecture="qwen2")
+    file.write(model)
+    assert answer(capsys, "lint", model, "--fail-on", fail_on)[0] == codes[1]
