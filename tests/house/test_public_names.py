@@ -17,6 +17,7 @@ PUBLIC = [
     "dedup_corpus",
     "demo",
     "describe",
+    "diff_containers",
     "encode_corpus",
     "import_tokenizer",
     "lint",

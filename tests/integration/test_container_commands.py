@@ -180,3 +180,55 @@ def test_lint_fails_on_what_was_asked_for(
     file.set(architecture="qwen2")
     file.write(model)
     assert answer(capsys, "lint", model, "--fail-on", fail_on)[0] == codes[1]
+
+
+def test_diff_says_what_differs(
+    capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.apr"
+    file = model_file()
+    file.arrays["model.norm.weight"] = file.arrays["model.norm.weight"] * 1.5
+    file.set(license="MIT")
+    file.write(other)
+    code, found = answer(capsys, "diff", model, model)
+    assert (code, found["same"], found["compared_tensors"]) == (0, True, 20)
+    code, found = answer(capsys, "diff", model, other)
+    assert (code, found["same"], found["verdict"]) == (5, False, "FAIL")
+    assert {each["key"] for each in found["metadata"]} >= {"license", "tokenizer.vocabulary"}
+    assert [each["name"] for each in found["tensors"]["values"]] == ["model.norm.weight"]
+    assert run(["diff", str(model), str(other), "--tolerance", "9"]) == 5
+    text = capsys.readouterr().out
+    assert text.startswith(f"different, beyond the tolerance of 9: {model}")
+    assert "license (provenance): None | MIT" in text
+    assert "model.norm.weight: 8 of 8 values differ, by" in text
+    assert run(["diff", str(model), str(model)]) == 0
+    assert capsys.readouterr().out.startswith("the same: ")
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "id"), [("nan", "diff.tolerance"), ("-1", "diff.tolerance"), ("x", "usage")]
+)
+def test_a_tolerance_that_is_none(
+    capsys: pytest.CaptureFixture[str], golden: Path, tolerance: str, id: str
+) -> None:
+    code, found = answer(capsys, "diff", golden, golden, "--tolerance", tolerance)
+    assert (code, found["refused"]["id"]) == (2, id)
+
+
+def test_diff_of_nothing_is_unknown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "x.apr"
+    path.write_bytes(build({}))
+    code, found = answer(capsys, "diff", path, path, "--tolerance", "1")
+    assert (code, found["verdict"], found["same"]) == (5, "UNKNOWN", False)
+    assert run(["diff", str(path), str(path)]) == 5
+    assert capsys.readouterr().out.startswith("unknown: nothing to compare")
+
+
+@pytest.mark.parametrize("is_second", [True, False])
+def test_diff_refuses_what_is_no_container(
+    capsys: pytest.CaptureFixture[str], golden: Path, tmp_path: Path, is_second: bool
+) -> None:
+    absent = tmp_path / "absent.apr"
+    pair = (golden, absent) if is_second else (absent, golden)
+    code, found = answer(capsys, "diff", *pair)
+    assert (code, found["refused"]["id"]) == (3, "files.not-found")
