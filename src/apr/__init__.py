@@ -20,6 +20,7 @@ _PUBLIC: dict[str, str] = {
     "dedup_corpus": "apr.corpus.deduplication.dedup",
     "demo": "apr.jobs.demo",
     "describe": "apr.container.inspection",
+    "describe_quality": "apr.jobs.quality",
     "diff_containers": "apr.container.diff",
     "encode_corpus": "apr.shards.encode",
     "import_tokenizer": "apr.jobs.import_tokenizer",

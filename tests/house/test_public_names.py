@@ -17,6 +17,7 @@ PUBLIC = [
     "dedup_corpus",
     "demo",
     "describe",
+    "describe_quality",
     "diff_containers",
     "encode_corpus",
     "import_tokenizer",

@@ -56,6 +56,40 @@ def test_inspect_for_a_person(capsys: pytest.CaptureFixture[str], model: Path) -
     assert "model.layers.0.mlp.down_proj.weight" in capsys.readouterr().out
 
 
+def test_the_provenance_can_be_read(capsys: pytest.CaptureFixture[str], model: Path) -> None:
+    assert run(["inspect", str(model)]) == 0
+    assert "provenance               no provenance" in capsys.readouterr().out
+    trained = {"what": "checkpoint", "step": 7, "run_record_sha256": "a" * 64}
+    file = model_file(free={"apr.provenance": [trained]})
+    file.write(model)
+    words = ["stamp", str(model), "--license", "mit", "--author", "us", "--in-place", "--json"]
+    assert run(words) == 0
+    entry = json.loads(capsys.readouterr().out)["entry"]
+    assert run(["inspect", str(model)]) == 0
+    lines = [
+        line.split(maxsplit=1)[1]
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("provenance")
+    ]
+    assert lines[0] == f"1. checkpoint, step=7, run_record_sha256={'a' * 16}"
+    assert lines[1].startswith(f"2. stamp, {entry['at']}, us, apr_version='0.1.0', fields=")
+    assert "license: None -> 'MIT'" in lines[1]
+    assert f"source_sha256={entry['source_sha256'][:16]}" in lines[1]
+    assert len(lines) == 2
+    file.set_free({"apr.provenance": [trained, entry | {"by": "them"}, 7]})
+    file.write(model)
+    assert run(["inspect", str(model)]) == 0
+    assert "something else than a list of objects" in capsys.readouterr().out
+
+
+def test_quality_is_a_report(capsys: pytest.CaptureFixture[str], golden: Path) -> None:
+    code, found = answer(capsys, "inspect", golden, "--quality")
+    assert (code, found["quality"]["score"], found["behaviour"]["verdict"]) == (0, 20, "UNKNOWN")
+    golden.write_bytes(GOLDEN[:-2])
+    code, found = answer(capsys, "inspect", golden, "--quality")
+    assert (code, found["refused"]["id"]) == (4, "container.length")
+
+
 def test_a_huge_vocabulary_stays_out_of_the_text(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ is copied, whatever the size of the file.
 
 import mmap
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -167,9 +167,12 @@ class Container:
         hashed: Collection[str] = (),
         with_values: bool = False,
         with_file_sha256: bool = False,
+        watchers: Mapping[str, Callable[[bytes], None]] | None = None,
         progress: Report = silent,
     ) -> Scan:
         """Read every byte once and say what is there, without judging it.
+
+        `watchers` are shown the bytes of the tensors they are named for.
 
         Refuses: container.truncated, files.io-failed.
         """
@@ -180,6 +183,7 @@ class Container:
             hashed=hashed,
             with_values=with_values,
             with_file_sha256=with_file_sha256,
+            watchers=watchers or {},
             progress=progress,
         )
 

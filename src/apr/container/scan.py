@@ -7,7 +7,7 @@ so that one pass serves the footer and every tensor's hash alike.
 import hashlib
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO
 
@@ -21,6 +21,7 @@ from apr.files import io_refusals
 from apr.progress import Progress, Report
 
 _CHUNK_BYTES = 8 << 20
+_NOBODY: Mapping[str, Callable[[bytes], None]] = {}
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,12 @@ def scan(
     hashed: Collection[str] = (),
     with_values: bool = False,
     with_file_sha256: bool = False,
+    watchers: Mapping[str, Callable[[bytes], None]] = _NOBODY,
 ) -> Scan:
     """Read a whole container once.
+
+    `watchers` are shown the bytes of the tensors they are named for, in order, whole elements or
+    blocks at a time.
 
     Refuses: container.truncated, when the file became shorter since it was opened;
     files.io-failed.
@@ -73,6 +78,8 @@ def scan(
             name = extent.tensor.name
             if name in digests:
                 digests[name].update(chunk)
+            if name in watchers:
+                watchers[name](chunk)
             if with_values:
                 is_first = at == extent.start
                 non_finite[name] += count_non_finite(extent.tensor.dtype, chunk, is_first=is_first)

@@ -293,7 +293,7 @@ print(json.dumps({"grown_mib": (peak_kib() - before) / 1024,
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
-    count = 48 << 20
+    count = 24 << 20
     a, b = tmp_path / "a.apr", tmp_path / "b.apr"
     data = np.arange(count, dtype="<f4")
     a.write_bytes(build({}, [Row(b"x", 0, (count,), data.tobytes())]))
