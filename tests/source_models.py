@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,11 @@ def tensor(name: str, array: NDArray[Any]) -> SourceTensor:
     """An array as a tensor, uint16 as bf16."""
     kept = np.ascontiguousarray(array)
     dtype = {"f4": "f32", "f2": "f16", "u2": "bf16"}[kept.dtype.str[1:]]
-    return SourceTensor(name, dtype, kept.shape, lambda: [memoryview(kept).cast("B")])
+    return SourceTensor(name, dtype, kept.shape, partial(_one_piece, kept.tobytes()))
+
+
+def _one_piece(data: bytes) -> list[memoryview]:
+    return [memoryview(data)]
 
 
 def tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, SourceTensor]:

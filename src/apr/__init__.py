@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 _PUBLIC: dict[str, str] = {
     "Architecture": "apr.architecture",
+    "Claims": "apr.container.stamp",
     "Refusal": "apr.errors",
     "ShardReader": "apr.shards.reader",
     "SplitRule": "apr.corpus.splitting.split_rule",
@@ -19,8 +20,11 @@ _PUBLIC: dict[str, str] = {
     "dedup_corpus": "apr.corpus.deduplication.dedup",
     "demo": "apr.jobs.demo",
     "describe": "apr.container.inspection",
+    "describe_quality": "apr.jobs.quality",
+    "diff_containers": "apr.container.diff",
     "encode_corpus": "apr.shards.encode",
     "import_tokenizer": "apr.jobs.import_tokenizer",
+    "lint": "apr.container.lint",
     "load_model": "apr.model.weights",
     "preflight": "apr.jobs.pretrain",
     "pretrain": "apr.jobs.pretrain",
@@ -28,6 +32,7 @@ _PUBLIC: dict[str, str] = {
     "resume": "apr.jobs.pretrain",
     "scan_corpus": "apr.corpus.scanning.scan",
     "split_corpus": "apr.corpus.splitting.split",
+    "stamp": "apr.container.stamp",
     "train_bpe": "apr.tokenizer.train",
     "train_tokenizer": "apr.jobs.train_tokenizer",
     "validate": "apr.container.validation",

@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
@@ -280,32 +280,27 @@ def hold_lock(path: Path, *, id: str, what: str, shared: bool = False) -> Genera
             yield
 
 
-def chunks_of_file(
+def read_chunks(
     path: Path, *, start: int, size_bytes: int, chunk_bytes: int
-) -> Callable[[], Generator[memoryview]]:
-    """A part of a file, read in pieces and as often as it is asked for.
+) -> Generator[memoryview]:
+    """A part of a file in pieces of `chunk_bytes`; only the last may be shorter.
 
     Read, not mapped: pages of a map count as memory of the process, and a file that shrinks under a
     map is a crash, not an error.
 
-    The pieces refuse: files.not-found, files.io-failed, files.shrank.
+    Refuses: files.not-found, files.io-failed, files.shrank.
     """
-
-    def chunks() -> Generator[memoryview]:
-        with io_refusals(path), path.open("rb", buffering=0) as source:
-            source.seek(start)
-            left = size_bytes
-            while left:
-                data = source.read(min(chunk_bytes, left))
-                while len(data) < min(chunk_bytes, left):
-                    more = source.read(min(chunk_bytes, left) - len(data))
-                    if not more:
-                        raise _shrank(path, start + size_bytes)
-                    data += more
-                left -= len(data)
-                yield memoryview(data)
-
-    return chunks
+    with io_refusals(path), path.open("rb", buffering=0) as source:
+        source.seek(start)
+        for at in range(0, size_bytes, chunk_bytes):
+            piece = bytearray(min(chunk_bytes, size_bytes - at))
+            filled, view = 0, memoryview(piece)
+            while filled < len(piece):
+                count = source.readinto(view[filled:])
+                if not count:
+                    raise _shrank(path, start + size_bytes)
+                filled += count
+            yield view
 
 
 def _shrank(path: Path, expected_bytes: int) -> DamagedFile:

@@ -115,7 +115,7 @@ def test_bytes_appended(path: Path, extra: int) -> None:
         (b"hello", "container.not-apr", "b'hell'"),
         (b"{}", "container.not-apr", "b'{}'"),
         (bytes(452), "container.not-apr", r"b'\x00\x00\x00\x00'"),
-        (b"GGUF" + bytes(100), "container.not-apr", "b'GGUF'"),
+        (b"GGUF" + bytes(100), "container.not-apr", "GGUF"),
         (b"APR1" + bytes(100), "container.unsupported-magic", "APR1"),
         (b"APR2" + bytes(100), "container.unsupported-magic", "APR2"),
         (version_1(), "container.version-1", "APRN"),

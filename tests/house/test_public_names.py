@@ -6,6 +6,7 @@ import apr
 
 PUBLIC = [
     "Architecture",
+    "Claims",
     "Refusal",
     "ShardReader",
     "SplitRule",
@@ -16,8 +17,11 @@ PUBLIC = [
     "dedup_corpus",
     "demo",
     "describe",
+    "describe_quality",
+    "diff_containers",
     "encode_corpus",
     "import_tokenizer",
+    "lint",
     "load_model",
     "preflight",
     "pretrain",
@@ -25,6 +29,7 @@ PUBLIC = [
     "resume",
     "scan_corpus",
     "split_corpus",
+    "stamp",
     "train_bpe",
     "train_tokenizer",
     "validate",

@@ -1,4 +1,4 @@
-"""`apr inspect` and `apr validate` from the command line."""
+"""`apr inspect`, `validate` and `lint` from the command line."""
 
 import json
 import subprocess
@@ -56,6 +56,40 @@ def test_inspect_for_a_person(capsys: pytest.CaptureFixture[str], model: Path) -
     assert "model.layers.0.mlp.down_proj.weight" in capsys.readouterr().out
 
 
+def test_the_provenance_can_be_read(capsys: pytest.CaptureFixture[str], model: Path) -> None:
+    assert run(["inspect", str(model)]) == 0
+    assert "provenance               no provenance" in capsys.readouterr().out
+    trained = {"what": "checkpoint", "step": 7, "run_record_sha256": "a" * 64}
+    file = model_file(free={"apr.provenance": [trained]})
+    file.write(model)
+    words = ["stamp", str(model), "--license", "mit", "--author", "us", "--in-place", "--json"]
+    assert run(words) == 0
+    entry = json.loads(capsys.readouterr().out)["entry"]
+    assert run(["inspect", str(model)]) == 0
+    lines = [
+        line.split(maxsplit=1)[1]
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("provenance")
+    ]
+    assert lines[0] == f"1. checkpoint, step=7, run_record_sha256={'a' * 16}"
+    assert lines[1].startswith(f"2. stamp, {entry['at']}, us, apr_version='0.1.0', fields=")
+    assert "license: None -> 'MIT'" in lines[1]
+    assert f"source_sha256={entry['source_sha256'][:16]}" in lines[1]
+    assert len(lines) == 2
+    file.set_free({"apr.provenance": [trained, entry | {"by": "them"}, 7]})
+    file.write(model)
+    assert run(["inspect", str(model)]) == 0
+    assert "something else than a list of objects" in capsys.readouterr().out
+
+
+def test_quality_is_a_report(capsys: pytest.CaptureFixture[str], golden: Path) -> None:
+    code, found = answer(capsys, "inspect", golden, "--quality")
+    assert (code, found["quality"]["score"], found["behaviour"]["verdict"]) == (0, 20, "UNKNOWN")
+    golden.write_bytes(GOLDEN[:-2])
+    code, found = answer(capsys, "inspect", golden, "--quality")
+    assert (code, found["refused"]["id"]) == (4, "container.length")
+
+
 def test_a_huge_vocabulary_stays_out_of_the_text(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -100,7 +134,7 @@ def test_validate_says_no(capsys: pytest.CaptureFixture[str], golden: Path) -> N
     assert "expected: a CRC-32" in text
 
 
-@pytest.mark.parametrize("verb", ["inspect", "validate"])
+@pytest.mark.parametrize("verb", ["inspect", "validate", "lint"])
 @pytest.mark.parametrize(
     ("data", "id"),
     [
@@ -125,7 +159,7 @@ def test_what_is_no_container_is_refused_as_one_object(
     assert captured.err.startswith(f"refused[{id}]")
 
 
-@pytest.mark.parametrize("verb", ["inspect", "validate"])
+@pytest.mark.parametrize("verb", ["inspect", "validate", "lint"])
 def test_a_path_that_is_not_there(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, verb: str
 ) -> None:
@@ -135,17 +169,18 @@ def test_a_path_that_is_not_there(
     assert (code, found["refused"]["id"]) == (3, "container.not-a-file")
 
 
-@pytest.mark.parametrize("verb", ["inspect", "validate"])
+@pytest.mark.parametrize("verb", ["inspect", "validate", "lint"])
 def test_usage(capsys: pytest.CaptureFixture[str], verb: str) -> None:
     code, found = answer(capsys, verb)
     assert (code, found["refused"]["id"]) == (2, "usage")
 
 
-@pytest.mark.parametrize("verb", ["inspect", "validate"])
+@pytest.mark.parametrize("verb", ["inspect", "validate", "lint"])
 def test_nothing_heavy_is_loaded(golden: Path, verb: str) -> None:
+    code = 5 if verb == "lint" else 0
     program = (
         "import sys; from apr.cli.main import run; "
-        f"assert run(['{verb}', {str(golden)!r}, '--quiet']) == 0; "
+        f"assert run(['{verb}', {str(golden)!r}, '--quiet']) == {code}; "
         "print([name for name in ('torch', 'transformers') if name in sys.modules])"
     )
     done = subprocess.run(
@@ -153,3 +188,81 @@ def test_nothing_heavy_is_loaded(golden: Path, verb: str) -> None:
     )
     assert done.stdout.splitlines()[-1] == "[]"
     assert done.stderr == ""
+
+
+def test_lint_says_what_to_mend(capsys: pytest.CaptureFixture[str], model: Path) -> None:
+    code, found = answer(capsys, "lint", model)
+    assert (code, found["verdict"]) == (5, "FAIL")
+    assert found["counts"] == {"error": 0, "warning": 6, "info": 1}
+    missing = next(f for f in found["findings"] if f["id"] == "lint.license-missing")
+    assert missing["fix"] == f"apr stamp {model} --license SPDX -o OUT"
+    assert run(["lint", str(model)]) == 5
+    text = capsys.readouterr().out
+    assert text.startswith("FAIL")
+    assert "warning  lint.license-missing" in text
+    assert f"mend: apr stamp {model} --license SPDX -o OUT" in text
+
+
+@pytest.mark.parametrize(
+    ("fail_on", "codes"), [("error", (0, 5)), ("warning", (5, 5)), ("never", (0, 0))]
+)
+def test_lint_fails_on_what_was_asked_for(
+    capsys: pytest.CaptureFixture[str], model: Path, fail_on: str, codes: tuple[int, int]
+) -> None:
+    assert answer(capsys, "lint", model, "--fail-on", fail_on)[0] == codes[0]
+    file = model_file(LLAMA)
+    file.set(architecture="qwen2")
+    file.write(model)
+    assert answer(capsys, "lint", model, "--fail-on", fail_on)[0] == codes[1]
+
+
+def test_diff_says_what_differs(
+    capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.apr"
+    file = model_file()
+    file.arrays["model.norm.weight"] = file.arrays["model.norm.weight"] * 1.5
+    file.set(license="MIT")
+    file.write(other)
+    code, found = answer(capsys, "diff", model, model)
+    assert (code, found["same"], found["compared_tensors"]) == (0, True, 20)
+    code, found = answer(capsys, "diff", model, other)
+    assert (code, found["same"], found["verdict"]) == (5, False, "FAIL")
+    assert {each["key"] for each in found["metadata"]} >= {"license", "tokenizer.vocabulary"}
+    assert [each["name"] for each in found["tensors"]["values"]] == ["model.norm.weight"]
+    assert run(["diff", str(model), str(other), "--tolerance", "9"]) == 5
+    text = capsys.readouterr().out
+    assert text.startswith(f"different, beyond the tolerance of 9: {model}")
+    assert "license (provenance): None | MIT" in text
+    assert "model.norm.weight: 8 of 8 values differ, by" in text
+    assert run(["diff", str(model), str(model)]) == 0
+    assert capsys.readouterr().out.startswith("the same: ")
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "id"), [("nan", "diff.tolerance"), ("-1", "diff.tolerance"), ("x", "usage")]
+)
+def test_a_tolerance_that_is_none(
+    capsys: pytest.CaptureFixture[str], golden: Path, tolerance: str, id: str
+) -> None:
+    code, found = answer(capsys, "diff", golden, golden, "--tolerance", tolerance)
+    assert (code, found["refused"]["id"]) == (2, id)
+
+
+def test_diff_of_nothing_is_unknown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "x.apr"
+    path.write_bytes(build({}))
+    code, found = answer(capsys, "diff", path, path, "--tolerance", "1")
+    assert (code, found["verdict"], found["same"]) == (5, "UNKNOWN", False)
+    assert run(["diff", str(path), str(path)]) == 5
+    assert capsys.readouterr().out.startswith("unknown: nothing to compare")
+
+
+@pytest.mark.parametrize("is_second", [True, False])
+def test_diff_refuses_what_is_no_container(
+    capsys: pytest.CaptureFixture[str], golden: Path, tmp_path: Path, is_second: bool
+) -> None:
+    absent = tmp_path / "absent.apr"
+    pair = (golden, absent) if is_second else (absent, golden)
+    code, found = answer(capsys, "diff", *pair)
+    assert (code, found["refused"]["id"]) == (3, "files.not-found")

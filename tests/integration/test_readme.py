@@ -28,7 +28,7 @@ def test_the_same_by_hand(tmp_path: Path) -> None:
             ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__")
         )
     commands = block("The same by hand", "sh")
-    assert commands.count("\napr ") + commands.startswith("apr ") == 11
+    assert commands.count("\napr ") + commands.startswith("apr ") == 15
     apr = f'apr() {{ "{sys.executable}" -m apr "$@"; }}\n'
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(

@@ -11,23 +11,48 @@ from apr.units import format_bytes, format_count
 
 _SHOWN_CHARACTERS = 72
 # Shown in lines of their own, or too long for any line.
-_SHOWN_ELSEWHERE = ("tokenizer.", "apr.tokenizer", "apr.tensor_sha256", "apr.eos_token")
+_SHOWN_ELSEWHERE = (
+    "tokenizer.",
+    "apr.tokenizer",
+    "apr.tensor_sha256",
+    "apr.eos_token",
+    "apr.provenance",
+)
+# Keys of an entry that are shown first, or that only a machine reads.
+_ENTRY_HEAD = ("what", "at", "by")
+_ENTRY_HASHES = ("previous_sha256", "entry_sha256")
+_SHORT_SHA256 = 16
 
 
 @click.command("inspect", short_help="Show what an .apr file holds.")
 @click.argument("path", type=LOCAL_PATH)
 @click.option("--tensors", "with_tensors", is_flag=True, help="List every tensor.")
+@click.option(
+    "--quality",
+    "with_quality",
+    is_flag=True,
+    help="Score the metadata; read every tensor, and have the model write.",
+)
 @output.standard_options
-def command(path: Path, with_tensors: bool) -> output.Result:
+def command(path: Path, with_tensors: bool, with_quality: bool) -> output.Result:
     """Show what the .apr file at PATH holds.
 
     \b
     apr inspect runs/demo/model.apr --tensors
+    apr inspect runs/demo/model.apr --quality
+
+    With --quality, `quality` scores which metadata is there, which says nothing about the model:
+    `behaviour` is what was measured. Both are a report; the exit code stays 0.
     """  # noqa: D301  click reads the escaped character
     from apr.container.inspection import describe
 
     found = describe(path)
     text = _text(found)
+    if with_quality:
+        from apr.jobs.quality import describe_quality
+
+        found |= describe_quality(path, progress=output.progress())
+        text += "\n\n" + _quality(found["quality"]) + "\n\n" + _behaviour(found["behaviour"])
     if with_tensors:
         text += "\n\n" + _tensor_table(found["tensors"])
     return output.Result(
@@ -44,6 +69,7 @@ def _text(found: dict[str, Any]) -> str:
         ("verified", ", ".join(found["integrity"]["verified"])),
         ("not verified", ", ".join(found["integrity"]["not_verified"])),
         *(("note", note) for note in found["format"]["notes"]),
+        *(("provenance", line) for line in _provenance(found["provenance"])),
     ]
     lines += [
         (key, _short(value))
@@ -88,6 +114,59 @@ def _tokenizer(tokenizer: dict[str, Any] | None) -> str:
         f"{tokenizer['vocab_size']} tokens, {tokenizer['num_merges']} merges, {exact}, "
         f"separator {_short(tokenizer['eos_token'])}"
     )
+
+
+def _provenance(provenance: dict[str, Any]) -> list[str]:
+    """One line for every entry: what, when, by whom, then what else it says."""
+    lines: list[str] = []
+    for number, entry in enumerate(provenance["entries"], start=1):
+        head = [str(entry[key]) for key in _ENTRY_HEAD if entry.get(key)]
+        rest = [
+            f"{key}={_entry_value(key, value)}"
+            for key, value in entry.items()
+            if key not in (*_ENTRY_HEAD, *_ENTRY_HASHES)
+        ]
+        lines.append(f"{number}. {', '.join(head + rest)}")
+    if provenance["verdict"] == "FAIL" or not lines:
+        lines.append(provenance["found"])
+    return lines
+
+
+def _entry_value(key: str, value: Any) -> str:
+    if key == "fields" and isinstance(value, dict):
+        return "; ".join(
+            f"{field}: {_short(change.get('from'))} -> {_short(change.get('to'))}"
+            if isinstance(change, dict)
+            else f"{field}: {_short(change)}"
+            for field, change in value.items()
+        )
+    is_hash = isinstance(value, str) and key.endswith(("sha256", "fingerprint"))
+    return value[:_SHORT_SHA256] if is_hash else _short(value)
+
+
+def _quality(quality: dict[str, Any]) -> str:
+    ready = "ship_ready" if quality["ship_ready"] else "not ship_ready"
+    parts = ", ".join(f"{part} {points}" for part, points in quality["breakdown"].items())
+    lines = [
+        f"completeness of the metadata: {quality['score']} of 100, {ready} as the Rust tools call "
+        f"it ({quality['threshold']} or more)",
+        f"  {parts}",
+    ]
+    if quality["missing"]:
+        lines.append(f"  missing: {', '.join(quality['missing'])}")
+    lines.append("  This says which metadata is there, and nothing about how the model behaves.")
+    return "\n".join(lines)
+
+
+def _behaviour(behaviour: dict[str, Any]) -> str:
+    checks = behaviour["checks"]
+    width = max((len(check["id"]) for check in checks), default=0)
+    lines = [f"behaviour, as measured: {behaviour['verdict']}"]
+    for check in checks:
+        lines.append(f"  {check['verdict']:<7}  {check['id']:<{width}}  {check['found']}")
+        if check["verdict"] != "PASS":
+            lines.append(f"{'':<{width + 13}}expected: {check['expected']}")
+    return "\n".join(lines)
 
 
 def _short(value: Any) -> str:

@@ -25,6 +25,9 @@ VERBS: Table = {
     "export": ("apr.cli.export:command", "Write a model for Hugging Face or llama.cpp."),
     "inspect": ("apr.cli.inspect:command", "Show what an .apr file holds."),
     "validate": ("apr.cli.validate:command", "Check every byte of an .apr file."),
+    "lint": ("apr.cli.lint:command", "Say what an .apr file lacks, and how to mend it."),
+    "diff": ("apr.cli.diff:command", "Compare two .apr files."),
+    "stamp": ("apr.cli.stamp:command", "Add provenance and identity to an .apr file."),
     "run": ("apr.cli.run:command", "Write text with a model (also: generate)."),
     "report": ("apr.cli.report:command", "Write a run's page again from its record."),
 }

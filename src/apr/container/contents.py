@@ -6,7 +6,7 @@ and 72 biases were lost without a word.
 
 from apr.architecture import Architecture
 from apr.container.layout import WRITABLE_DTYPES
-from apr.container.metadata import architecture_from_metadata
+from apr.container.metadata import Metadata, architecture_from_metadata
 from apr.container.reader import Container
 from apr.errors import Refusal
 
@@ -14,17 +14,18 @@ EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
 
 
-def require_contents(container: Container) -> Architecture:
+def require_contents(container: Container, *, claimed: Metadata | None = None) -> Architecture:
     """The architecture of a container, proved by name, shape and type of every tensor.
 
-    A tied model may carry a copy of its embedding as a head, as Rust importers write it; the two
-    must be equal to the byte.
+    `claimed` is other metadata that the same tensors are held against. A tied model may carry a
+    copy of its embedding as a head, as Rust importers write it; the two must be equal to the byte.
 
     Refuses: container.tensor-missing, container.tensor-unexpected, container.tensor-dtype,
     container.tensor-shape-differs, container.tied-head-differs, container.parameter-count, and as
     `metadata.architecture_from_metadata`.
     """
-    architecture = architecture_from_metadata(container.metadata, container.tensors, container.path)
+    metadata = claimed or container.metadata
+    architecture = architecture_from_metadata(metadata, container.tensors, container.path)
     expected = architecture.parameter_shapes()
     if HEAD in container.tensors and HEAD not in expected:
         _require_equal_head(container)
@@ -32,7 +33,7 @@ def require_contents(container: Container) -> Architecture:
     _require_names(container, set(expected))
     for name, shape in expected.items():
         _require_shape(container, name, shape)
-    _require_count(container, architecture)
+    _require_count(container, architecture, metadata)
     return architecture
 
 
@@ -96,9 +97,9 @@ def _require_equal_head(container: Container) -> None:
         )
 
 
-def _require_count(container: Container, architecture: Architecture) -> None:
+def _require_count(container: Container, architecture: Architecture, metadata: Metadata) -> None:
     stored = sum(entry.num_elements for entry in container.tensors.values())
-    claimed = container.metadata.param_count
+    claimed = metadata.param_count
     # Zero is how the format spells unset; a copied head may or may not be counted.
     if claimed not in (0, architecture.num_parameters, stored):
         raise Refusal(

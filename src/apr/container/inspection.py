@@ -10,13 +10,16 @@ from typing import Any, cast
 
 from apr.container import free_keys, layout
 from apr.container.metadata import Metadata, architecture_from_metadata, claims_a_model
+from apr.container.provenance import check_chain, entries_of
 from apr.container.reader import Container
 from apr.container.sections import Sections
 from apr.errors import Refusal
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Format, metadata, architecture, parameters, tensors, tokenizer and integrity of a file.
+    """What a file holds: format, metadata, architecture, tensors, tokenizer, provenance.
+
+    Under `integrity` stands what was verified of it, and what was not.
 
     Refuses: as `Container.open`.
     """
@@ -32,6 +35,7 @@ def describe(path: Path) -> dict[str, Any]:
             "num_parameters": sum(entry.num_elements for entry in container.tensors.values()),
             "tensors": _tensors(container),
             "tokenizer": tokenizer_summary(container.metadata),
+            "provenance": _provenance(container.metadata),
             "integrity": _integrity(sections),
         }
 
@@ -82,6 +86,11 @@ def _architecture(container: Container) -> tuple[dict[str, Any] | None, str | No
         "num_parameters": architecture.num_parameters,
     }
     return asdict(architecture) | derived, None
+
+
+def _provenance(metadata: Metadata) -> dict[str, Any]:
+    chain = check_chain(metadata)
+    return {"entries": entries_of(metadata), "verdict": chain.verdict, "found": chain.found}
 
 
 def _tensors(container: Container) -> list[dict[str, Any]]:

@@ -6,7 +6,8 @@ is copied, whatever the size of the file.
 """
 
 import mmap
-from collections.abc import Collection
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -14,12 +15,13 @@ from typing import IO, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from apr.container.advice import COPY_AGAIN
 from apr.container.integrity import Integrity, recorded_sha256, require_intact
 from apr.container.layout import TensorEntry
 from apr.container.named_keys import Metadata
 from apr.container.scan import Scan, scan
 from apr.container.sections import Sections, read_sections
-from apr.errors import PathNotFound, Refusal
+from apr.errors import DamagedFile, PathNotFound, Refusal
 from apr.files import io_refusals, require_exists
 from apr.progress import Report, silent
 
@@ -106,6 +108,33 @@ class Container:
 
         Refuses: container.tensor-missing.
         """
+        start, size_bytes = self._place(name)
+        return memoryview(self._data)[start : start + size_bytes]
+
+    def pieces(self, name: str, *, piece_bytes: int) -> Iterator[bytes]:
+        """The stored bytes of a tensor one after another, read and not mapped.
+
+        Memory holds one piece, and a disk that fails is an error.
+
+        Refuses: container.tensor-missing, container.truncated, files.io-failed.
+        """
+        at, left = self._place(name)
+        while left:
+            with io_refusals(self.path):
+                piece = os.pread(self._source.fileno(), min(piece_bytes, left), at)
+            if len(piece) < min(piece_bytes, left):
+                raise DamagedFile(
+                    "container.truncated",
+                    self.path,
+                    found=f"the file ends at byte {at + len(piece)}",
+                    expected="the length it had when it was opened",
+                    fix=COPY_AGAIN,
+                )
+            yield piece
+            at, left = at + len(piece), left - len(piece)
+
+    def _place(self, name: str) -> tuple[int, int]:
+        """Where a tensor's bytes begin in the file, and how many there are."""
         entry = self.tensors.get(name)
         if entry is None:
             raise Refusal(
@@ -118,8 +147,7 @@ class Container:
             )
         if self._source.closed:
             raise ValueError("the container is closed")
-        start = self.sections.header.data_offset + entry.offset
-        return memoryview(self._data)[start : start + entry.size_bytes]
+        return self.sections.header.data_offset + entry.offset, entry.size_bytes
 
     def array(self, name: str) -> NDArray[Any]:
         """A tensor in place and read-only; bf16 comes as uint16, quantised types as raw uint8.
@@ -138,9 +166,13 @@ class Container:
         *,
         hashed: Collection[str] = (),
         with_values: bool = False,
+        with_file_sha256: bool = False,
+        watchers: Mapping[str, Callable[[bytes], None]] | None = None,
         progress: Report = silent,
     ) -> Scan:
         """Read every byte once and say what is there, without judging it.
+
+        `watchers` are shown the bytes of the tensors they are named for.
 
         Refuses: container.truncated, files.io-failed.
         """
@@ -150,6 +182,8 @@ class Container:
             where=str(self.path),
             hashed=hashed,
             with_values=with_values,
+            with_file_sha256=with_file_sha256,
+            watchers=watchers or {},
             progress=progress,
         )
 

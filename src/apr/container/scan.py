@@ -7,7 +7,7 @@ so that one pass serves the footer and every tensor's hash alike.
 import hashlib
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO
 
@@ -21,6 +21,7 @@ from apr.files import io_refusals
 from apr.progress import Progress, Report
 
 _CHUNK_BYTES = 8 << 20
+_NOBODY: Mapping[str, Callable[[bytes], None]] = {}
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Scan:
     """Position of the first padding byte that is not zero."""
     tensor_sha256: dict[str, str]
     """Of the tensors that were asked for."""
+    file_sha256: str | None
+    """Of the whole file, footer included, where it was asked for."""
     num_non_finite: dict[str, int]
     """NaN and infinite values (scales, in a quantised tensor) of every tensor that has any."""
 
@@ -50,8 +53,13 @@ def scan(
     progress: Report,
     hashed: Collection[str] = (),
     with_values: bool = False,
+    with_file_sha256: bool = False,
+    watchers: Mapping[str, Callable[[bytes], None]] = _NOBODY,
 ) -> Scan:
     """Read a whole container once.
+
+    `watchers` are shown the bytes of the tensors they are named for, in order, whole elements or
+    blocks at a time.
 
     Refuses: container.truncated, when the file became shorter since it was opened;
     files.io-failed.
@@ -60,13 +68,18 @@ def scan(
     num_padding_bytes = 0
     nonzero_padding_at: int | None = None
     digests = {name: hashlib.sha256() for name in hashed}
+    whole = hashlib.sha256() if with_file_sha256 else None
     non_finite: Counter[str] = Counter()
     for extent, at, chunk in _chunks(source, sections.extents, where):
         crc = zlib.crc32(chunk, crc)
+        if whole:
+            whole.update(chunk)
         if extent.tensor:
             name = extent.tensor.name
             if name in digests:
                 digests[name].update(chunk)
+            if name in watchers:
+                watchers[name](chunk)
             if with_values:
                 is_first = at == extent.start
                 non_finite[name] += count_non_finite(extent.tensor.dtype, chunk, is_first=is_first)
@@ -76,13 +89,16 @@ def scan(
             if rest and nonzero_padding_at is None:
                 nonzero_padding_at = extent.stop - len(rest)
         progress(Progress(f"reading {where}", at + len(chunk), sections.end_of_data, "bytes"))
-    footer_crc32 = _footer(source, sections, where)
+    footer = _footer(source, sections, where)
+    if whole:
+        whole.update(footer)
     return Scan(
         num_bytes=source.tell(),
         crc32=crc,
-        footer_crc32=footer_crc32,
+        footer_crc32=int.from_bytes(footer, "little") if footer else None,
         num_padding_bytes=num_padding_bytes,
         nonzero_padding_at=nonzero_padding_at,
+        file_sha256=whole.hexdigest() if whole else None,
         tensor_sha256={name: digest.hexdigest() for name, digest in digests.items()},
         num_non_finite={name: count for name, count in non_finite.items() if count},
     )
@@ -102,10 +118,8 @@ def _chunks(
             at += len(chunk)
 
 
-def _footer(source: IO[bytes], sections: Sections, where: str) -> int | None:
-    if not sections.has_footer:
-        return None
-    return int.from_bytes(_read(source, layout.FOOTER_BYTES, where), "little")
+def _footer(source: IO[bytes], sections: Sections, where: str) -> bytes:
+    return _read(source, layout.FOOTER_BYTES, where) if sections.has_footer else b""
 
 
 def _read(source: IO[bytes], size_bytes: int, where: str) -> bytes:

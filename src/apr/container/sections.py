@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from mmap import mmap
 
-from apr.container import layout, version1
+from apr.container import layout, strangers, version1
 from apr.container.advice import COPY_AGAIN
 from apr.container.extents import Extent, extent_of, tiled
 from apr.container.index import read_index, require_sound
@@ -111,13 +111,7 @@ def _read_header(data: bytes | mmap, where: str) -> Header:
     if len(head) < layout.HEADER_BYTES and layout.MAGIC.startswith(magic):
         raise _truncated(where, len(data), layout.HEADER_BYTES, "the header")
     if magic != layout.MAGIC:
-        raise DamagedFile(
-            "container.not-apr",
-            where,
-            found=f"a file that starts with {magic!r}",
-            expected=f"{layout.MAGIC!r}, the start of an .apr file",
-            fix="name an .apr file",
-        )
+        raise strangers.refusal(head, length=len(data), where=where)
     if layout.stored_header_checksum(head) != layout.header_checksum(head):
         raise DamagedFile(
             "container.header-checksum",

@@ -20,6 +20,7 @@ from apr.container.integrity import (
     recorded_sha256,
 )
 from apr.container.metadata import claims_a_model
+from apr.container.provenance import check_chain
 from apr.container.reader import Container
 from apr.container.scan import Scan
 from apr.errors import Refusal
@@ -90,6 +91,7 @@ def validate(path: Path, *, progress: Report = silent) -> Validation:
             _spelling(container),
             _model(container),
             _tokenizer(container),
+            _provenance(container),
         )
         return Validation(
             path=str(path),
@@ -197,6 +199,14 @@ def _tokenizer(container: Container) -> Check | NotApplicable:
     exact = "restored exactly" if free_keys.TOKENIZER_JSON in free else "without a tokenizer.json"
     found = f"{len(free[free_keys.VOCABULARY])} tokens, {exact}"
     return Check("container.tokenizer", "PASS", found, expected)
+
+
+def _provenance(container: Container) -> Check | NotApplicable:
+    chain = check_chain(container.metadata)
+    if chain.verdict is None:
+        return NotApplicable("container.provenance", chain.found)
+    expected = "a list of entries in which every hash is the one computed now"
+    return Check("container.provenance", chain.verdict, chain.found, expected)
 
 
 def _failed(id: str, findings: Iterable[Refusal]) -> Check | None:

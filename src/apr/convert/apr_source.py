@@ -1,15 +1,17 @@
 """A container of ours, or of the Rust tools, as the source of another one."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from apr.container import free_keys
 from apr.container.contents import EMBEDDING, HEAD, require_contents
 from apr.container.embedded_tokenizer import restore_tokenizer
-from apr.container.layout import DTYPES
+from apr.container.provenance import entries_of
 from apr.container.reader import Container
-from apr.convert.source import CHUNK_BYTES, ReferenceConfig, Source, SourceTensor
-from apr.files import chunks_of_file
+from apr.convert.source import ReferenceConfig, Source, SourceTensor
+from apr.convert.weights import chunk_bytes
+from apr.files import read_chunks
 from apr.progress import Report, silent
 
 
@@ -29,11 +31,12 @@ def read_apr_source(path: Path, *, progress: Report = silent) -> Source:
                 entry.name,
                 entry.dtype,
                 entry.shape,
-                chunks_of_file(
+                partial(
+                    read_chunks,
                     path,
                     start=start + entry.offset,
                     size_bytes=entry.size_bytes,
-                    chunk_bytes=_chunk_bytes(entry.dtype),
+                    chunk_bytes=chunk_bytes(entry.dtype),
                 ),
             )
             for entry in container.tensors.values()
@@ -68,6 +71,7 @@ def read_apr_source(path: Path, *, progress: Report = silent) -> Source:
             generation_config=_object(free.get(free_keys.GENERATION_CONFIG)),
             chat_template=metadata.chat_template,
             license=metadata.license,
+            provenance=tuple(entries_of(metadata)),
             files=(path,),
             notes=tuple(notes),
         )
@@ -75,8 +79,3 @@ def read_apr_source(path: Path, *, progress: Report = silent) -> Source:
 
 def _object(value: Any) -> dict[str, Any] | None:
     return cast(dict[str, Any], value) if isinstance(value, dict) else None
-
-
-def _chunk_bytes(dtype: str) -> int:
-    """A chunk of whole blocks; q8's scale in front of its bytes is part of the first."""
-    return CHUNK_BYTES // DTYPES[dtype].block_bytes * DTYPES[dtype].block_bytes

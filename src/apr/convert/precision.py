@@ -4,7 +4,8 @@ Without `quantize` a tensor keeps its format, to the byte. What a container has 
 (GGUF's Q8_0) becomes f32, which holds its values exactly.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
@@ -64,16 +65,14 @@ def converted(tensor: SourceTensor, dtype: str) -> SourceTensor:
     """
     if tensor.dtype == dtype:
         return tensor
-    change = _to_float(dtype) if dtype in FLOATS else None
-
-    def chunks() -> Iterable[memoryview]:
-        if change is None:
-            yield from _quantized(tensor, dtype)
-            return
-        for values in decoded_chunks(tensor):
-            yield change(values, tensor.name)
-
+    chunks = partial(_as_floats if dtype in FLOATS else _quantized, tensor, dtype)
     return SourceTensor(tensor.name, dtype, tensor.shape, chunks)
+
+
+def _as_floats(tensor: SourceTensor, dtype: str) -> Iterator[memoryview]:
+    change = _to_float(dtype)
+    for values in decoded_chunks(tensor):
+        yield change(values, tensor.name)
 
 
 def _to_float(dtype: str) -> Callable[[Values, str], memoryview]:

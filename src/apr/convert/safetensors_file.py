@@ -12,6 +12,7 @@ file that shrinks under a map kills the process.
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any, cast
@@ -112,7 +113,7 @@ class SafetensorsFile:
     def tensor(self, name: str) -> SourceTensor:
         """A tensor as the rest of a conversion sees it: types are spelled as containers do."""
         entry = self.entries[name]
-        return SourceTensor(name, entry.dtype.lower(), entry.shape, lambda: self._chunks(entry))
+        return SourceTensor(name, entry.dtype.lower(), entry.shape, partial(self._chunks, entry))
 
     def tensors(self) -> dict[str, SourceTensor]:
         """All tensors by name."""

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apr.container.layout import DTYPES
-from apr.convert.source import SourceTensor
+from apr.convert.source import CHUNK_BYTES, SourceTensor
 from apr.quantization.formats import block_sizes, dequantizer, prefix_bytes
 
 Values = NDArray[np.float32]
@@ -103,3 +103,9 @@ def stored_bytes(tensor: SourceTensor) -> int:
         return DTYPES[tensor.dtype].size_bytes(tensor.shape)
     elements, block_bytes = block_sizes(tensor.dtype)
     return tensor.num_elements // elements * block_bytes
+
+
+def chunk_bytes(dtype: str) -> int:
+    """The size of a chunk of whole elements or blocks."""
+    block_bytes = DTYPES[dtype].block_bytes if dtype in DTYPES else block_sizes(dtype)[1]
+    return CHUNK_BYTES // block_bytes * block_bytes

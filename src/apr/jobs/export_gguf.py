@@ -81,7 +81,9 @@ def export_gguf(
                 tensors=gguf_tensors(handed_over.architecture, tensors),
                 progress=progress,
             )
-            proof, roundings, reader = in_fresh_process(judge_gguf, path, written)
+            proof, roundings, reader = in_fresh_process(
+                judge_gguf, source, written, progress=progress
+            )
             require_absent(output, overwrite=overwrite)
             os.replace(written, output)
             sync_directory(output.parent)
@@ -122,17 +124,15 @@ def gguf_format(tensor: SourceTensor, quantize: GgufFormat | None) -> str:
 
 
 def judge_gguf(
-    path: Path, written: Path
+    original: Source, written: Path, *, progress: Report
 ) -> tuple[SourceProof, tuple[Rounding, ...], Mapping[str, str] | None]:
-    """Compare a written GGUF file with the container it was made from, both read from disk.
+    """Compare a written GGUF file, read from disk, with the model it was made from.
 
     Refuses: as `export_gguf`, and gguf.reader-differs.
     """
     reader = _compare_with_gguf_py(written)
-    original, exported = read_apr_source(path), read_gguf_source(written)
-    # GGUF holds single-precision numbers, and so does a container; read back, they have the digits
-    # of neither.
-    proof, roundings = judge(original, exported, ask_transformers=False)
+    exported = read_gguf_source(written)
+    proof, roundings = judge(original, exported, ask_transformers=False, progress=progress)
     if exported.tokenizer is not None and original.tokenizer is not None:
         _require_same_tokenizer(original, exported, written)
     return proof, roundings, reader

@@ -77,7 +77,7 @@ def export_hf(
             progress=progress,
         )
         proof, roundings = in_fresh_process(
-            judge_hf, path, staged, ask_transformers=ask_transformers
+            judge_hf, source, staged, ask_transformers=ask_transformers, progress=progress
         )
         files = sorted(file.name for file in staged.iterdir())
         size_bytes = sum(file.stat().st_size for file in staged.iterdir())
@@ -99,14 +99,16 @@ def export_hf(
 
 
 def judge_hf(
-    path: Path, directory: Path, *, ask_transformers: bool
+    original: Source, directory: Path, *, ask_transformers: bool, progress: Report
 ) -> tuple[SourceProof, tuple[Rounding, ...]]:
-    """Compare a written directory with the container it was made from, both read from disk.
+    """Compare a written directory, read from disk, with the model it was made from.
 
     Refuses: as `export_hf`.
     """
     exported = read_hf_source(directory)
-    proof, roundings = judge(read_apr_source(path), exported, ask_transformers=ask_transformers)
+    proof, roundings = judge(
+        original, exported, ask_transformers=ask_transformers, progress=progress
+    )
     peer = proof.transformers
     if peer and (
         peer["complaints"] or peer["is_tied"] != exported.architecture.tie_word_embeddings

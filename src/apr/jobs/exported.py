@@ -9,6 +9,7 @@ from apr.convert.rounding import Rounding, check_rounding
 from apr.convert.source import Source, SourceTensor
 from apr.convert.weights import stored_bytes
 from apr.jobs.prove_source import SourceProof, prove_source
+from apr.progress import Report
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def unchanged(source: Source) -> Source:
 
 
 def judge(
-    original: Source, exported: Source, *, ask_transformers: bool
+    original: Source, exported: Source, *, ask_transformers: bool, progress: Report
 ) -> tuple[SourceProof, tuple[Rounding, ...]]:
     """Prove that what was exported, read back as a source of its own, is the original model.
 
@@ -64,13 +65,14 @@ def judge(
     that were rounded are compared within their format's bound, and then taken from the export on
     both sides.
     """
-    roundings = check_rounding(original.tensors, exported.tensors)
+    roundings = check_rounding(original.tensors, exported.tensors, progress=progress)
     rounded = {each.name: exported.tensors[each.name] for each in roundings}
     proof = prove_source(
         exported,
         original.architecture,
         {**original.tensors, **rounded},
         ask_transformers=ask_transformers,
+        progress=progress,
     )
     return replace(proof, num_rounded_tensors=len(rounded)), tuple(roundings)
 

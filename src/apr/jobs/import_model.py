@@ -8,7 +8,7 @@ from disk, every byte of it, before the file takes its name.
 import os
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,20 +21,26 @@ from apr.container.layout import DTYPES
 from apr.container.metadata import architecture_from_metadata, metadata_from_architecture
 from apr.container.named_keys import Metadata
 from apr.container.named_keys import Quantization as QuantizationKey
+from apr.container.provenance import chained
 from apr.container.writer import TensorSource, write_container
 from apr.convert.precision import Quantization, chosen_formats, converted
 from apr.convert.rounding import Rounding, check_rounding
 from apr.convert.source import Source, SourceTensor
+from apr.convert.spool import spooled
+from apr.convert.values import check_values
 from apr.errors import Refusal, UsageRefusal
 from apr.files import (
+    io_refusals,
     require_absent,
     require_writable_place,
     sha256_chunks,
     sha256_file,
 )
+from apr.jobs.fresh_process import in_fresh_process
 from apr.jobs.prove_source import SourceProof, prove_source
 from apr.jobs.read_source import read_source
 from apr.progress import Progress, Report, silent
+from apr.staging import staging_directory
 from apr.tokenizer.tokenizer import Tokenizer
 
 PROVENANCE_FIELDS = ("license", "data_source", "data_license")
@@ -116,21 +122,21 @@ def import_model(
     if tokenizer is not None:
         found = replace(found, tokenizer=Tokenizer.load(tokenizer))
     _require_tokenizer_fits(found)
-    with ThreadPoolExecutor(max_workers=1) as reader:
-        # One core hashes the source files while the other looks at the tensors.
-        files = reader.submit(_file_records, found)
-        clock.lap("read")
-        handed_over = between(found)
-        formats = chosen_formats(handed_over.tensors, quantize)
-        tensors = {
-            name: converted(tensor, formats[name]) for name, tensor in handed_over.tensors.items()
-        }
+    clock.lap("read")
+    handed_over = between(found)
+    with io_refusals(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+    with staging_directory(output.absolute().parent, output.name) as staging:
+        tensors = _in_their_formats(handed_over, quantize, staging / "tensors", progress)
+        clock.lap("formats")
         _require_exact_tensors(tensors, handed_over.architecture, where=source)
-        hashes = _hashes(tensors, progress)
+        hashes, files = _checked(found, tensors, progress)
         clock.lap("check")
         roundings = check_rounding(found.tensors, tensors, progress=progress)
-        clock.lap("round")
-        proof = prove_source(
+        clock.lap("rounding")
+        # A process of its own: this one stays small, and whatever it holds proves nothing.
+        proof = in_fresh_process(
+            prove_source,
             found,
             handed_over.architecture,
             tensors,
@@ -142,18 +148,18 @@ def import_model(
         metadata = _metadata(
             found, handed_over.architecture, tensors, hashes, proof, files, provenance or {}
         )
-    _require_says_what_was_proved(metadata, tensors, handed_over.architecture)
-    write_container(
-        output,
-        metadata=metadata,
-        tensors=[
-            TensorSource(tensor.name, tensor.dtype, tensor.shape, tensor.chunks)
-            for tensor in tensors.values()
-        ],
-        overwrite=overwrite,
-        progress=progress,
-    )
-    clock.lap("write")
+        _require_says_what_was_proved(metadata, tensors, handed_over.architecture)
+        write_container(
+            output,
+            metadata=metadata,
+            tensors=[
+                TensorSource(tensor.name, tensor.dtype, tensor.shape, tensor.chunks)
+                for tensor in tensors.values()
+            ],
+            overwrite=overwrite,
+            progress=progress,
+        )
+        clock.lap("write")
     size_bytes = output.stat().st_size
     return ImportedModel(
         path=output,
@@ -216,21 +222,40 @@ def _require_exact_tensors(
     )
 
 
-def _hashes(tensors: Mapping[str, SourceTensor], progress: Report) -> dict[str, str]:
-    total = sum(tensor.num_elements for tensor in tensors.values())
-    done, hashes = 0, dict[str, str]()
-    for name in sorted(tensors, key=str.encode):
-        hashes[name] = sha256_chunks(tensors[name].chunks())
-        done += tensors[name].num_elements
-        progress(Progress("hashing tensors", done, total, "values"))
-    return hashes
+def _in_their_formats(
+    source: Source, quantize: Quantization | None, spool: Path, progress: Report
+) -> dict[str, SourceTensor]:
+    """Every tensor in the format a container will have it in; quantised ones are kept on disk."""
+    formats = chosen_formats(source.tensors, quantize)
+    tensors = {name: converted(each, formats[name]) for name, each in source.tensors.items()}
+    costly = {
+        name: each
+        for name, each in tensors.items()
+        if each.dtype != source.tensors[name].dtype and DTYPES[each.dtype].is_quantized
+    }
+    return {**tensors, **spooled(costly, spool, progress=progress)} if costly else tensors
 
 
-def _file_records(found: Source) -> list[dict[str, Any]]:
-    return [
-        {"name": file.name, "size_bytes": file.stat().st_size, "sha256": sha256_file(file)}
-        for file in found.files
-    ]
+def _checked(
+    source: Source, tensors: Mapping[str, SourceTensor], progress: Report
+) -> tuple[dict[str, str], list[dict[str, Any]]]:
+    """The sha256 of every tensor and of every file that was read, once their values are sound."""
+    with ThreadPoolExecutor(max_workers=2) as others:
+        # Hashing lets other threads run: the files are hashed while the tensors are.
+        files = [others.submit(_file_record, file) for file in source.files]
+        values = others.submit(check_values, source)
+        total = sum(tensor.num_elements for tensor in tensors.values())
+        done, hashes = 0, dict[str, str]()
+        for name in sorted(tensors, key=str.encode):
+            hashes[name] = sha256_chunks(tensors[name].chunks())
+            done += tensors[name].num_elements
+            progress(Progress("checking tensors", done, total, "values"))
+        values.result()
+        return hashes, [file.result() for file in files]
+
+
+def _file_record(file: Path) -> dict[str, Any]:
+    return {"name": file.name, "size_bytes": file.stat().st_size, "sha256": sha256_file(file)}
 
 
 def _metadata(
@@ -239,19 +264,19 @@ def _metadata(
     tensors: Mapping[str, SourceTensor],
     hashes: Mapping[str, str],
     proof: SourceProof,
-    files: Future[list[dict[str, Any]]],
+    files: list[dict[str, Any]],
     provenance: Mapping[str, str],
 ) -> Metadata:
     entry = {
         "what": f"import from {found.format}",
         "apr_version": apr.__version__,
-        "files": files.result(),
+        "files": files,
     }
     earlier = found.provenance
     free: dict[str, Any] = {
         free_keys.TENSOR_SHA256: dict(hashes),
         free_keys.PROOF: proof.as_record(),
-        free_keys.PROVENANCE: [*earlier, entry],
+        free_keys.PROVENANCE: [*earlier, chained(earlier, entry)],
     }
     if found.hf_config:
         free[free_keys.HF_CONFIG] = dict(found.hf_config)

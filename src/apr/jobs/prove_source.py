@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Collection, Mapping
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from apr.convert.reference import Reference
 from apr.convert.source import Source, SourceTensor
 from apr.convert.weights import Values, Weights
 from apr.errors import Refusal
-from apr.jobs.fresh_process import in_fresh_process
+from apr.jobs.fresh_process import ProcessDied, in_fresh_process
 from apr.model.proof import TOLERANCE, Product, Proof, prove, relative_error
 from apr.model.transformer import Block
 from apr.model.transformers_peer import ask, why_not
@@ -124,7 +123,7 @@ def _ask(
         return None, reason
     try:
         answer = in_fresh_process(ask, directory, probes.ids_BT, probes.shown)
-    except BrokenProcessPool:
+    except ProcessDied:
         return None, "the process that asked it died, most likely for want of memory"
     error = relative_error(shown_logits_PV, answer.logits_PV)
     if not error <= TOLERANCE:

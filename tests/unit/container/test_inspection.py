@@ -5,6 +5,7 @@ from tests.container_files import GOLDEN, build, f32
 from tests.container_models import LLAMA, QWEN2, hashes, model_file
 
 from apr.container.inspection import describe
+from apr.container.stamp import Claims, stamp
 
 KEYS = {
     "path",
@@ -15,6 +16,7 @@ KEYS = {
     "num_parameters",
     "tensors",
     "tokenizer",
+    "provenance",
     "integrity",
 }
 
@@ -91,3 +93,15 @@ def test_free_keys_of_any_kind_can_be_described(tmp_path: Path) -> None:
     found = describe(path)
     assert found["tokenizer"]["vocab_size"] is None
     assert found["tensors"][0]["sha256"] is None
+
+
+def test_the_provenance_is_shown_with_how_it_stands(tmp_path: Path) -> None:
+    trained = {"what": "checkpoint", "step": 7}
+    path = model_file(LLAMA, free={"apr.provenance": [trained]}).write(tmp_path / "x.apr")
+    unhashed = {"entries": [trained], "verdict": None, "found": "1 entries, none with a hash"}
+    assert describe(path)["provenance"] == unhashed
+    entry = stamp(path, Claims(license="MIT")).entry
+    shown = describe(path)["provenance"]
+    assert (shown["entries"], shown["verdict"]) == ([trained, entry], "PASS")
+    model_file(LLAMA, free={"apr.provenance": [trained | {"step": 8}, entry]}).write(path)
+    assert describe(path)["provenance"]["verdict"] == "FAIL"

@@ -25,6 +25,7 @@ def test_the_golden_file(tmp_path: Path) -> None:
         "container.tensor-sha256",
         "container.model",
         "container.tokenizer",
+        "container.provenance",
     }
     assert json.loads(json.dumps(validation.as_dict()))["verdict"] == "PASS"
 

@@ -8,6 +8,7 @@ inside the file, aligned and apart from the others, before a byte of it is read.
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -72,7 +73,7 @@ class GgufFile:
         Refuses when called: gguf.file-changed, gguf.truncated, files.not-found, files.io-failed.
         """
         info = self.tensors[name]
-        return lambda: self._read(info)
+        return partial(self._read, info)
 
     def _read(self, info: TensorInfo) -> Iterator[memoryview]:
         with io_refusals(self.path):

@@ -10,6 +10,7 @@ Source: `LlamaModel.permute` in llama.cpp's convert_hf_to_gguf.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from math import prod
 
 import numpy as np
@@ -37,18 +38,19 @@ def to_halves(tensor: SourceTensor, *, head_dim: int) -> SourceTensor:
 
 
 def _moved(tensor: SourceTensor, *, pairs_before: tuple[int, int], head_dim: int) -> SourceTensor:
-    kind = BY_DTYPE[tensor.dtype]
-    row_bytes = kind.size_bytes(tensor.shape[1:])
+    assert prod(tensor.shape[:1]) % head_dim == 0
+    return replace(tensor, chunks=partial(_moved_chunks, tensor, pairs_before, head_dim))
+
+
+def _moved_chunks(
+    tensor: SourceTensor, pairs_before: tuple[int, int], head_dim: int
+) -> Iterator[memoryview]:
+    row_bytes = BY_DTYPE[tensor.dtype].size_bytes(tensor.shape[1:])
     head_bytes = head_dim * row_bytes
     step = head_bytes * max(1, CHUNK_BYTES // head_bytes)
-    assert prod(tensor.shape[:1]) % head_dim == 0
-
-    def chunks() -> Iterator[memoryview]:
-        for heads in _regrouped(tensor.chunks(), step):
-            rows = np.frombuffer(heads, dtype=np.uint8).reshape(-1, *pairs_before, row_bytes)
-            yield np.ascontiguousarray(rows.swapaxes(1, 2)).reshape(-1).data
-
-    return replace(tensor, chunks=chunks)
+    for heads in _regrouped(tensor.chunks(), step):
+        rows = np.frombuffer(heads, dtype=np.uint8).reshape(-1, *pairs_before, row_bytes)
+        yield np.ascontiguousarray(rows.swapaxes(1, 2)).reshape(-1).data
 
 
 def _regrouped(chunks: Iterable[memoryview], size_bytes: int) -> Iterator[bytearray]:
