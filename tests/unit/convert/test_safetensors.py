@@ -126,3 +126,20 @@ write_safetensors(path.with_name("again"), list(SafetensorsFile.open(path).tenso
 print(json.dumps({"grown_kib": peak_kib() - before}))
 """
     assert measured(program, tmp_path / "x")["grown_kib"] < 64 << 10
+
+
+def test_a_file_that_changed_while_it_was_written_is_not_given_its_name(tmp_path: Path) -> None:
+    # F36: what stands on the disk is read back; here somebody writes into the staged file.
+    large = SourceTensor("a", "f32", (1 << 18,), lambda: [memoryview(bytes(1 << 20))])
+
+    def meddle() -> list[memoryview]:
+        (staged,) = tmp_path.iterdir()
+        with staged.open("r+b") as file:
+            file.seek(5000)
+            file.write(b"x")
+        return [memoryview(bytes(4))]
+
+    with pytest.raises(Refusal) as caught:
+        write_safetensors(tmp_path / "x", [large, SourceTensor("b", "f32", (1,), meddle)])
+    assert caught.value.id == "safetensors.read-back"
+    assert list(tmp_path.iterdir()) == []
