@@ -1,13 +1,16 @@
 """What a fuzzer feeds to the GGUF reader: any bytes are read or refused, and nothing else."""
 
+import atexit
+import shutil
 import tempfile
 from pathlib import Path
 
 from apr.convert.gguf.source import read_gguf_source
 from apr.errors import Refusal
 
-_DIRECTORY = tempfile.TemporaryDirectory(prefix="apr-fuzz-gguf-")
-_PATH = Path(_DIRECTORY.name) / "fuzzed.gguf"
+_DIRECTORY = Path(tempfile.mkdtemp(prefix="apr-fuzz-gguf-"))
+_PATH = _DIRECTORY / "fuzzed.gguf"
+atexit.register(shutil.rmtree, _DIRECTORY, ignore_errors=True)
 
 
 def fuzz_one(data: bytes) -> None:

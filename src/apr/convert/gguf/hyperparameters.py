@@ -6,7 +6,7 @@ and then a note says so.
 
 from dataclasses import dataclass
 
-from apr.architecture import Architecture, ModelType, RopeScaling
+from apr.architecture import Architecture, ModelType
 from apr.convert.gguf.metadata import Metadata
 from apr.errors import Refusal
 
@@ -95,10 +95,8 @@ class Hyperparameters:
     """Rows of the embedding, where a field names them."""
     notes: tuple[str, ...]
 
-    def architecture(
-        self, *, vocab_size: int, is_tied: bool, rope_scaling: RopeScaling | None
-    ) -> Architecture:
-        """The architecture, once the tensors have said what no field does.
+    def architecture(self, *, vocab_size: int, is_tied: bool) -> Architecture:
+        """The architecture without rotary scaling, once the tensors have said what no field does.
 
         Refuses: architecture.shape.
         """
@@ -115,7 +113,6 @@ class Hyperparameters:
             rope_theta=self.rope_theta,
             rms_norm_eps=self.rms_norm_eps,
             tie_word_embeddings=is_tied,
-            rope_scaling=rope_scaling,
         )
 
 

@@ -36,13 +36,17 @@ _OWN_KEYS = {field.name: f"apr.rope_scaling.{field.name}" for field in fields(Ro
 
 
 def divisors(scaling: RopeScaling, *, rope_theta: float, head_dim: int) -> NDArray[np.float32]:
-    """What each frequency of a head is divided by, one number per pair."""
-    frequencies = rope_theta ** -(np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
-    turns = scaling.original_max_position_embeddings * frequencies / (2 * pi)
-    low, high = scaling.low_freq_factor, scaling.high_freq_factor
-    # 1 where a wave turns often enough within the original context, 0 where it turns too rarely.
-    kept = np.clip((turns - low) / (high - low), 0.0, 1.0)
-    return (1 / ((1 - kept) / scaling.factor + kept)).astype("<f4")
+    """What each frequency of a head is divided by, one number per pair.
+
+    Numbers that no model has may give infinities, which equal nothing that is read from a file.
+    """
+    with np.errstate(all="ignore"):
+        frequencies = rope_theta ** -(np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
+        turns = scaling.original_max_position_embeddings * frequencies / (2 * pi)
+        low, high = scaling.low_freq_factor, scaling.high_freq_factor
+        # 1 where a wave turns often enough within the original context, 0 where too rarely.
+        kept = np.clip((turns - low) / (high - low), 0.0, 1.0)
+        return (1 / ((1 - kept) / scaling.factor + kept)).astype("<f4")
 
 
 def scaling_fields(scaling: RopeScaling) -> list[Field]:

@@ -7,7 +7,7 @@ shape.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +60,11 @@ def read_gguf_source(path: Path) -> Source:
     is_tied, tie_notes = _tie_state(file, stored)
     if is_tied:
         stored.pop(_HEAD, None)
-    rotary = _rotary(file, parameters, factors)
     # Before a list of its parameters is made: the number of layers is a claim too.
     _require_tensor_count(file, parameters)
-    architecture = parameters.architecture(
-        vocab_size=vocab_size, is_tied=is_tied, rope_scaling=rotary.scaling
-    )
+    plain = parameters.architecture(vocab_size=vocab_size, is_tied=is_tied)
+    rotary = _rotary(file, plain, factors)
+    architecture = replace(plain, rope_scaling=rotary.scaling)
     stored = _exactly(architecture, stored, where=str(path))
     read = read_vocabulary(metadata, vocab_size=vocab_size)
     is_adjacent = parameters.model_type == ADJACENT
@@ -189,11 +188,11 @@ def _sha256(tensor: SourceTensor) -> bytes:
     return digest.digest()
 
 
-def _rotary(file: GgufFile, parameters: Hyperparameters, factors: SourceTensor | None) -> _Rotary:
+def _rotary(file: GgufFile, architecture: Architecture, factors: SourceTensor | None) -> _Rotary:
     if factors is None:
         return _Rotary(None, None)
     where = f"{file.path}, tensor {names.ROPE_FACTORS!r}"
-    expected = (parameters.head_dim // 2,)
+    expected = (architecture.head_dim // 2,)
     if factors.dtype != "f32" or factors.shape != expected:
         raise _bad_factors(where, f"{factors.dtype} {list(factors.shape)}", f"f32 {list(expected)}")
     found = np.frombuffer(b"".join(factors.chunks()), dtype="<f4")
@@ -205,8 +204,8 @@ def _rotary(file: GgufFile, parameters: Hyperparameters, factors: SourceTensor |
     scaling = rope.find_scaling(
         found,
         file.fields,
-        rope_theta=parameters.rope_theta,
-        head_dim=parameters.head_dim,
+        rope_theta=architecture.rope_theta,
+        head_dim=architecture.head_dim,
         where=where,
     )
     return _Rotary(scaling, divisors)

@@ -274,6 +274,21 @@ def test_published_scalings_are_recognised(factor: float, head_dim: int, tmp_pat
     assert read(gguf_models.model(architecture), tmp_path).architecture == architecture
 
 
+def test_a_theta_that_is_none_is_refused_before_it_is_used(tmp_path: Path) -> None:
+    made = gguf_models.model(LLAMA3).set("llama.rope.freq_base", -1.0, "FLOAT32")
+    with pytest.raises(Refusal, match=r"architecture\.shape"):
+        read(made, tmp_path)
+
+
+def test_extreme_numbers_beside_the_divisors_are_compared_and_no_more(tmp_path: Path) -> None:
+    made = gguf_models.model(LLAMA3)
+    extreme = {"factor": 1e-320, "low_freq_factor": 1e-320, "high_freq_factor": 1e-319}
+    for name, value in extreme.items():
+        made.set(f"apr.rope_scaling.{name}", value, "FLOAT64")
+    made.set("apr.rope_scaling.original_max_position_embeddings", 1)
+    assert read(made, tmp_path).architecture == LLAMA3
+
+
 def test_a_scaling_between_the_published_ones_is_not_rounded_to_one(tmp_path: Path) -> None:
     scaling = RopeScaling(
         factor=8.001,
