@@ -85,6 +85,9 @@ def test_the_provenance_can_be_read(capsys: pytest.CaptureFixture[str], model: P
 def test_quality_is_a_report(capsys: pytest.CaptureFixture[str], golden: Path) -> None:
     code, found = answer(capsys, "inspect", golden, "--quality")
     assert (code, found["quality"]["score"], found["behaviour"]["verdict"]) == (0, 20, "UNKNOWN")
+    assert "footer checksum" in found["integrity"]["verified"]
+    assert found["integrity"]["not_verified"] == []
+    assert answer(capsys, "inspect", golden)[1]["integrity"]["not_verified"]
     golden.write_bytes(GOLDEN[:-2])
     code, found = answer(capsys, "inspect", golden, "--quality")
     assert (code, found["refused"]["id"]) == (4, "container.length")

@@ -44,15 +44,19 @@ def command(path: Path, with_tensors: bool, with_quality: bool) -> output.Result
     With --quality, `quality` scores which metadata is there, which says nothing about the model:
     `behaviour` is what was measured. Both are a report; the exit code stays 0.
     """  # noqa: D301  click reads the escaped character
-    from apr.container.inspection import describe
+    from apr.container.inspection import describe, with_bytes_read
 
     found = describe(path)
-    text = _text(found)
+    measured = ""
     if with_quality:
         from apr.jobs.quality import describe_quality
 
         found |= describe_quality(path, progress=output.progress())
-        text += "\n\n" + _quality(found["quality"]) + "\n\n" + _behaviour(found["behaviour"])
+        verdicts = {check["id"]: check["verdict"] for check in found["behaviour"]["checks"]}
+        if verdicts["bytes-intact"] == "PASS":
+            found["integrity"] = with_bytes_read(found["integrity"])
+        measured = f"\n\n{_quality(found['quality'])}\n\n{_behaviour(found['behaviour'])}"
+    text = _text(found) + measured
     if with_tensors:
         text += "\n\n" + _tensor_table(found["tensors"])
     return output.Result(

@@ -15,6 +15,13 @@ from apr.container.reader import Container
 from apr.container.sections import Sections
 from apr.errors import Refusal
 
+_SHOWN_BY_READING = (
+    "footer checksum",
+    "padding",
+    "tensor values",
+    "recorded sha256 of the tensors",
+)
+
 
 def describe(path: Path) -> dict[str, Any]:
     """What a file holds: format, metadata, architecture, tensors, tokenizer, provenance.
@@ -129,6 +136,14 @@ def _integrity(sections: Sections) -> dict[str, Any]:
         "has_footer": sections.has_footer,
         "verify_with": "apr validate",
     }
+
+
+def with_bytes_read(integrity: dict[str, Any]) -> dict[str, Any]:
+    """The same, once every byte was read and compared with the checksums in the file."""
+    is_open = [each for each in integrity["not_verified"] if each not in _SHOWN_BY_READING]
+    read = [each for each in integrity["not_verified"] if each in _SHOWN_BY_READING]
+    verified = [*integrity["verified"], *read]
+    return integrity | {"verified": verified, "not_verified": is_open}
 
 
 def _length(value: Any) -> int | None:

@@ -6,9 +6,14 @@ from typing import Any
 
 import pytest
 from tests.container_models import LLAMA, model_file
+from tests.tokenizer_files import tokenizer
 
+from apr.architecture import preset
 from apr.jobs import quality
 from apr.jobs.quality import WrittenText, describe_quality, judge
+from apr.model.init import initialize
+from apr.model.transformer import Transformer
+from apr.model.weights import save_model
 
 GOOD = WrittenText("greedy", 64, 0.5, 3, False, 0.3)
 TEXTS = [replace(GOOD, kind=kind) for kind in ("greedy", "sampled") for _ in range(3)]
@@ -55,6 +60,26 @@ def test_too_little_text_is_unknown() -> None:
     found = judge(short)
     assert (found.verdict, found.found) == ("UNKNOWN", "6 texts, none over 15 tokens")
     assert judge([*short, replace(GOOD, num_tokens=16)]).verdict == "PASS"
+
+
+def fresh_model(max_positions: int) -> Transformer:
+    shape = preset("tiny", tokenizer_vocab_size=tokenizer().vocab_size)
+    model = Transformer(replace(shape, max_position_embeddings=max_positions))
+    initialize(model, seed=0)
+    return model
+
+
+def test_a_model_that_cannot_hold_a_sentence_is_not_judged_by_it(tmp_path: Path) -> None:
+    path = tmp_path / "x.apr"
+    for max_positions, verdict in ((15, "UNKNOWN"), (16, "FAIL")):
+        model = fresh_model(max_positions)
+        save_model(path, model, tokenizer=tokenizer(), provenance=[], overwrite=True)
+        checks = describe_quality(path)["behaviour"]["checks"]
+        reading = next(each for each in checks if each["id"] == "text-better-than-guessing")
+        assert reading["verdict"] == verdict
+        assert checks[-1]["id"] == "generation-not-degenerate"
+        assert checks[-1]["verdict"] == "UNKNOWN"
+        assert "none over" in checks[-1]["found"]
 
 
 def generation_of(path: Path) -> dict[str, Any]:

@@ -114,15 +114,18 @@ def test_pieces_know_their_documents_and_where_they_begin(
 
 
 def test_the_short_last_row_ends_with_the_data(run_data: RunData, tmp_path: Path) -> None:
-    run = record_run(run_data, tmp_path / "run", seq_length=100, batch_size=1)
-    inputs = open_inputs(run_data.config(run, seq_length=100, batch_size=1))
+    # The data are this project's sources, and with each change of them a row may come out even.
+    num_targets = ShardReader.open(run_data.train).num_tokens - 1
+    length = next(length for length in (100, 99) if num_targets % length)
+    run = record_run(run_data, tmp_path / "run", seq_length=length, batch_size=1)
+    inputs = open_inputs(run_data.config(run, seq_length=length, batch_size=1))
     order = BatchOrder(inputs.data.train, 1, run_data.config(run).seed)
     last = order.rows.num_rows - 1
     steps = range(1, order.rows.num_rows + 1)
     step = next(step for step in steps if order.row_indices(step)[0] == last)
     (row,) = show_batch(run, step=step).rows
     assert row.row_index == last
-    assert 0 < row.num_tokens - 1 < 100
+    assert 0 < row.num_tokens - 1 < length
     assert row.first_token + row.num_tokens == inputs.train.num_tokens
     assert row.pieces[-1].separator == EOS
 
