@@ -28,7 +28,7 @@ def test_the_same_by_hand(tmp_path: Path) -> None:
             ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__")
         )
     commands = block("The same by hand", "sh")
-    assert commands.count("\napr ") + commands.startswith("apr ") == 15
+    assert commands.count("\napr ") + commands.startswith("apr ") == 18
     apr = f'apr() {{ "{sys.executable}" -m apr "$@"; }}\n'
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
@@ -42,6 +42,22 @@ def test_the_same_by_hand(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "budget_exhausted" in done.stdout
+    pages = "".join(
+        found
+        for page in ("huggingface.md", "gguf.md")
+        for found in re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
+    )
+    assert pages.count("apr ") == 7
+    done = subprocess.run(
+        ["bash", "-euc", apr + pages],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
     example = subprocess.run(
         [sys.executable, "-c", block("The same by hand", "python")],
         cwd=tmp_path,

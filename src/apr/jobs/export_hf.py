@@ -7,7 +7,7 @@ files, compared there with the container, and takes its name after that.
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from apr.convert.apr_source import read_apr_source
 from apr.convert.hf_directory import require_hf_writable, write_hf_directory
@@ -70,7 +70,7 @@ def export_hf(
             architecture=handed_over.architecture,
             tensors=tensors,
             tokenizer=source.tokenizer,
-            hf_config=source.hf_config,
+            hf_config=_with_end_of_text(source),
             generation_config=source.generation_config,
             chat_template=source.chat_template,
             max_shard_bytes=max_shard_bytes,
@@ -121,6 +121,14 @@ def judge_hf(
             fix="nothing was kept; report this with the refusal",
         )
     return proof, roundings
+
+
+def _with_end_of_text(source: Source) -> dict[str, Any]:
+    """What config.json says beside the architecture; a declared separator is the end of a text."""
+    config = dict(source.hf_config)
+    if config.get("eos_token_id") is None and source.tokenizer is not None:
+        config["eos_token_id"] = source.tokenizer.eos_token_id
+    return config
 
 
 def _kept(dtype: str) -> str:
