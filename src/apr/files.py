@@ -9,6 +9,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
@@ -193,6 +194,20 @@ def atomic_writer(path: Path) -> Generator[IO[bytes]]:
             staged.chmod(0o666 & ~umask)
             staged.replace(path)
             sync_directory(path.parent)
+
+
+@contextmanager
+def syncing(target: IO[bytes]) -> Generator[None]:
+    """Bring a written file to the disk while the block reads it back from memory.
+
+    The block may end first; leaving it waits for the disk.
+
+    Raises OSError when the disk says so.
+    """
+    with ThreadPoolExecutor(max_workers=1) as disk:
+        synced = disk.submit(os.fsync, target.fileno())
+        yield
+        synced.result()
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -5,7 +5,6 @@ so that one pass serves the footer and every tensor's hash alike.
 """
 
 import hashlib
-import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import IO
 
 from apr.container import layout
 from apr.container.advice import COPY_AGAIN
+from apr.container.crc32 import RunningCrc32
 from apr.container.extents import Extent
 from apr.container.sections import Sections
 from apr.container.values import count_non_finite
@@ -64,37 +64,40 @@ def scan(
     Refuses: container.truncated, when the file became shorter since it was opened;
     files.io-failed.
     """
-    crc = 0
     num_padding_bytes = 0
     nonzero_padding_at: int | None = None
     digests = {name: hashlib.sha256() for name in hashed}
     whole = hashlib.sha256() if with_file_sha256 else None
     non_finite: Counter[str] = Counter()
-    for extent, at, chunk in _chunks(source, sections.extents, where):
-        crc = zlib.crc32(chunk, crc)
-        if whole:
-            whole.update(chunk)
-        if extent.tensor:
-            name = extent.tensor.name
-            if name in digests:
-                digests[name].update(chunk)
-            if name in watchers:
-                watchers[name](chunk)
-            if with_values:
-                is_first = at == extent.start
-                non_finite[name] += count_non_finite(extent.tensor.dtype, chunk, is_first=is_first)
-        elif extent.owner == "padding":
-            num_padding_bytes += len(chunk)
-            rest = chunk.lstrip(b"\0")
-            if rest and nonzero_padding_at is None:
-                nonzero_padding_at = extent.stop - len(rest)
-        progress(Progress(f"reading {where}", at + len(chunk), sections.end_of_data, "bytes"))
+    with RunningCrc32() as crc:
+        for extent, at, chunk in _chunks(source, sections.extents, where):
+            crc.add(chunk)
+            if whole:
+                whole.update(chunk)
+            if extent.tensor:
+                name = extent.tensor.name
+                if name in digests:
+                    digests[name].update(chunk)
+                if name in watchers:
+                    watchers[name](chunk)
+                if with_values:
+                    is_first = at == extent.start
+                    non_finite[name] += count_non_finite(
+                        extent.tensor.dtype, chunk, is_first=is_first
+                    )
+            elif extent.owner == "padding":
+                num_padding_bytes += len(chunk)
+                rest = chunk.lstrip(b"\0")
+                if rest and nonzero_padding_at is None:
+                    nonzero_padding_at = extent.stop - len(rest)
+            progress(Progress(f"reading {where}", at + len(chunk), sections.end_of_data, "bytes"))
+        crc32 = crc.value()
     footer = _footer(source, sections, where)
     if whole:
         whole.update(footer)
     return Scan(
         num_bytes=source.tell(),
-        crc32=crc,
+        crc32=crc32,
         footer_crc32=int.from_bytes(footer, "little") if footer else None,
         num_padding_bytes=num_padding_bytes,
         nonzero_padding_at=nonzero_padding_at,

@@ -5,7 +5,6 @@ opened with the strict reader and proved byte by byte, and only then takes the p
 """
 
 import struct
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,11 +12,12 @@ from pathlib import Path
 from typing import IO
 
 from apr.container import free_keys, layout
+from apr.container.crc32 import RunningCrc32
 from apr.container.layout import DTYPES, Header, TensorEntry
 from apr.container.named_keys import Metadata
 from apr.container.reader import Container
 from apr.errors import Refusal
-from apr.files import atomic_writer, require_absent
+from apr.files import atomic_writer, require_absent, syncing
 from apr.progress import Progress, Report, silent
 
 _PIECE_BYTES = 8 << 20
@@ -65,15 +65,17 @@ def write_container(
     front = _front(metadata, entries)
     total_bytes = len(front) + sum(layout.padded(entry.size_bytes) for entry in entries)
     with atomic_writer(path) as target:
-        written, crc = 0, 0
-        for chunk in _stream(front, ordered, entries):
-            target.write(chunk)
-            crc = zlib.crc32(chunk, crc)
-            written += len(chunk)
-            progress(Progress(f"writing {path}", written, total_bytes, "bytes"))
-        target.write(struct.pack("<I", crc))
+        written = 0
+        with RunningCrc32() as crc:
+            for chunk in _stream(front, ordered, entries):
+                crc.add(chunk)
+                target.write(chunk)
+                written += len(chunk)
+                progress(Progress(f"writing {path}", written, total_bytes, "bytes"))
+            target.write(struct.pack("<I", crc.value()))
         target.flush()
-        _require_reads_back(target, path, metadata, entries, progress)
+        with syncing(target):
+            _require_reads_back(target, path, metadata, entries, progress)
 
 
 def _require_writable(tensor: TensorSource) -> None:

@@ -12,6 +12,7 @@ from math import prod
 from pathlib import Path
 from typing import IO, Any
 
+from apr.container.crc32 import RunningCrc32
 from apr.convert.safetensors_file import (
     HEADER_LIMIT_BYTES,
     LENGTH_BYTES,
@@ -21,7 +22,7 @@ from apr.convert.safetensors_file import (
 )
 from apr.convert.source import CHUNK_BYTES, SourceTensor
 from apr.errors import Refusal
-from apr.files import atomic_writer
+from apr.files import atomic_writer, syncing
 from apr.progress import Progress, Report, silent
 
 # The order of the reference library, which puts what needs the strictest alignment first.
@@ -47,14 +48,17 @@ def write_safetensors(
     header = _header(ordered, {"format": "pt"} if metadata is None else metadata)
     total_bytes = len(header) + sum(size_bytes(tensor) for tensor in ordered)
     with atomic_writer(path) as target:
-        written, crc = 0, 0
-        for chunk in _stream(header, ordered):
-            target.write(chunk)
-            crc = zlib.crc32(chunk, crc)
-            written += len(chunk)
-            progress(Progress(f"writing {path.name}", written, total_bytes, "bytes"))
+        written = 0
+        with RunningCrc32() as crc:
+            for chunk in _stream(header, ordered):
+                crc.add(chunk)
+                target.write(chunk)
+                written += len(chunk)
+                progress(Progress(f"writing {path.name}", written, total_bytes, "bytes"))
+            written_crc32 = crc.value()
         target.flush()
-        _require_reads_back(target, path, ordered, crc)
+        with syncing(target):
+            _require_reads_back(target, path, ordered, written_crc32)
 
 
 def size_bytes(tensor: SourceTensor) -> int:

@@ -9,6 +9,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -81,9 +82,11 @@ def export_gguf(
                 tensors=gguf_tensors(handed_over.architecture, tensors),
                 progress=progress,
             )
+            asked_s = time.perf_counter()
             proof, roundings, reader = in_fresh_process(
                 judge_gguf, source, written, progress=progress
             )
+            proof = replace(proof, elapsed_s=time.perf_counter() - asked_s)
             require_absent(output, overwrite=overwrite)
             os.replace(written, output)
             sync_directory(output.parent)

@@ -6,6 +6,7 @@ files, compared there with the container, and takes its name after that.
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,9 +77,11 @@ def export_hf(
             max_shard_bytes=max_shard_bytes,
             progress=progress,
         )
+        asked_s = time.perf_counter()
         proof, roundings = in_fresh_process(
             judge_hf, source, staged, ask_transformers=ask_transformers, progress=progress
         )
+        proof = replace(proof, elapsed_s=time.perf_counter() - asked_s)
         files = sorted(file.name for file in staged.iterdir())
         size_bytes = sum(file.stat().st_size for file in staged.iterdir())
         publish_directory(staged, output, overwrite=overwrite)

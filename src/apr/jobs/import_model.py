@@ -145,6 +145,7 @@ def import_model(
             progress=progress,
         )
         clock.lap("proof")
+        proof = replace(proof, elapsed_s=clock.laps["proof"])
         metadata = _metadata(
             found, handed_over.architecture, tensors, hashes, proof, files, provenance or {}
         )

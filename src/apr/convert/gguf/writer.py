@@ -19,7 +19,7 @@ from apr.convert.gguf.reader import GgufFile, read_front, read_tensor
 from apr.convert.gguf.values import Field
 from apr.convert.source import SourceTensor
 from apr.errors import Refusal
-from apr.files import atomic_writer, require_absent
+from apr.files import atomic_writer, require_absent, syncing
 from apr.progress import Progress, Report, silent
 
 _ALIGNMENT = layout.DEFAULT_ALIGNMENT
@@ -65,7 +65,8 @@ def write_gguf(
             target.write(padding)
             written += len(padding)
         target.flush()
-        file = _read_back(target, path, fields, tensors, digests, progress)
+        with syncing(target):
+            file = _read_back(target, path, fields, tensors, digests, progress)
     # Renaming keeps device, inode, size and time of writing: the stamp still holds.
     return file
 
