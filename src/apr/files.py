@@ -97,6 +97,21 @@ def require_writable_place(path: Path) -> None:
     )
 
 
+def require_no_directory(path: Path) -> None:
+    """Refuse a directory where a file is to be written, before work is done for it.
+
+    Refuses: files.io-failed.
+    """
+    if path.is_dir():
+        raise IoFailed(
+            "files.io-failed",
+            path,
+            found="a directory",
+            expected="the name of a file",
+            fix="name a file, for example one in that directory",
+        )
+
+
 def require_apart(output: Path, inputs: Sequence[Path]) -> None:
     """Refuse an output that lies inside an input, or that an input lies inside.
 

@@ -8,6 +8,9 @@ from apr.errors import FeatureMissing, NetworkFailed, PathNotFound, UsageRefusal
 
 SCHEME = "hf://"
 _NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+_PATIENCE_S = 10.0
+"""How long the hub may take to connect, and to answer."""
+
 # No pickle, no code, no other framework's weights.
 _PATTERNS = (
     "config.json",
@@ -33,13 +36,7 @@ def download(address: str) -> Path:
     """
     named = _NAME.fullmatch(address.removeprefix(SCHEME))
     if named is None:
-        raise UsageRefusal(
-            "import.hub-name",
-            address,
-            found=repr(address),
-            expected="hf://org/name, with @revision where one is wanted",
-            fix="copy the name from the model's page",
-        )
+        raise _misnamed(address, repr(address))
     if find_spec("huggingface_hub") is None:
         raise FeatureMissing(
             "import.hub-missing",
@@ -52,17 +49,34 @@ def download(address: str) -> Path:
 
 
 def _fetched(address: str, repo: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
+        HFValidationError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
 
+    cause: Exception | None = None
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(_PATTERNS)))
+        try:
+            # snapshot_download asks this too, and waits for an answer as long as it takes.
+            revision = HfApi().model_info(repo, revision=revision, timeout=_PATIENCE_S).sha
+        except (RepositoryNotFoundError, RevisionNotFoundError, GatedRepoError, HFValidationError):
+            raise
+        # Which errors there are depends on the library that it speaks HTTP with.
+        except Exception as err:
+            cause = err
+        return Path(
+            snapshot_download(
+                repo,
+                revision=revision,
+                allow_patterns=list(_PATTERNS),
+                local_files_only=cause is not None,
+            )
+        )
+    except HFValidationError as err:
+        raise _misnamed(address, str(err).splitlines()[0]) from err
     except (RepositoryNotFoundError, RevisionNotFoundError, GatedRepoError) as err:
         raise PathNotFound(
             "import.hub-not-found",
@@ -71,11 +85,27 @@ def _fetched(address: str, repo: str, revision: str | None) -> Path:
             expected="a public model, or one that your token may read",
             fix="check the name; for a private or gated model: hf auth login",
         ) from err
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as err:
+    except Exception as err:
+        why = cause or err
         raise NetworkFailed(
             "import.hub-unreachable",
             address,
-            found=f"{type(err).__name__}: the hub cannot be reached, and the cache lacks the model",
+            found=f"the hub cannot be reached ({type(why).__name__}: {_first_line(why)}), "
+            "and its cache lacks the model",
             expected="a network, or the model in the cache",
             fix="try again later, or name a directory that holds the model",
         ) from err
+
+
+def _misnamed(address: str, found: str) -> UsageRefusal:
+    return UsageRefusal(
+        "import.hub-name",
+        address,
+        found=found,
+        expected="hf://org/name, with @revision where one is wanted",
+        fix="copy the name from the model's page",
+    )
+
+
+def _first_line(err: Exception) -> str:
+    return (str(err).splitlines() or ["no reason given"])[0][:200]

@@ -24,7 +24,14 @@ from apr.convert.precision import FLOATS, converted
 from apr.convert.rounding import Rounding
 from apr.convert.source import Source, SourceTensor
 from apr.errors import Refusal
-from apr.files import io_refusals, require_absent, require_writable_place, sync_directory
+from apr.files import (
+    io_refusals,
+    require_absent,
+    require_apart,
+    require_no_directory,
+    require_writable_place,
+    sync_directory,
+)
 from apr.jobs.exported import ExportedModel, bits_per_weight, count_formats, judge, unchanged
 from apr.jobs.fresh_process import in_fresh_process
 from apr.jobs.prove_source import SourceProof
@@ -57,6 +64,8 @@ def export_gguf(
     started_s = time.perf_counter()
     require_absent(output, overwrite=overwrite)
     require_writable_place(output)
+    require_no_directory(output)
+    require_apart(output, [path])
     source = read_apr_source(path, progress=progress)
     handed_over = between(source)
     tensors = {

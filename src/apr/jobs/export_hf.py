@@ -17,7 +17,7 @@ from apr.convert.precision import FLOATS, converted
 from apr.convert.rounding import Rounding
 from apr.convert.source import Source
 from apr.errors import Refusal
-from apr.files import publish_directory, require_apart
+from apr.files import io_refusals, publish_directory, require_apart
 from apr.jobs.exported import (
     ExportedModel,
     bits_per_weight,
@@ -64,6 +64,8 @@ def export_hf(
         name: converted(tensor, float_format or _kept(tensor.dtype))
         for name, tensor in handed_over.tensors.items()
     }
+    with io_refusals(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
     with staging_directory(output.absolute().parent, output.name) as staging:
         staged = staging / "model"
         write_hf_directory(

@@ -32,6 +32,7 @@ from apr.errors import Refusal, UsageRefusal
 from apr.files import (
     io_refusals,
     require_absent,
+    require_no_directory,
     require_writable_place,
     sha256_chunks,
     sha256_file,
@@ -116,11 +117,13 @@ def import_model(
     """
     require_absent(output, overwrite=overwrite)
     require_writable_place(output)
+    require_no_directory(output)
     clock = _Clock()
     found = read_source(source, progress=progress)
-    _require_another_file(output, found.files)
     if tokenizer is not None:
-        found = replace(found, tokenizer=Tokenizer.load(tokenizer))
+        file = tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
+        found = replace(found, tokenizer=Tokenizer.load(tokenizer), files=(*found.files, file))
+    _require_another_file(output, found.files)
     _require_tokenizer_fits(found)
     clock.lap("read")
     handed_over = between(found)
