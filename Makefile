@@ -9,7 +9,7 @@ export PYTHON TORCH
 VENV := .venv/bin
 CHECKS := check-lint check-format check-types check-layers
 
-.PHONY: help setup demo test check $(CHECKS) bench llama-cpp clean
+.PHONY: help setup demo test check $(CHECKS) bench llama-cpp transformers-4 clean
 
 help:
 	@echo "make demo    train a small model on your interpreter's sources: no network once set up"
@@ -18,6 +18,7 @@ help:
 	@echo "make setup   only build .venv/, with the development tools"
 	@echo "make bench   time and memory; numbers, no verdict"
 	@echo "make llama-cpp  compare with a real llama.cpp; builds it first, which takes minutes"
+	@echo "make transformers-4  the parity tests against transformers 4"
 	@echo "make clean   remove .venv/, .venv-*/ and what the tools wrote"
 
 setup:
@@ -73,7 +74,18 @@ LLAMA_CPP ?= .venv-llama/bin/python
 llama-cpp: setup $(LLAMA_CPP)
 	@PYTHONPATH=. $(VENV)/python tests/llama_cpp/compare.py $(LLAMA_CPP)
 
+# The parity tests against the transformers of before 5, which needs an environment of its own.
+.venv-transformers4/bin/pytest:
+	@echo "transformers-4: installing transformers 4 into .venv-transformers4 (some 1 GB on disk)" >&2
+	@$(VENV)/python -m venv .venv-transformers4
+	@.venv-transformers4/bin/pip install --quiet --disable-pip-version-check \
+		-r tests/transformers_4/requirements.txt -e .
+
+transformers-4: setup .venv-transformers4/bin/pytest
+	@.venv-transformers4/bin/python -m pytest -p no:cacheprovider tests/parity \
+		--ignore tests/parity/test_fast_encoder.py $(TEST_FLAGS)
+
 clean:
-	rm -rf .venv .venv-peers .venv-llama .venv-llama.part build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-peers .venv-transformers4 .venv-llama .venv-llama.part build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests tools benchmarks -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf src/apr.egg-info

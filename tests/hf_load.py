@@ -22,9 +22,14 @@ class Loaded:
 
 
 def load(directory: Path) -> Loaded:
-    """Load a model with `from_pretrained`; what is said is returned, not shown."""
+    """Load a model with `from_pretrained`; what is said is returned, not shown.
+
+    The type of the tensors is asked for: transformers 4 makes fp32 of everything otherwise.
+    """
     with listening() as said:
-        model, info = AutoModelForCausalLM.from_pretrained(directory, output_loading_info=True)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            directory, dtype="auto", output_loading_info=True
+        )
     said += [f"{kind}: {names}" for kind, names in info.items() if names]
     return Loaded(model, said)
 

@@ -35,6 +35,8 @@ _OUR_FILES = (
 # What a source says of itself, and would be untrue or useless of what is written here.
 _NOT_OURS = {"torch_dtype", "dtype", "_name_or_path", "transformers_version", "auto_map"}
 _TORCH_DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+# transformers 4.57 takes a directory without this key for an old one of Mistral's, and warns of it.
+_SPELLING_OF = "5.0.0"
 _TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -144,7 +146,7 @@ def _config(
         dict.fromkeys(_TOKEN_IDS)
         | recorded
         | architecture.to_hf_config()
-        | {"torch_dtype": _TORCH_DTYPES[dtype]}
+        | {"torch_dtype": _TORCH_DTYPES[dtype], "transformers_version": _SPELLING_OF}
     )
 
 
