@@ -36,7 +36,15 @@ _OWN_KEYS = {field.name: f"apr.rope_scaling.{field.name}" for field in fields(Ro
 
 
 def divisors(scaling: RopeScaling, *, rope_theta: float, head_dim: int) -> NDArray[np.float32]:
-    """What each frequency of a head is divided by, one number per pair."""
+    """What each frequency of a head is divided by, one number per pair.
+
+    Numbers that no model has give infinities or NaN, which are no file's divisors.
+    """
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        return _divisors(scaling, rope_theta, head_dim)
+
+
+def _divisors(scaling: RopeScaling, rope_theta: float, head_dim: int) -> NDArray[np.float32]:
     frequencies = rope_theta ** -(np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
     turns = scaling.original_max_position_embeddings * frequencies / (2 * pi)
     low, high = scaling.low_freq_factor, scaling.high_freq_factor
