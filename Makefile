@@ -4,12 +4,13 @@
 #   TORCH=torch==2.13.0+cpu    another build of torch than the pinned one; remembered
 #   DEMO_FLAGS=...             passed to `apr demo`
 #   TEST_FLAGS=...             passed to pytest
+#   FUZZ_FLAGS=...             passed to tests.fuzz.run, such as --seed 1 --executions 10000000
 
 export PYTHON TORCH
 VENV := .venv/bin
 CHECKS := check-lint check-format check-types check-layers
 
-.PHONY: help setup demo test check $(CHECKS) bench llama-cpp transformers-4 clean
+.PHONY: help setup demo test check $(CHECKS) bench fuzz llama-cpp transformers-4 clean
 
 help:
 	@echo "make demo    train a small model on your interpreter's sources: no network once set up"
@@ -17,6 +18,7 @@ help:
 	@echo "make check   lint, formatting, types, import layers"
 	@echo "make setup   only build .venv/, with the development tools"
 	@echo "make bench   time and memory; numbers, no verdict"
+	@echo "make fuzz    a million damaged files to every reader: six to fifteen minutes on two cores"
 	@echo "make llama-cpp  compare with a real llama.cpp; builds it first, which takes minutes"
 	@echo "make transformers-4  the parity tests against transformers 4"
 	@echo "make clean   remove .venv/, .venv-*/ and what the tools wrote"
@@ -60,6 +62,10 @@ bench: setup .venv-peers/bin/inspect_data
 	@$(VENV)/python benchmarks/encode.py
 	@$(VENV)/python benchmarks/train_throughput.py
 
+# Ends with 5 and the bytes in fuzz-findings/ when a reader crashes, hangs or takes too much memory.
+fuzz: setup
+	@PYTHONPATH=. $(VENV)/python -m tests.fuzz.run --executions 1000000 $(FUZZ_FLAGS)
+
 # The reader that exported files are for. LLAMA_CPP=PYTHON names one that has it already.
 LLAMA_CPP ?= .venv-llama/bin/python
 
@@ -86,6 +92,6 @@ transformers-4: setup .venv-transformers4/bin/pytest
 		--ignore tests/parity/test_fast_encoder.py $(TEST_FLAGS)
 
 clean:
-	rm -rf .venv .venv-peers .venv-transformers4 .venv-llama .venv-llama.part build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-peers .venv-transformers4 .venv-llama .venv-llama.part build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache fuzz-findings
 	find src tests tools benchmarks -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf src/apr.egg-info

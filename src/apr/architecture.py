@@ -9,6 +9,7 @@ K key/value heads, E head_dim, F intermediate_size, V vocab_size, L layers.
 
 from dataclasses import dataclass, fields
 from math import prod
+from sys import float_info
 from typing import Any, Literal, get_args
 
 from apr.errors import Refusal, UsageRefusal
@@ -20,6 +21,7 @@ HF_CLASSES: dict[str, str] = {
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
 }
+_LARGEST_COUNT = (1 << 40) - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +46,9 @@ class RopeScaling:
         for field in fields(self):
             value = getattr(self, field.name)
             is_number = type(value) is int or (type(value) is float and field.type is float)
-            if not is_number or not 0 < value < float("inf"):
+            # An integer in JSON may be larger than any float.
+            largest = float_info.max if field.type is float else _LARGEST_COUNT
+            if not is_number or not 0 < value <= largest:
                 _refuse_shape(f"rope_scaling.{field.name}", value, "a positive finite number")
         if not self.low_freq_factor < self.high_freq_factor:
             _refuse_shape(
@@ -105,7 +109,7 @@ class Architecture:
             )
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.type is int and (type(value) is not int or not 0 < value < 1 << 40):
+            if field.type is int and (type(value) is not int or not 0 < value <= _LARGEST_COUNT):
                 _refuse_shape(field.name, value, "a positive integer")
             if field.type is float and not 0 < value < float("inf"):
                 _refuse_shape(field.name, value, "a positive finite number")
@@ -115,6 +119,8 @@ class Architecture:
                 self.num_key_value_heads,
                 f"a divisor of num_attention_heads ({self.num_attention_heads})",
             )
+        if self.rope_theta < 1:
+            _refuse_shape("rope_theta", self.rope_theta, "at least 1, so that frequencies fall")
         if self.head_dim % 2:
             _refuse_shape("head_dim", self.head_dim, "an even number")
 

@@ -7,7 +7,6 @@ refused unless it stands at the value that changes nothing.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import isfinite
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -79,7 +78,8 @@ class _Reading:
 
     def number(self, key: str, *, above: float, below: float) -> float:
         value = self.get(key)
-        if type(value) not in (int, float) or not isfinite(value) or not above < value < below:
+        # Compared, not converted: an integer may be larger than any float.
+        if type(value) not in (int, float) or not above < value < below:
             _refuse_value(self.where, key, value, f"a number above {above:g} and below {below:g}")
         return float(value)
 

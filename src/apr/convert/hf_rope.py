@@ -6,8 +6,8 @@ Up to transformers 4 `rope_theta` stood beside `rope_scaling`; since 5 both are 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
+from sys import float_info
 from typing import Any, NoReturn, cast
 
 from apr.architecture import RopeScaling
@@ -58,7 +58,8 @@ def read_rope(raw: Mapping[str, Any], *, where: Path) -> Rope:
 def _theta(value: Any, key: str, where: Path) -> float | None:
     if value is None:
         return None
-    if type(value) not in (int, float) or not isfinite(value) or not 1 < value <= _LARGEST_THETA:
+    # Compared, not converted: an integer may be larger than any float.
+    if type(value) not in (int, float) or not 1 < value <= _LARGEST_THETA:
         _refuse_value(where, key, value, "a number above 1")
     return float(value)
 
@@ -105,7 +106,7 @@ def _scaling(value: dict[str, Any], key: str, where: Path) -> RopeScaling | None
 def _llama3(rest: dict[str, Any], key: str, where: Path) -> RopeScaling:
     for name in _FACTORS:
         number = rest.get(name)
-        if type(number) not in (int, float) or not isfinite(cast(float, number)):
+        if type(number) not in (int, float) or not abs(cast(float, number)) <= float_info.max:
             _refuse_value(where, f"{key}.{name}", number, "a finite number")
     if type(rest.get(_LONGEST)) is not int:
         _refuse_value(where, f"{key}.{_LONGEST}", rest.get(_LONGEST), "an integer")
