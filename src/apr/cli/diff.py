@@ -68,7 +68,7 @@ def _text(found: "ContainerDifference") -> str:
             each = differing[0]
             first = f"{each['name']} {each['a']} | {each['b']}"
             lines.append(f"  {len(differing)} of another {label}: {first}")
-    by_distance = sorted(tensors.values, key=lambda each: -(each.max_abs or 0.0))
+    by_distance = sorted(tensors.values, key=lambda each: -each.max_abs)
     if by_distance:
         lines.append(f"  {len(by_distance)} with other values, the farthest apart first:")
     lines += [f"    {_distance(each)}" for each in by_distance[:_SHOWN_TENSORS]]
@@ -101,9 +101,7 @@ def _short(value: Any) -> str:
 
 
 def _distance(each: "ValueDifference") -> str:
-    share = f"{each.num_different} of {each.num_compared} {each.compared_as} differ"
-    if each.max_abs is None:
-        return f"{each.name}: {share}"
+    share = f"{each.num_different} of {each.num_compared} values differ"
     not_numbers = f", {each.num_not_comparable} not comparable" if each.num_not_comparable else ""
     return (
         f"{each.name}: {share}{not_numbers}, by {each.max_abs:.3g} at most"

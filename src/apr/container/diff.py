@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 
 from apr.container import free_keys, layout
 from apr.container.reader import Container
-from apr.container.value_difference import ValueDifference, can_compare, differences
+from apr.container.value_difference import ValueDifference, differences
 from apr.errors import UsageRefusal
 from apr.files import sha256_bytes
 from apr.progress import Progress, Report, silent
@@ -79,7 +79,7 @@ class TensorDifference:
     values: tuple[ValueDifference, ...]
     """Tensors of one name and shape in which something differs."""
     not_compared: tuple[str, ...]
-    """In both files, and yet not to be compared: other shapes, or one side quantised."""
+    """In both files, and yet not to be compared, as their shapes differ."""
 
     @property
     def is_other_model(self) -> bool:
@@ -145,11 +145,7 @@ def diff_containers(
     with Container.open(a) as left, Container.open(b) as right:
         common = [name for name in left.tensors if name in right.tensors]
         pairs = [(left.tensors[name], right.tensors[name]) for name in common]
-        comparable = [
-            ours.name
-            for ours, theirs in pairs
-            if ours.shape == theirs.shape and can_compare(ours.dtype, theirs.dtype)
-        ]
+        comparable = [ours.name for ours, theirs in pairs if ours.shape == theirs.shape]
         compared = list(_compared(left, right, comparable, progress))
         return ContainerDifference(
             a=str(a),

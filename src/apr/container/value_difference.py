@@ -2,10 +2,10 @@
 
 Numbers of the same type are equal when their bits are: so a NaN equals itself and no other, and the
 two zeros differ by 0. A NaN or an infinity against anything else is no distance at all, and counts
-apart. Quantised tensors are compared as bytes, because one scale decides about many values.
+apart. Quantised tensors are compared by the values that their blocks stand for.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from apr.container.layout import DTYPES
 from apr.container.reader import Container
+from apr.quantization.formats import dequantizer
 
 _PIECE_ELEMENTS = 1 << 20
-_PIECE_BYTES = 4 << 20
 _STORED = {
     "f32": "<f4",
     "f16": "<f2",
@@ -34,14 +34,12 @@ class ValueDifference:
     """What differs between two tensors of the same name and shape."""
 
     name: str
-    compared_as: str
-    """`values`, or `bytes` for a quantised tensor."""
     num_compared: int
     num_different: int
     """With other bits; between two types, with other values."""
-    max_abs: float | None
-    """Largest distance between two finite values; None where bytes were compared."""
-    max_relative: float | None
+    max_abs: float
+    """Largest distance between two finite values."""
+    max_relative: float
     """Largest distance as a share of the larger of the two values."""
     at: list[int] | None
     """Where the largest distance is."""
@@ -50,14 +48,9 @@ class ValueDifference:
 
     def exceeds(self, tolerance: float | None) -> bool:
         """Whether it is more than was allowed; None allows nothing."""
-        if tolerance is None or self.max_abs is None:
+        if tolerance is None:
             return self.num_different > 0
         return self.num_not_comparable > 0 or self.max_abs > tolerance
-
-
-def can_compare(dtype_a: str, dtype_b: str) -> bool:
-    """Whether values of these two types can be held against each other."""
-    return dtype_a == dtype_b or not (DTYPES[dtype_a].is_quantized or DTYPES[dtype_b].is_quantized)
 
 
 def differences(
@@ -69,30 +62,49 @@ def differences(
 
     Refuses: container.truncated, files.io-failed.
     """
-    if DTYPES[a.tensors[name].dtype].is_quantized:
-        yield from _bytes_differ(a, b, name)
+    dtypes = a.tensors[name].dtype, b.tensors[name].dtype
+    if any(DTYPES[dtype].is_quantized for dtype in dtypes):
+        yield from _spelled_values_differ(a, b, name)
     else:
         yield from _values_differ(a, b, name)
 
 
-def _bytes_differ(
+def _spelled_values_differ(
     a: Container, b: Container, name: str
 ) -> Iterator[tuple[int, ValueDifference | None]]:
-    num_read = num_different = 0
-    for left, right in zip(
-        a.pieces(name, piece_bytes=_PIECE_BYTES),
-        b.pieces(name, piece_bytes=_PIECE_BYTES),
-        strict=True,
-    ):
-        if left != right:
-            ours, theirs = (np.frombuffer(piece, np.uint8) for piece in (left, right))
-            num_different += int(np.count_nonzero(ours != theirs))
-        num_read += len(left)
+    """Compare what blocks stand for, on one side or on both."""
+    tally = _Tally()
+    num_read = 0
+    for left, right in zip(_spelled(a, name), _spelled(b, name), strict=True):
+        tally.add_values(left, right)
+        num_read = min(num_read + 4 * len(left), a.tensors[name].size_bytes)
         yield num_read, None
-    yield (
-        num_read,
-        ValueDifference(name, "bytes", num_read, num_different, None, None, None, 0),
-    )
+    yield a.tensors[name].size_bytes, tally.result(name, a.tensors[name].shape)
+
+
+def _spelled(container: Container, name: str) -> Iterator[NDArray[np.float64]]:
+    """The values of a tensor in pieces of `_PIECE_ELEMENTS`; only the last is shorter."""
+    entry = container.tensors[name]
+    dtype = DTYPES[entry.dtype]
+    step = _PIECE_ELEMENTS // dtype.block_elements * dtype.block_bytes
+    data, decode, left = b"", None, entry.num_elements
+    for piece in container.pieces(name, piece_bytes=step):
+        data += piece
+        if decode is None:
+            decode = _decoder(entry.dtype, data[: dtype.prefix_bytes])
+            data = data[dtype.prefix_bytes :]
+        if len(data) >= step:
+            yield decode(data[:step])
+            data, left = data[step:], left - _PIECE_ELEMENTS
+    if data and decode:
+        yield decode(data)[:left]
+
+
+def _decoder(dtype: str, prefix: bytes) -> Callable[[bytes], NDArray[np.float64]]:
+    if not DTYPES[dtype].is_quantized:
+        return lambda data: _numbers(data, dtype)
+    dequantize = dequantizer(dtype, prefix)
+    return lambda data: dequantize(data).astype(np.float64)
 
 
 def _values_differ(
@@ -114,21 +126,7 @@ def _values_differ(
             tally.num_compared += len(left) // widths[0]
         num_read += len(left)
         yield num_read, None
-    shape = a.tensors[name].shape
-    at = None if tally.at is None else [int(index) for index in np.unravel_index(tally.at, shape)]
-    yield (
-        num_read,
-        ValueDifference(
-            name,
-            "values",
-            tally.num_compared,
-            tally.num_different,
-            tally.max_abs,
-            tally.max_relative,
-            at,
-            tally.num_not_comparable,
-        ),
-    )
+    yield num_read, tally.result(name, a.tensors[name].shape)
 
 
 class _Tally:
@@ -149,13 +147,33 @@ class _Tally:
             differs = np.frombuffer(left, bits) != np.frombuffer(right, bits)
             where = np.flatnonzero(differs)
             a, b = (_numbers(piece, dtypes[0], where) for piece in (left, right))
-            first, num_values = self.num_compared, len(differs)
+            self._add_differing(a, b, where, len(differs))
         else:
-            a, b = _numbers(left, dtypes[0]), _numbers(right, dtypes[1])
-            first, num_values = self.num_compared, len(a)
-            where = np.flatnonzero(a != b)
-            a, b = a[where], b[where]
-        self.num_compared += num_values
+            self.add_values(_numbers(left, dtypes[0]), _numbers(right, dtypes[1]))
+
+    def add_values(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> None:
+        """Count one piece of values of each side."""
+        where = np.flatnonzero(a != b)
+        self._add_differing(a[where], b[where], where, len(a))
+
+    def result(self, name: str, shape: tuple[int, ...]) -> ValueDifference:
+        """What it came to."""
+        at = None if self.at is None else [int(index) for index in np.unravel_index(self.at, shape)]
+        return ValueDifference(
+            name,
+            self.num_compared,
+            self.num_different,
+            self.max_abs,
+            self.max_relative,
+            at,
+            self.num_not_comparable,
+        )
+
+    def _add_differing(
+        self, a: NDArray[np.float64], b: NDArray[np.float64], where: NDArray[np.intp], num: int
+    ) -> None:
+        first = self.num_compared
+        self.num_compared += num
         self.num_different += len(where)
         with np.errstate(all="ignore"):
             distance = np.abs(a - b)

@@ -1,12 +1,16 @@
 """Counting zeros in a tensor as its bytes go by: single values, and whole rows.
 
-A zero of either sign is a zero. Rows are those of the first dimension, as an embedding has one for
-each token.
+A zero of either sign is a zero; in a quantised tensor it is a value that its block spells as zero.
+Rows are those of the first dimension, as an embedding has one for each token.
 """
 
+from collections.abc import Callable
+
 import numpy as np
+from numpy.typing import NDArray
 
 from apr.container.layout import DTYPES, TensorEntry
+from apr.quantization.formats import dequantizer, prefix_bytes
 
 # The sign is the highest bit of every float.
 _VALUE_BITS = {
@@ -22,40 +26,42 @@ _VALUE_BITS = {
 
 
 class ZeroCount:
-    """The zeros of one tensor that is not quantised."""
+    """The zeros of one tensor."""
 
     def __init__(self, entry: TensorEntry, *, by_row: bool = False) -> None:
         self.num_values = 0
         self.num_zeros = 0
         self.num_rows = 0
         self.num_zero_rows = 0
-        self._bits, self._mask = _VALUE_BITS[entry.dtype]
+        self._entry = entry
+        self._dequantize: Callable[[bytes], NDArray[np.float32]] | None = None
         num_rows = entry.shape[0] if by_row and entry.shape else 0
         self._row_values = entry.num_elements // num_rows if num_rows else 0
-        self._row_bytes = self._row_values * DTYPES[entry.dtype].block_bytes
-        self._rest = b""
-
-    @staticmethod
-    def can_count(entry: TensorEntry) -> bool:
-        """Whether the values can be told from the bytes."""
-        return entry.dtype in _VALUE_BITS
+        self._rest = np.empty(0, np.bool_)
 
     def add(self, chunk: bytes) -> None:
-        """Count the next bytes, whole values of them."""
-        is_value = np.frombuffer(chunk, self._bits) & self._mask
+        """Count the next bytes, whole values or blocks of them."""
+        left = self._entry.num_elements - self.num_values
+        # The last block of a format may hold more elements than the tensor has.
+        is_value = self._is_value(chunk)[:left]
         self.num_values += len(is_value)
         self.num_zeros += len(is_value) - int(np.count_nonzero(is_value))
-        if self._row_bytes:
-            self._add_rows(self._rest + chunk)
+        if self._row_values:
+            self._add_rows(np.concatenate((self._rest, is_value)))
 
-    def _add_rows(self, data: bytes) -> None:
-        whole_bytes = len(data) // self._row_bytes * self._row_bytes
-        self._rest = data[whole_bytes:]
-        values = np.frombuffer(data, self._bits, count=whole_bytes // (self._itemsize or 1))
-        rows = (values & self._mask).reshape(-1, self._row_values)
+    def _is_value(self, chunk: bytes) -> NDArray[np.bool_]:
+        if not DTYPES[self._entry.dtype].is_quantized:
+            bits, mask = _VALUE_BITS[self._entry.dtype]
+            return (np.frombuffer(chunk, bits) & mask) != 0
+        if self._dequantize is None:
+            prefix = prefix_bytes(self._entry.dtype)
+            self._dequantize = dequantizer(self._entry.dtype, chunk[:prefix])
+            chunk = chunk[prefix:]
+        return self._dequantize(chunk) != 0
+
+    def _add_rows(self, is_value: NDArray[np.bool_]) -> None:
+        whole = len(is_value) // self._row_values * self._row_values
+        self._rest = is_value[whole:]
+        rows = is_value[:whole].reshape(-1, self._row_values)
         self.num_rows += len(rows)
         self.num_zero_rows += int(np.count_nonzero(~rows.any(axis=1)))
-
-    @property
-    def _itemsize(self) -> int:
-        return np.dtype(self._bits).itemsize

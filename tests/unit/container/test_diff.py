@@ -143,17 +143,32 @@ def test_names_and_shapes(tmp_path: Path) -> None:
         assert compare(tmp_path, model_file(a), model_file(b), tolerance=100).verdict == "FAIL"
 
 
-def test_quantised_tensors_are_compared_as_bytes(tmp_path: Path) -> None:
-    q8 = [Row(b"x", 129, (4,), struct.pack("<f4b", 0.5, 1, 2, 3, last)) for last in (4, 5)]
+def test_quantised_tensors_are_compared_by_what_they_stand_for(tmp_path: Path) -> None:
+    q8 = [Row(b"x", 129, (4,), struct.pack("<f4b", 0.5, 1, 2, 3, last)) for last in (4, 6)]
     assert rows(tmp_path, [q8[0]], [q8[0]]).same
-    found = rows(tmp_path, [q8[0]], [q8[1]], tolerance=100.0)
+    found = rows(tmp_path, [q8[0]], [q8[1]])
     (each,) = found.tensors.values
-    assert (each.compared_as, each.num_different, each.num_compared) == ("bytes", 1, 8)
-    assert (each.max_abs, each.max_relative) == (None, None)
+    assert (each.num_different, each.num_compared, each.at) == (1, 4, [3])
+    assert (each.max_abs, each.max_relative) == (1.0, pytest.approx(1 / 3))
     assert found.verdict == "FAIL"
-    found = rows(tmp_path, [q8[0]], [f32("x", 1.0, 1.0, 1.0, 1.0)], tolerance=100.0)
-    assert found.tensors.not_compared == ("x",)
-    assert (found.compared_tensors, found.verdict) == (0, "UNKNOWN")
+    assert rows(tmp_path, [q8[0]], [q8[1]], tolerance=1.0).verdict == "PASS"
+    # The same numbers in another format: nothing is apart, and yet it is another file.
+    found = rows(tmp_path, [q8[0]], [f32("x", 0.5, 1.0, 1.5, 2.0)], tolerance=100.0)
+    assert (found.tensors.values, found.compared_tensors, found.verdict) == ((), 1, "FAIL")
+
+
+def test_long_quantised_tensors_are_compared_piece_by_piece(tmp_path: Path) -> None:
+    number = (1 << 20) + 7
+    values = np.arange(number) % 100
+    data = struct.pack("<f", 0.25) + values.astype(np.int8).tobytes()
+    other = bytearray(data)
+    other[-2] = 101
+    left = [Row(b"x", 129, (number,), data)]
+    found = rows(tmp_path, left, [Row(b"x", 129, (number,), bytes(other))])
+    (each,) = found.tensors.values
+    assert (each.num_compared, each.num_different, each.at) == (number, 1, [number - 2])
+    floats = Row(b"x", 0, (number,), (values * 0.25).astype("<f4").tobytes())
+    assert rows(tmp_path, left, [floats]).tensors.values == ()
 
 
 def test_nothing_to_compare_is_unknown(tmp_path: Path) -> None:

@@ -43,10 +43,18 @@ def test_rows_across_pieces(piece: int) -> None:
     assert (zeros.num_rows, zeros.num_zero_rows, zeros.num_zeros) == (17, 3, 19)
 
 
-def test_tensors_without_values_and_quantised_ones() -> None:
+def test_tensors_without_values() -> None:
     assert count("f32", b"", 0, 4).num_values == 0
     assert count("f32", bytes(4)).num_zeros == 1
-    assert not ZeroCount.can_count(TensorEntry("x", "q8", (4,), 0, 8))
+
+
+def test_quantised_values_and_their_rows() -> None:
+    zeros = count("q8", struct.pack("<f6b", 0.5, 0, 0, 0, 1, 0, 2), 2, 3)
+    assert (zeros.num_values, zeros.num_zeros) == (6, 4)
+    assert (zeros.num_rows, zeros.num_zero_rows) == (2, 1)
+    # Three values in a block of 32: the rest of the block counts for nothing.
+    block = struct.pack("<e", 1.0) + b"\x98" + b"\x88" * 15
+    assert (count("q4", block, 3).num_values, count("q4", block, 3).num_zeros) == (3, 2)
 
 
 def test_a_scan_shows_a_tensor_to_its_watcher(tmp_path: Path) -> None:
