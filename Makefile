@@ -79,6 +79,7 @@ LLAMA_CPP ?= .venv-llama/bin/python
 
 llama-cpp: setup $(LLAMA_CPP)
 	@PYTHONPATH=. $(VENV)/python tests/llama_cpp/compare.py $(LLAMA_CPP)
+	@PYTHONPATH=. $(VENV)/python tests/llama_cpp/greedy.py $(LLAMA_CPP)
 
 # The parity tests against the transformers of before 5, which needs an environment of its own.
 .venv-transformers4/bin/pytest:

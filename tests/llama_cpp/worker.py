@@ -2,7 +2,8 @@
 
     .venv-llama/bin/python tests/llama_cpp/worker.py JOB.json RESULT.npz
 
-A job names a file, texts to encode, and ids to compute logits for. This file imports nothing of
+A job names a file, texts to encode, ids to compute logits for and, if it wants to, how many tokens
+to go on with greedily. This file imports nothing of
 apr, and apr nothing of it.
 """
 
@@ -31,9 +32,17 @@ def main(job_path: str, result_path: str) -> None:
         model.tokenize(text.encode("utf-8"), add_bos=False, special=False) for text in job["texts"]
     ]
     model.eval(job["ids"])
+    logits = np.array(model.scores[: len(job["ids"])], dtype=np.float32)
+    greedy: list[int] = []
+    last = logits[-1]
+    while len(greedy) < job.get("num_greedy", 0) and int(last.argmax()) != model.token_eos():
+        greedy.append(int(last.argmax()))
+        model.eval(greedy[-1:])
+        last = np.array(model.scores[len(job["ids"]) + len(greedy) - 1], dtype=np.float32)
     np.savez(
         result_path,
-        logits=np.array(model.scores[: len(job["ids"])], dtype=np.float32),
+        logits=logits,
+        greedy=np.array(greedy, dtype=np.int64),
         lengths=np.array([len(ids) for ids in encoded], dtype=np.int64),
         ids=np.array([id for ids in encoded for id in ids], dtype=np.int64),
         eos=np.array([model.token_eos(), model.token_bos()], dtype=np.int64),
