@@ -8,6 +8,7 @@ from typing import Any
 from apr.convert.rounding import Rounding, check_rounding
 from apr.convert.source import Source, SourceTensor
 from apr.convert.weights import stored_bytes
+from apr.errors import Refusal
 from apr.jobs.prove_source import SourceProof, prove_source
 from apr.progress import Report
 
@@ -65,7 +66,9 @@ def judge(
     that were rounded are compared within their format's bound, and then taken from the export on
     both sides.
     """
-    roundings = check_rounding(original.tensors, exported.tensors, progress=progress)
+    # A head that only one side has is the proof's to name: it says what comes of it.
+    shared = {name: each for name, each in exported.tensors.items() if name in original.tensors}
+    roundings = check_rounding(original.tensors, shared, progress=progress)
     rounded = {each.name: exported.tensors[each.name] for each in roundings}
     proof = prove_source(
         exported,
@@ -74,6 +77,14 @@ def judge(
         ask_transformers=ask_transformers,
         progress=progress,
     )
+    if one_sided := sorted(exported.tensors.keys() ^ original.tensors.keys()):
+        raise Refusal(
+            "proof.config-differs",
+            exported.where.name,
+            found=f"only one of model and export has {one_sided[0]}, though they compute the same",
+            expected="the tensors of the model",
+            fix="nothing was kept; report this with the refusal",
+        )
     return replace(proof, num_rounded_tensors=len(rounded)), tuple(roundings)
 
 
