@@ -123,6 +123,11 @@ def test_cut_at_any_byte(tmp_path: Path, length: int) -> None:
         (file_of({"a": entry(offsets=[-8, 0])}, EIGHT), "safetensors.offsets"),
         (file_of({"a": entry(offsets=[0.0, 8.0])}, EIGHT), "safetensors.offsets"),
         (file_of({"a": entry(offsets=[False, 8])}, EIGHT), "safetensors.offsets"),
+        # No count to the reference library, and 0 to Python.
+        (
+            raw_file(b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[-0,8]}}', EIGHT),
+            "safetensors.offsets",
+        ),
         (file_of({"a": entry(offsets=[0, 9])}, EIGHT), "safetensors.offsets"),
         (file_of({"a": entry(offsets="08")}, EIGHT), "safetensors.offsets"),
         (file_of({"a": entry(offsets=[0, 1 << 70])}, EIGHT), "safetensors.offsets"),

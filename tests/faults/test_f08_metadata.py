@@ -61,6 +61,7 @@ def test_one_foreign_spelling_is_moved(tmp_path: Path) -> None:
     [
         (b'{"hidden_size":896.0}', "container.metadata-value"),
         (b'{"rope_theta":NaN}', "container.metadata-not-json"),
+        (b'{"hidden_size":-0}', "container.metadata-value"),
         (b'{"num_layers":2,"num_layers":2}', "container.metadata-not-json"),
         (b'{"model_type":null}', "container.metadata-value"),
         (b'{"model_type":"x"}\0\0', "container.metadata-not-json"),

@@ -194,9 +194,21 @@ def _other_value(random: Random, field: FieldBytes, json_fields: dict[bytes, Any
         else:
             texts[at] = byte_damage.damaged(random, texts[at], texts[0] + b" ")
         return replace(field, value=array(STRING, [text(each) for each in texts]))
-    if random.random() < 0.5:
+    kind = random.random()
+    element = int.from_bytes(field.value[:4], "little")
+    if kind < 0.4 and element in _WIDTHS:
+        return replace(field, value=_other_length(random, element, field.value[12:]))
+    if kind < 0.7:
         return replace(field, value=byte_damage.with_number(random, field.value, 4, 8))
     return replace(field, value=byte_damage.damaged(random, field.value, field.key, front=40))
+
+
+def _other_length(random: Random, element: int, data: bytes) -> bytes:
+    """A sound array of numbers with more or fewer of them."""
+    width = _WIDTHS[element]
+    numbers = [data[at : at + width] for at in range(0, len(data), width)]
+    count = random.choice((0, 1, len(numbers) - 1, len(numbers) + 1, 2 * len(numbers)))
+    return array(element, [*numbers, *numbers, bytes(width)][: max(0, count)])
 
 
 def _json(random: Random, value: Any) -> bytes:

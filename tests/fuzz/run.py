@@ -26,6 +26,7 @@ from tests.fuzz.worker import Stretch, warmed, work
 SHARES = {"container": 32, "gguf": 15, "gguf-front": 15, "safetensors": 25, "config": 13}
 
 _EXIT_FINDINGS = 5
+_EXIT_STOPPED = 130
 _STRETCH = 20
 """Executions of a stretch, for every share."""
 _PATIENCE = 6
@@ -115,6 +116,12 @@ class Fuzzing:
         self._tally(stretch.target).add(number, Execution(None, self.limit_s, 0, finding))
         self._start(replace(stretch, skipped=stretch.skipped | {number}))
 
+    def kill(self) -> None:
+        """End the workers that are left; what they did not answer with is not counted."""
+        for worker in self.workers:
+            worker.process.kill()
+            worker.process.join()
+
     def _tally(self, name: str) -> Tally:
         return self.tallies.setdefault(name, Tally())
 
@@ -183,8 +190,14 @@ def main(arguments: list[str]) -> int:
     started_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="apr-fuzz-", dir=scratch_parent()) as scratch:
         fuzzing = Fuzzing(asked.seed, asked.limit_s, scratch)
-        fuzzing.run(plan, num_workers=asked.workers, planned=asked.executions)
-    return _conclude(fuzzing, time.monotonic() - started_s, Path(asked.out))
+        try:
+            fuzzing.run(plan, num_workers=asked.workers, planned=asked.executions)
+        except KeyboardInterrupt:
+            print("fuzz: stopped; what follows is of the executions until then", file=sys.stderr)
+            asked.is_stopped = True
+        fuzzing.kill()
+    code = _conclude(fuzzing, time.monotonic() - started_s, Path(asked.out))
+    return code or (_EXIT_STOPPED if asked.is_stopped else 0)
 
 
 def _conclude(fuzzing: Fuzzing, elapsed_s: float, out: Path) -> int:
@@ -215,6 +228,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--limit-s", type=float, default=5.0, help="processor time that one input may take")
     add("--out", default="fuzz-findings", help="where the bytes of findings are kept")
     add("--case", type=int, help="run one case of one target here, with its traceback")
+    parser.set_defaults(is_stopped=False)
     return parser
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
+import safetensors
 from tests.fuzz import byte_damage, json_damage
 from tests.fuzz.target import ACCEPTED, Mutator, outcome_of
 from tests.safetensors_bytes import entry, file_of, raw_file
@@ -22,6 +23,10 @@ def read(path: Path) -> None:
     for tensor in file.tensors().values():
         stored = sum(chunk.nbytes for chunk in tensor.chunks())
         assert stored == file.entries[tensor.name].size_bytes
+    # What is taken here the reference library takes too.
+    theirs = dict(safetensors.deserialize(path.read_bytes()))
+    ours = {name: [*entry.shape] for name, entry in file.entries.items()}
+    assert ours == {name: entry["shape"] for name, entry in theirs.items()}
 
 
 def seeds() -> list[bytes]:

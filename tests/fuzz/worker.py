@@ -1,6 +1,7 @@
 """A fuzzing process: it takes stretches of cases through a pipe and answers with tallies."""
 
 import resource
+import signal
 import tempfile
 import time
 import warnings
@@ -34,6 +35,7 @@ def work(
     directory: str,
 ) -> None:
     """Fuzz until the other side hangs up; `current` shows the case and when it was begun."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which has the tallies.
     tempfile.tempdir = directory
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE_BYTES, hard))

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from apr.architecture import PRESET_NAMES, preset
+from apr.architecture import PRESET_NAMES, RopeScaling, preset
 from apr.errors import Refusal, UsageRefusal
 
 
@@ -67,6 +67,8 @@ def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
         ("rope_theta", 0.0),
         ("rms_norm_eps", float("nan")),
         ("rope_theta", float("inf")),
+        ("rope_theta", 1e-320),
+        ("rope_theta", 0.999),
         ("hidden_size", 1 << 60),
     ],
 )
@@ -75,6 +77,30 @@ def test_impossible_shapes_are_refused(field: str, value: object) -> None:
     with pytest.raises(Refusal) as refused:
         replace(good, **{field: value})
     assert refused.value.id == "architecture.shape"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("factor", 10**400),
+        ("factor", float("nan")),
+        ("low_freq_factor", 0),
+        ("high_freq_factor", 1.0),
+        ("original_max_position_embeddings", 32.0),
+        ("original_max_position_embeddings", 1 << 40),
+    ],
+)
+def test_impossible_scalings_are_refused(field: str, value: object) -> None:
+    good = RopeScaling(
+        factor=8,  # an integer, where JSON has one
+        low_freq_factor=1.0,
+        high_freq_factor=4.0,
+        original_max_position_embeddings=8192,
+    )
+    with pytest.raises(Refusal) as refused:
+        replace(good, **{field: value})
+    assert refused.value.id == "architecture.shape"
+    assert field in refused.value.where
 
 
 def test_an_unknown_family_is_refused() -> None:

@@ -238,6 +238,9 @@ def test_another_class(architectures: Any, found: str) -> None:
         ("rms_norm_eps", 0),
         ("rms_norm_eps", float("nan")),
         ("rms_norm_eps", 1e-6 + 1),
+        # No float is as large, and asking whether it is finite would be an OverflowError.
+        ("rms_norm_eps", 10**400),
+        ("rope_theta", 10**400),
         ("rope_theta", True),
         ("rope_theta", 0),
         ("rope_theta", float("inf")),
@@ -340,6 +343,8 @@ def test_another_scaling_is_refused_by_name(kind: str) -> None:
         ({"rope_scaling": LLAMA3_SCALING | {"beta_fast": 32}}, "import.config-unknown-key"),
         ({"rope_scaling": LLAMA3_SCALING | {"factor": None}}, "import.config-value"),
         ({"rope_scaling": LLAMA3_SCALING | {"factor": "8"}}, "import.config-value"),
+        ({"rope_scaling": LLAMA3_SCALING | {"factor": 10**400}}, "import.config-value"),
+        ({"rope_scaling": LLAMA3_SCALING | {"factor": float("nan")}}, "import.config-value"),
         ({"rope_scaling": LLAMA3_SCALING | {"factor": -8.0}}, "architecture.shape"),
         ({"rope_scaling": LLAMA3_SCALING | {"low_freq_factor": 4.0}}, "architecture.shape"),
         (

@@ -300,6 +300,16 @@ def test_a_scaling_between_the_published_ones_is_not_rounded_to_one(tmp_path: Pa
         read(gguf_models.model(replace(LLAMA3, rope_scaling=scaling)), tmp_path)
 
 
+@pytest.mark.parametrize("theta", [0.0, 1e-40, float("inf")])
+def test_a_base_that_overflows_is_refused_and_not_warned_about(
+    theta: float, tmp_path: Path
+) -> None:
+    made = gguf_models.model(LLAMA3)
+    made.set("llama.rope.freq_base", theta, "FLOAT32")
+    with pytest.raises(Refusal, match=r"gguf\.rope-scaling-unknown"):
+        read(made, tmp_path)
+
+
 def test_divisors_of_one_are_no_scaling(tmp_path: Path) -> None:
     made = gguf_models.model()
     made.arrays["rope_freqs.weight"] = np.ones(4, dtype=np.float32)
