@@ -110,7 +110,7 @@ def inspect_s(path: Path) -> float:
 _TOUCH = """
 import sys
 from pathlib import Path
-def peak(): 
+def peak():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 import apr.container.reader

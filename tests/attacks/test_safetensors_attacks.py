@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.fuzz.safetensors_target import fuzz_one
 from tests.safetensors_bytes import entry, file_of, raw_file
 
-from apr.convert.safetensors_file import SafetensorsFile
+from apr.convert.huggingface.safetensors_file import SafetensorsFile
 from apr.errors import DamagedFile, Refusal
 
 SOUND = safetensors.numpy.save(
@@ -209,7 +209,7 @@ def test_a_file_that_shrinks_or_changes_after_it_was_opened(tmp_path: Path) -> N
 def test_a_file_that_shrinks_while_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("apr.convert.safetensors_file.CHUNK_BYTES", 4)
+    monkeypatch.setattr("apr.convert.huggingface.safetensors_file.CHUNK_BYTES", 4)
     path = tmp_path / "x.safetensors"
     path.write_bytes(SOUND)
     chunks = iter(SafetensorsFile.open(path).tensor("a").chunks())

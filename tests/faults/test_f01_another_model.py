@@ -11,7 +11,7 @@ import pytest
 from tests.hf_models import LLAMA3_SCALING, hf_model, rotary_frequencies
 
 from apr.architecture import HF_CLASSES
-from apr.convert.hf_source import read_hf_source
+from apr.convert.huggingface.source import read_hf_source
 from apr.errors import Refusal
 
 

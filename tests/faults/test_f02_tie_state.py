@@ -10,9 +10,9 @@ from tests.container_models import LLAMA, UNTIED, model_file
 
 from apr.container import free_keys
 from apr.container.contents import require_contents
+from apr.container.inspecting.validation import validate
 from apr.container.metadata import architecture_from_metadata
 from apr.container.reader import Container
-from apr.container.validation import validate
 from apr.errors import Refusal
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"

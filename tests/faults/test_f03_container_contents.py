@@ -14,9 +14,9 @@ from tests.container_models import LLAMA, QWEN2, ModelFile, model_file
 
 from apr.architecture import Architecture
 from apr.container.contents import require_contents
+from apr.container.inspecting.validation import validate
 from apr.container.metadata import metadata_from_architecture
 from apr.container.reader import Container
-from apr.container.validation import validate
 from apr.errors import Refusal
 from apr.model.weights import load_model
 

@@ -12,7 +12,7 @@ import pytest
 from tests.hf_models import INNER, VOCAB, WIDTH, HfModel, biases, hf_model
 
 from apr.architecture import HF_CLASSES
-from apr.convert.hf_source import read_hf_source
+from apr.convert.huggingface.source import read_hf_source
 from apr.convert.values import check_values
 from apr.errors import Refusal
 

@@ -11,12 +11,12 @@ import pytest
 from tests.container_models import LLAMA, QWEN2, UNTIED, model_file
 
 from apr.architecture import HF_CLASSES, Architecture
-from apr.container.inspection import describe
+from apr.container.inspecting.inspection import describe
+from apr.container.inspecting.validation import validate
 from apr.container.metadata import architecture_from_metadata
 from apr.container.named_keys import Metadata
 from apr.container.reader import Container
 from apr.container.stamp import Claims, stamp
-from apr.container.validation import validate
 from apr.errors import Refusal
 
 REQUIRED = (

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.hf_models import CLASSES, hf_model
 
-from apr.convert.hf_source import read_hf_source
+from apr.convert.huggingface.source import read_hf_source
 from apr.errors import Refusal
 
 

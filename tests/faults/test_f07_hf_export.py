@@ -13,8 +13,8 @@ import pytest
 from tests import tokenizer_files
 from tests.hf_models import hf_model, with_tokenizer
 
-from apr.convert.hf_directory import write_hf_directory
-from apr.convert.hf_source import read_hf_source
+from apr.convert.huggingface.directory import write_hf_directory
+from apr.convert.huggingface.source import read_hf_source
 from apr.convert.source import Source, SourceTensor
 from apr.errors import Refusal
 

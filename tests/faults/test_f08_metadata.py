@@ -11,9 +11,9 @@ import pytest
 from tests.container_files import build, f32
 from tests.container_models import model_file, source
 
+from apr.container.inspecting.validation import validate
 from apr.container.named_keys import Metadata
 from apr.container.reader import Container
-from apr.container.validation import validate
 from apr.container.writer import write_container
 from apr.errors import Refusal
 

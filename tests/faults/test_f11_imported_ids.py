@@ -11,7 +11,7 @@ import pytest
 from tests import tokenizer_files
 from tests.hf_models import HfModel, hf_model, with_tokenizer
 
-from apr.convert.hf_source import read_hf_source
+from apr.convert.huggingface.source import read_hf_source
 from apr.errors import Refusal
 
 

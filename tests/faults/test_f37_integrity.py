@@ -13,8 +13,8 @@ from tests.container_files import GOLDEN, build, f32, one_bit_flipped
 from tests.container_models import hashes, model_file
 
 from apr.container import free_keys
+from apr.container.inspecting.validation import validate
 from apr.container.reader import Container
-from apr.container.validation import validate
 from apr.errors import Refusal
 
 

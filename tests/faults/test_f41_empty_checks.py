@@ -7,7 +7,7 @@ import pytest
 from tests.container_files import build, f32
 
 from apr.cli.main import run
-from apr.container.lint import lint
+from apr.container.inspecting.lint import lint
 
 Captured = pytest.CaptureFixture[str]
 COMPLETE = {

@@ -11,9 +11,9 @@ from tests import source_models
 from tests.fuzz import byte_damage, json_damage
 from tests.fuzz.target import ACCEPTED, Mutator, outcome_of
 
-from apr.convert import hf_keys
-from apr.convert.hf_config import read_config_object, read_hf_config
-from apr.convert.hf_reference import reference_config
+from apr.convert.huggingface import keys
+from apr.convert.huggingface.config import read_config_object, read_hf_config
+from apr.convert.huggingface.reference_config import reference_config
 
 _SAME = (
     "vocab_size",
@@ -74,7 +74,7 @@ def seeds() -> list[bytes]:
 
 def mutator(seeds: Sequence[bytes]) -> Mutator:
     objects: list[dict[str, Any]] = [json.loads(seed) for seed in seeds]
-    known = (*hf_keys.NEUTRAL, *hf_keys.READ, "text_config", "peft_type", "rope_something")
+    known = (*keys.NEUTRAL, *keys.READ, "text_config", "peft_type", "rope_something")
     words = (*json_damage.texts_and_keys(objects), *known)
 
     def mutated(random: Random) -> bytes:

@@ -18,13 +18,13 @@ from tests.fuzz.target import ACCEPTED, Mutator, outcome_of
 from apr.architecture import Architecture, RopeScaling
 from apr.container import free_keys
 from apr.container.embedded_tokenizer import embed_tokenizer, restore_tokenizer
-from apr.container.inspection import describe
+from apr.container.inspecting.inspection import describe
+from apr.container.inspecting.lint import lint
+from apr.container.inspecting.validation import validate
 from apr.container.layout import DTYPES
-from apr.container.lint import lint
 from apr.container.metadata import architecture_from_metadata, claims_a_model
 from apr.container.provenance import chained
 from apr.container.reader import Container
-from apr.container.validation import validate
 from apr.convert.gguf import rope
 from apr.errors import Refusal
 

@@ -10,7 +10,7 @@ from tests.fuzz import byte_damage, json_damage
 from tests.fuzz.target import ACCEPTED, Mutator, outcome_of
 from tests.safetensors_bytes import entry, file_of, raw_file
 
-from apr.convert.safetensors_file import METADATA_KEY, WIDTHS, SafetensorsFile
+from apr.convert.huggingface.safetensors_file import METADATA_KEY, WIDTHS, SafetensorsFile
 
 
 def fuzz_one(data: bytes) -> bool:

@@ -20,7 +20,7 @@ from tests.hf_models import HfModel, hf_model, with_tokenizer
 
 from apr.cli.main import run
 from apr.convert.gguf.source import read_gguf_source
-from apr.convert.hf_source import read_hf_source
+from apr.convert.huggingface.source import read_hf_source
 from apr.convert.precision import QUANTIZATIONS, Quantization
 from apr.convert.source import Source
 from apr.errors import FeatureMissing, Refusal

@@ -13,8 +13,8 @@ from tests.reference_data import reference
 from transformers import AutoTokenizer
 
 from apr.architecture import HF_CLASSES
-from apr.convert.hf_directory import write_hf_directory
-from apr.convert.hf_source import read_hf_source
+from apr.convert.huggingface.directory import write_hf_directory
+from apr.convert.huggingface.source import read_hf_source
 from apr.convert.source import Source
 
 IDS = [5, 1, 200, 31, 7, 90]

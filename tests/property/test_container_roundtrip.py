@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.container_files import GOLDEN, build, f32, sealed
 
+from apr.container.inspecting.validation import validate
 from apr.container.named_keys import Metadata
 from apr.container.reader import Container
-from apr.container.validation import validate
 from apr.container.writer import TensorSource, write_container
 from apr.errors import Refusal
 

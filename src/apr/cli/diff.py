@@ -10,8 +10,8 @@ from apr.cli.values import LOCAL_PATH
 from apr.errors import Refusal
 
 if TYPE_CHECKING:
-    from apr.container.diff import ContainerDifference
-    from apr.container.value_difference import ValueDifference
+    from apr.container.inspecting.diff import ContainerDifference
+    from apr.container.inspecting.value_difference import ValueDifference
 
 _SHOWN_TENSORS = 20
 _SHOWN_CHARACTERS = 60
@@ -38,7 +38,7 @@ def command(a: Path, b: Path, tolerance: float | None) -> output.Result:
     tokenizer are another model. A NaN equals only the same bits. Quantised tensors are compared as
     bytes. Where nothing could be compared the answer is UNKNOWN, and 5.
     """  # noqa: D301  click reads the escaped character
-    from apr.container.diff import diff_containers
+    from apr.container.inspecting.diff import diff_containers
 
     found = diff_containers(a, b, tolerance=tolerance, progress=output.progress())
     return output.Result(

@@ -44,7 +44,7 @@ def command(path: Path, with_tensors: bool, with_quality: bool) -> output.Result
     With --quality, `quality` scores which metadata is there, which says nothing about the model:
     `behaviour` is what was measured. Both are a report; the exit code stays 0.
     """  # noqa: D301  click reads the escaped character
-    from apr.container.inspection import describe, with_bytes_read
+    from apr.container.inspecting.inspection import describe, with_bytes_read
 
     found = describe(path)
     measured = ""

@@ -10,7 +10,7 @@ from apr.cli.values import LOCAL_PATH
 from apr.errors import Refusal
 
 if TYPE_CHECKING:
-    from apr.container.lint import FailOn, Lint
+    from apr.container.inspecting.lint import FailOn, Lint
 
 
 @click.command("lint", short_help="Say what an .apr file lacks, and how to mend it.")
@@ -32,7 +32,7 @@ def command(path: Path, fail_on: str) -> output.Result:
     Metadata and index are read, not the tensors: whether the bytes are sound says apr validate. A
     file with nothing to look at is UNKNOWN, and ends with 5 whatever --fail-on says.
     """  # noqa: D301  click reads the escaped character
-    from apr.container.lint import lint
+    from apr.container.inspecting.lint import lint
 
     found = lint(path, fail_on=cast("FailOn", fail_on))
     return output.Result(

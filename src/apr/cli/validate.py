@@ -11,7 +11,7 @@ from apr.errors import Refusal
 from apr.units import format_bytes
 
 if TYPE_CHECKING:
-    from apr.container.validation import Validation
+    from apr.container.inspecting.validation import Validation
 
 
 @click.command("validate", short_help="Check every byte of an .apr file.")
@@ -26,7 +26,7 @@ def command(path: Path) -> output.Result:
     A check that could compare nothing is UNKNOWN, and blocks like FAIL (exit code 5). A file that
     cannot be read as .apr at all is refused (exit code 4).
     """  # noqa: D301  click reads the escaped character
-    from apr.container.validation import validate
+    from apr.container.inspecting.validation import validate
 
     validation = validate(path, progress=output.progress())
     return output.Result(

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from apr.convert.apr_source import read_apr_source
-from apr.convert.hf_directory import require_hf_writable, write_hf_directory
-from apr.convert.hf_source import read_hf_source
+from apr.convert.huggingface.directory import require_hf_writable, write_hf_directory
+from apr.convert.huggingface.source import read_hf_source
 from apr.convert.precision import FLOATS, converted
 from apr.convert.rounding import Rounding
 from apr.convert.source import Source

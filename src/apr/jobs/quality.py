@@ -16,7 +16,7 @@ import torch
 
 from apr.architecture import Architecture
 from apr.container.contents import require_contents
-from apr.container.quality import Behaviour, Measured, completeness, stored_behaviour
+from apr.container.inspecting.quality import Behaviour, Measured, completeness, stored_behaviour
 from apr.container.reader import Container
 from apr.errors import Refusal
 from apr.model.generate import generate

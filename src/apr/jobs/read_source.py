@@ -5,7 +5,7 @@ from pathlib import Path
 from apr.container import layout
 from apr.convert.apr_source import read_apr_source
 from apr.convert.gguf.source import read_gguf_source
-from apr.convert.hf_source import read_hf_source
+from apr.convert.huggingface.source import read_hf_source
 from apr.convert.source import Source
 from apr.errors import DamagedFile
 from apr.files import io_refusals, require_exists

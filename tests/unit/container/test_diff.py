@@ -12,9 +12,9 @@ from tests.container_files import GOLDEN, Row, build, f32
 from tests.container_models import LLAMA, QWEN2, UNTIED, ModelFile, hashes, model_file
 from tests.peak_memory import measured
 
-from apr.container.diff import ContainerDifference, diff_containers
+from apr.container.inspecting.diff import ContainerDifference, diff_containers
+from apr.container.inspecting.value_difference import ValueDifference
 from apr.container.stamp import Claims, stamp
-from apr.container.value_difference import ValueDifference
 from apr.errors import DamagedFile, Refusal
 from apr.progress import Progress
 
@@ -296,7 +296,7 @@ MEMORY = """
 import json, sys
 from pathlib import Path
 from tests.peak_memory import peak_kib
-from apr.container.diff import diff_containers
+from apr.container.inspecting.diff import diff_containers
 
 before = peak_kib()
 found = diff_containers(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -14,10 +14,10 @@ from tests.container_models import model_file
 
 from apr.container import layout
 from apr.container.embedded_tokenizer import embed_tokenizer, restore_tokenizer
-from apr.container.inspection import describe
+from apr.container.inspecting.inspection import describe
+from apr.container.inspecting.validation import Check, validate
 from apr.container.named_keys import Metadata
 from apr.container.reader import Container
-from apr.container.validation import Check, validate
 from apr.errors import Refusal
 from apr.tokenizer.definition import SIZE_LIMIT_BYTES
 from apr.tokenizer.tokenizer import Tokenizer

@@ -4,7 +4,7 @@ from pathlib import Path
 from tests.container_files import GOLDEN, build, f32
 from tests.container_models import LLAMA, QWEN2, hashes, model_file
 
-from apr.container.inspection import describe
+from apr.container.inspecting.inspection import describe
 from apr.container.stamp import Claims, stamp
 
 KEYS = {

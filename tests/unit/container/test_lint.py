@@ -10,7 +10,7 @@ from tests.container_models import LLAMA, QWEN2, ModelFile, hashes, model_file
 from tests.tokenizer_files import tokenizer
 
 from apr.container.embedded_tokenizer import embed_tokenizer
-from apr.container.lint import LEVELS, lint
+from apr.container.inspecting.lint import LEVELS, lint
 from apr.container.stamp import Claims, stamp
 from apr.errors import DamagedFile
 
@@ -160,7 +160,7 @@ def test_unaligned_tensors(tmp_path: Path) -> None:
 
 def test_a_large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = complete().write(tmp_path / "x.apr")
-    monkeypatch.setattr("apr.container.lint._LARGE_BYTES", 100)
+    monkeypatch.setattr("apr.container.inspecting.lint._LARGE_BYTES", 100)
     assert ids(path) == BASE | {"lint.large-unquantized"}
 
 

@@ -11,7 +11,7 @@ from tests.container_files import GOLDEN, Row, build, f32
 from tests.container_models import LLAMA, QWEN2, ModelFile, hashes, model_file
 
 from apr.container.contents import EMBEDDING
-from apr.container.quality import Behaviour, Measured, completeness, stored_behaviour
+from apr.container.inspecting.quality import Behaviour, Measured, completeness, stored_behaviour
 from apr.container.reader import Container
 from apr.container.stamp import Claims, stamp
 

@@ -12,11 +12,11 @@ from tests.tokenizer_files import document, tokenizer, write
 
 from apr.architecture import Architecture
 from apr.container.embedded_tokenizer import embed_tokenizer, restore_tokenizer
+from apr.container.inspecting.validation import validate
 from apr.container.named_keys import Metadata
 from apr.container.provenance import check_chain
 from apr.container.reader import Container
 from apr.container.stamp import Claims, stamp
-from apr.container.validation import validate
 from apr.errors import Refusal
 from apr.files import sha256_file
 from apr.progress import Progress

@@ -4,7 +4,7 @@ from pathlib import Path
 from tests.container_files import GOLDEN, build, f32, resealed
 from tests.container_models import LLAMA, hashes, model_file
 
-from apr.container.validation import validate
+from apr.container.inspecting.validation import validate
 from apr.progress import Progress
 
 

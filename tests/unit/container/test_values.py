@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tests.container_files import Row, build
 
-from apr.container.validation import validate
+from apr.container.inspecting.validation import validate
 from apr.container.values import count_non_finite
 
 FLOATS = {"f32": "<f4", "f16": "<f2", "f64": "<f8"}

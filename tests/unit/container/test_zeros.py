@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from tests.container_files import Row, build
 
+from apr.container.inspecting.zeros import ZeroCount
 from apr.container.layout import TensorEntry
 from apr.container.reader import Container
-from apr.container.zeros import ZeroCount
 
 
 def count(dtype: str, data: bytes, *shape: int, piece: int | None = None) -> ZeroCount:

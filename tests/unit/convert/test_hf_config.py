@@ -11,8 +11,8 @@ from tests.hf_models import LLAMA3_SCALING, config
 from tests.reference_data import reference
 
 from apr.architecture import HF_CLASSES, Architecture, RopeScaling, preset
-from apr.convert.hf_config import HfConfig, read_config_object, read_hf_config
-from apr.convert.hf_reference import reference_config
+from apr.convert.huggingface.config import HfConfig, read_config_object, read_hf_config
+from apr.convert.huggingface.reference_config import reference_config
 from apr.errors import DamagedFile, Refusal
 
 WHERE = Path("config.json")

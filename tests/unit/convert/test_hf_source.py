@@ -21,7 +21,7 @@ from tests.hf_models import (
 from tests.reference_data import reference
 
 from apr.architecture import HF_CLASSES
-from apr.convert.hf_source import read_hf_source
+from apr.convert.huggingface.source import read_hf_source
 from apr.convert.source import Source
 from apr.convert.values import check_values, read_values
 from apr.errors import Refusal

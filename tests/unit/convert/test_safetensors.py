@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from tests.peak_memory import measured
 
-from apr.convert.safetensors_file import SafetensorsFile
-from apr.convert.safetensors_writer import write_safetensors
+from apr.convert.huggingface.safetensors_file import SafetensorsFile
+from apr.convert.huggingface.safetensors_writer import write_safetensors
 from apr.convert.source import SourceTensor
 from apr.errors import Refusal
 
@@ -114,8 +114,8 @@ def test_memory_stays_bounded_while_a_large_file_is_read_and_written(tmp_path: P
 import json, sys
 from pathlib import Path
 from tests.peak_memory import peak_kib
-from apr.convert.safetensors_file import SafetensorsFile
-from apr.convert.safetensors_writer import write_safetensors
+from apr.convert.huggingface.safetensors_file import SafetensorsFile
+from apr.convert.huggingface.safetensors_writer import write_safetensors
 from apr.convert.source import SourceTensor
 before = peak_kib()
 chunk = memoryview(bytes(1 << 20))

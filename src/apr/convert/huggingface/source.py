@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from apr.architecture import Architecture
-from apr.convert.hf_config import read_config_object, read_hf_config
-from apr.convert.hf_files import PICKLES, read_weights, refuse_pickle
-from apr.convert.hf_reference import reference_config
-from apr.convert.hf_tensors import match_tensors
+from apr.convert.huggingface.config import read_config_object, read_hf_config
+from apr.convert.huggingface.files import PICKLES, read_weights, refuse_pickle
+from apr.convert.huggingface.reference_config import reference_config
+from apr.convert.huggingface.tensors import match_tensors
 from apr.convert.source import Source
 from apr.errors import DamagedFile, PathNotFound, Refusal
 from apr.files import read_bytes, read_json, require_exists
@@ -45,7 +45,7 @@ def read_hf_source(path: Path) -> Source:
 
     Refuses: files.not-found, files.io-failed, import.adapter, import.pickle,
     import.config-not-found, import.sibling-damaged, import.tokenizer-too-large, and as
-    `hf_config.read_hf_config`, `hf_files.read_weights`, `hf_tensors.match_tensors` and
+    `config.read_hf_config`, `files.read_weights`, `tensors.match_tensors` and
     `Tokenizer.load`.
     """
     require_exists(path, "a Hugging Face directory or a .safetensors file")

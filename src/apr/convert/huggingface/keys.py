@@ -32,7 +32,7 @@ READ = frozenset(
         "attention_bias",
     }
 )
-"""Keys that `hf_config` reads and judges itself."""
+"""Keys that `config` reads and judges itself."""
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     # biases and norms

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from apr.convert.safetensors_file import SafetensorsFile
+from apr.convert.huggingface.safetensors_file import SafetensorsFile
 from apr.convert.source import SourceTensor
 from apr.errors import DamagedFile, PathNotFound, Refusal
 from apr.files import io_refusals, read_json

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from apr.architecture import Architecture
-from apr.convert import hf_keys
-from apr.convert.hf_config import read_config_object, read_hf_config
-from apr.convert.hf_files import INDEX, WEIGHTS
-from apr.convert.hf_tensors import FLOATS
-from apr.convert.hf_tokenizer import require_hf_reads_tokenizer, write_hf_tokenizer
-from apr.convert.safetensors_writer import size_bytes, write_safetensors
+from apr.convert.huggingface import keys
+from apr.convert.huggingface.config import read_config_object, read_hf_config
+from apr.convert.huggingface.files import INDEX, WEIGHTS
+from apr.convert.huggingface.safetensors_writer import size_bytes, write_safetensors
+from apr.convert.huggingface.tensors import FLOATS
+from apr.convert.huggingface.tokenizer import require_hf_reads_tokenizer, write_hf_tokenizer
 from apr.convert.source import SourceTensor
 from apr.errors import Refusal
 from apr.files import (
@@ -136,7 +136,7 @@ def _require_tensors(
 def _config(
     architecture: Architecture, tensors: Mapping[str, SourceTensor], hf_config: Mapping[str, Any]
 ) -> dict[str, Any]:
-    ours = hf_keys.READ | set(hf_keys.NEUTRAL) | _NOT_OURS
+    ours = keys.READ | set(keys.NEUTRAL) | _NOT_OURS
     recorded = {key: value for key, value in hf_config.items() if key not in ours}
     dtypes = {tensor.dtype for tensor in tensors.values()}
     # Libraries load all tensors as one type; of several only float32 holds the values of each.

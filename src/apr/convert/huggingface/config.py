@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from apr.architecture import HF_CLASSES, Architecture
-from apr.convert import hf_keys
-from apr.convert.hf_families import kind_of
-from apr.convert.hf_rope import Rope, read_rope
+from apr.convert.huggingface import keys
+from apr.convert.huggingface.families import kind_of
+from apr.convert.huggingface.rope import Rope, read_rope
 from apr.errors import DamagedFile, Refusal
 from apr.files import read_json
 
@@ -189,10 +189,10 @@ def _require_mathematics(reading: _Reading) -> None:
     if reading.get("hidden_act") not in ("silu", "swish"):
         _refuse_unsupported(reading.where, "hidden_act", reading.get("hidden_act"), "'silu'")
     for key, value in reading.raw.items():
-        if key in hf_keys.NEUTRAL and not hf_keys.is_neutral(key, value):
-            neutral = [repr(each) for each in hf_keys.NEUTRAL[key]]
+        if key in keys.NEUTRAL and not keys.is_neutral(key, value):
+            neutral = [repr(each) for each in keys.NEUTRAL[key]]
             _refuse_unsupported(reading.where, key, value, " or ".join(["null", *neutral]))
-        if key not in hf_keys.NEUTRAL and key not in hf_keys.READ:
+        if key not in keys.NEUTRAL and key not in keys.READ:
             _require_no_smell(reading, key, value)
     # Qwen2's biases are a matter of its class; the key only repeats that they are there.
     wanted = reading.family == "qwen2"
@@ -202,7 +202,7 @@ def _require_mathematics(reading: _Reading) -> None:
 
 
 def _require_no_smell(reading: _Reading, key: str, value: Any) -> None:
-    if hf_keys.smells_of_mathematics(key, value):
+    if keys.smells_of_mathematics(key, value):
         raise Refusal(
             "import.config-unknown-key",
             f"{reading.where}, key {key!r:.60}",
@@ -282,7 +282,7 @@ def _require_no_window(reading: _Reading, architecture: Architecture) -> None:
 
 
 def _rest(reading: _Reading, architecture: Architecture) -> dict[str, Any]:
-    judged = hf_keys.READ | set(hf_keys.NEUTRAL)
+    judged = keys.READ | set(keys.NEUTRAL)
     rest = {key: value for key, value in reading.raw.items() if key not in judged}
     for key in _TOKEN_IDS:
         if rest.get(key) == -1:

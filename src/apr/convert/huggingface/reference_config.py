@@ -1,6 +1,6 @@
 """A second reading of config.json, for the forward pass that judges a conversion.
 
-It shares no line with `hf_config`: a mistake in one of the two then shows as a difference between
+It shares no line with `config`: a mistake in one of the two then shows as a difference between
 what they compute, and not as agreement. It refuses nothing; the file was checked before.
 """
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from apr.container.crc32 import RunningCrc32
-from apr.convert.safetensors_file import (
+from apr.convert.huggingface.safetensors_file import (
     HEADER_LIMIT_BYTES,
     LENGTH_BYTES,
     METADATA_KEY,

@@ -14,7 +14,7 @@ from typing import NoReturn
 import numpy as np
 
 from apr.architecture import Architecture
-from apr.convert.hf_causes import cause_of_names, cause_of_shape
+from apr.convert.huggingface.causes import cause_of_names, cause_of_shape
 from apr.convert.source import SourceTensor
 from apr.errors import Refusal
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from apr.container import free_keys, layout
+from apr.container.inspecting.value_difference import ValueDifference, differences
 from apr.container.reader import Container
-from apr.container.value_difference import ValueDifference, differences
 from apr.errors import UsageRefusal
 from apr.files import sha256_bytes
 from apr.progress import Progress, Report, silent

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from apr.container import layout
 from apr.container.contents import EMBEDDING, require_contents
 from apr.container.embedded_tokenizer import vocabulary_problem
+from apr.container.inspecting.zeros import ZeroCount
 from apr.container.integrity import (
     check_footer,
     check_padding,
@@ -24,7 +25,6 @@ from apr.container.metadata import claims_a_model
 from apr.container.provenance import entries_of
 from apr.container.reader import Container
 from apr.container.scan import Scan
-from apr.container.zeros import ZeroCount
 from apr.errors import Refusal
 from apr.progress import Report, silent
 
