@@ -22,6 +22,7 @@ from apr.container.metadata import architecture_from_metadata, metadata_from_arc
 from apr.container.named_keys import Metadata
 from apr.container.named_keys import Quantization as QuantizationKey
 from apr.container.provenance import chained
+from apr.container.spdx import require_spdx
 from apr.container.writer import TensorSource, write_container
 from apr.convert.precision import Quantization, chosen_formats, converted
 from apr.convert.rounding import Rounding, check_rounding
@@ -43,8 +44,6 @@ from apr.jobs.read_source import read_source
 from apr.progress import Progress, Report, silent
 from apr.staging import staging_directory
 from apr.tokenizer.tokenizer import Tokenizer
-
-PROVENANCE_FIELDS = ("license", "data_source", "data_license")
 
 
 @dataclass(frozen=True)
@@ -112,17 +111,24 @@ def import_model(
     `.apr` file; `tokenizer` stands in for the one it brings. `provenance` may hold license,
     data_source and data_license. `between` is the seam where a test plants a fault.
 
-    Refuses: import.*, convert.*, proof.*, safetensors.*, gguf.*, container.*, tokenizer.*, files.*.
+    Refuses: import.*, convert.*, proof.*, safetensors.*, gguf.*, container.*, tokenizer.*, files.*,
+    stamp.not-spdx.
     Writes: `output`, whole or not at all.
     """
     require_absent(output, overwrite=overwrite)
     require_writable_place(output)
     require_no_directory(output)
+    said = _checked_provenance(provenance or {})
     clock = _Clock()
     found = read_source(source, progress=progress)
     if tokenizer is not None:
         file = tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
-        found = replace(found, tokenizer=Tokenizer.load(tokenizer), files=(*found.files, file))
+        found = replace(
+            found,
+            tokenizer=Tokenizer.load(tokenizer),
+            files=(*found.files, file),
+            notes=(*found.notes, f"the tokenizer is that of {tokenizer}, as was asked for"),
+        )
     _require_another_file(output, found.files)
     _require_tokenizer_fits(found)
     clock.lap("read")
@@ -149,9 +155,7 @@ def import_model(
         )
         clock.lap("proof")
         proof = replace(proof, elapsed_s=clock.laps["proof"])
-        metadata = _metadata(
-            found, handed_over.architecture, tensors, hashes, proof, files, provenance or {}
-        )
+        metadata = _metadata(found, handed_over.architecture, tensors, hashes, proof, files, said)
         _require_says_what_was_proved(metadata, tensors, handed_over.architecture)
         write_container(
             output,
@@ -191,6 +195,14 @@ class _Clock:
         now_s = time.perf_counter()
         self.laps[name] = now_s - self._last_s
         self._last_s = now_s
+
+
+def _checked_provenance(provenance: Mapping[str, str]) -> dict[str, str]:
+    """What the owner says of origin and licence, licences in their canonical spelling."""
+    return {
+        key: require_spdx(text, where=f"--provenance {key}") if key.endswith("license") else text
+        for key, text in provenance.items()
+    }
 
 
 def _require_tokenizer_fits(found: Source) -> None:
