@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -505,6 +506,13 @@ def test_ctrl_c_during_the_proof_leaves_nothing(
 # --- hf://
 
 
+DOWNLOAD = """
+import sys
+from apr.jobs.download import download
+print(download(sys.argv[1], patience_s=0.3))
+"""
+
+
 def fetch(address: str, **environment: str) -> tuple[int, dict[str, Any], float]:
     """What `apr import` says of an address; the library reads its settings once per process."""
     started_s = time.monotonic()
@@ -530,6 +538,39 @@ def test_a_hub_that_is_not_reached(tmp_path: Path, environment: dict[str, str], 
     assert found in refused["found"]
     assert "its cache lacks the model" in refused["found"]
     assert elapsed_s < 30
+
+
+def test_a_model_in_the_cache_needs_no_hub(tmp_path: Path) -> None:
+    repo = tmp_path / "hub" / "models--org--model"
+    commit = "1234567890" * 4
+    speaking().write(repo / "snapshots" / commit)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(commit)
+    done = subprocess.run(
+        [sys.executable, "-c", DOWNLOAD, "hf://org/model"],
+        env=os.environ | {"HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout.strip() == str(repo / "snapshots" / commit)
+
+
+def test_a_hub_that_says_nothing_is_not_waited_for(tmp_path: Path) -> None:
+    """It takes the connection and never answers; the library alone would wait for ever."""
+    with socket.create_server(("127.0.0.1", 0)) as hub:
+        address = f"http://127.0.0.1:{hub.getsockname()[1]}"
+        done = subprocess.run(
+            [sys.executable, "-c", DOWNLOAD, "hf://org/model"],
+            env=os.environ | {"HF_HOME": str(tmp_path), "HF_ENDPOINT": address},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert "NetworkFailed" in done.stderr
+    assert "Timeout" in done.stderr
 
 
 @pytest.mark.parametrize("address", ["hf://model", "hf://a/b/c", "hf://a/b.git", "hf://a/b@"])

@@ -17,7 +17,7 @@ from apr.errors import Refusal
 from apr.progress import Progress, Report, silent
 from apr.quantization.formats import quantizer
 
-# Half a unit in the last place, relative, and half the smallest subnormal.
+# Half a unit in the last place, relative, or half the smallest subnormal where that is more.
 _FLOAT_STEPS = {"f16": (2.0**-11, 2.0**-25), "bf16": (2.0**-8, 2.0**-134)}
 
 
@@ -90,6 +90,8 @@ def _rounding(before: SourceTensor, after: SourceTensor) -> Rounding:
 def _bound(before: SourceTensor, dtype: str) -> Callable[[Values], Values]:
     if dtype in FLOATS:
         relative, absolute = _FLOAT_STEPS[dtype]
-        return lambda values: np.abs(values) * np.float32(relative) + np.float32(absolute)
+        return lambda values: np.maximum(
+            np.abs(values) * np.float32(relative), np.float32(absolute)
+        )
     largest = max((float(np.abs(v).max(initial=0.0)) for v in decoded_chunks(before)), default=0.0)
     return quantizer(dtype, max_abs=largest).error_bound

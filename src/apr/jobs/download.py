@@ -8,9 +8,6 @@ from apr.errors import FeatureMissing, NetworkFailed, PathNotFound, UsageRefusal
 
 SCHEME = "hf://"
 _NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
-_PATIENCE_S = 10.0
-"""How long the hub may take to connect, and to answer."""
-
 # No pickle, no code, no other framework's weights.
 _PATTERNS = (
     "config.json",
@@ -27,10 +24,11 @@ _PATTERNS = (
 )
 
 
-def download(address: str) -> Path:
+def download(address: str, *, patience_s: float = 10.0) -> Path:
     """The local directory of `hf://org/name` or `hf://org/name@revision`.
 
-    Files that are in the cache already are not fetched again.
+    Files that are in the cache already are not fetched again. A hub that has not answered after
+    `patience_s`, twice where its library tries again, is taken as not reached.
 
     Refuses: import.hub-name, import.hub-missing, import.hub-not-found, import.hub-unreachable.
     """
@@ -45,10 +43,10 @@ def download(address: str) -> Path:
             expected="the extra `hub`",
             fix="pip install 'apr[hub]', or download the model and name its directory",
         )
-    return _fetched(address, named["repo"], named["revision"])
+    return _fetched(address, named["repo"], named["revision"], patience_s)
 
 
-def _fetched(address: str, repo: str, revision: str | None) -> Path:
+def _fetched(address: str, repo: str, revision: str | None, patience_s: float) -> Path:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -61,7 +59,7 @@ def _fetched(address: str, repo: str, revision: str | None) -> Path:
     try:
         try:
             # snapshot_download asks this too, and waits for an answer as long as it takes.
-            revision = HfApi().model_info(repo, revision=revision, timeout=_PATIENCE_S).sha
+            revision = HfApi().model_info(repo, revision=revision, timeout=patience_s).sha
         except (RepositoryNotFoundError, RevisionNotFoundError, GatedRepoError, HFValidationError):
             raise
         # Which errors there are depends on the library that it speaks HTTP with.
