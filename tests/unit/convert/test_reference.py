@@ -12,7 +12,7 @@ from tests.hf_models import HfModel
 from tests.source_models import ARCHITECTURES, LLAMA, adjacent_rows, random_arrays, tensors
 
 from apr.architecture import Architecture
-from apr.convert.hf_source import read_hf_source
+from apr.convert.huggingface.source import read_hf_source
 from apr.convert.reference import Reference
 from apr.convert.source import Source
 from apr.convert.weights import Weights
