@@ -237,7 +237,7 @@ def _other_infos(
     changed = list(infos)
     at = random.randrange(len(infos))
     info, kind = infos[at], random.randrange(9)
-    if kind <= 1:
+    if kind <= 1 and info.dimensions:
         dimensions = list(info.dimensions)
         which = random.randrange(len(dimensions))
         dimensions[which] = byte_damage.number(random, 8, (dimensions[which], dimensions[0]))
