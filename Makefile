@@ -60,6 +60,7 @@ bench: setup .venv-peers/bin/inspect_data
 	@OMP_NUM_THREADS=1 $(VENV)/python benchmarks/quantization.py
 	@$(VENV)/python benchmarks/near_duplicates.py
 	@$(VENV)/python benchmarks/encode.py
+	@$(VENV)/python benchmarks/convert.py
 	@$(VENV)/python benchmarks/train_throughput.py
 
 # Ends with 5 and the bytes in fuzz-findings/ when a reader crashes, hangs or takes too much memory.
