@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from apr.architecture import Architecture, RopeScaling
 from apr.convert.source import ReferenceConfig, Source, SourceTensor
+from apr.jobs.fresh_process import in_this_process
 
 SMALL: dict[str, Any] = {
     "vocab_size": 97,
@@ -42,6 +43,9 @@ ARCHITECTURES = {
 }
 LLAMA = ARCHITECTURES["llama-tied"]
 QWEN2 = ARCHITECTURES["qwen2-untied"]
+
+# A proof without another interpreter and without transformers, for tests of many models.
+QUICK: dict[str, Any] = {"ask_transformers": False, "run_proof": in_this_process}
 
 Arrays = dict[str, NDArray[np.float32]]
 

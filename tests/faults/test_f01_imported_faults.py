@@ -12,6 +12,7 @@ import pytest
 from tests.hf_models import HfModel
 from tests.source_models import (
     ARCHITECTURES,
+    QUICK,
     Fault,
     adjacent_rows,
     random_arrays,
@@ -61,7 +62,12 @@ def rounded_wrongly(good: Source) -> Source:
 
 def refused(directory: Path, target: Path, fault: Callable[[Source], Source]) -> Refusal:
     with pytest.raises(Refusal) as caught:
-        import_model(directory, output=target, between=fault, ask_transformers=False)
+        import_model(
+            directory,
+            output=target,
+            between=fault,
+            **QUICK,
+        )
     assert list(target.parent.iterdir()) == []
     return caught.value
 
@@ -96,7 +102,10 @@ def test_a_fault_leaves_no_container(
 
 def test_the_harmless_twin(directory: Path, tmp_path: Path) -> None:
     imported = import_model(
-        directory, output=tmp_path / "m.apr", between=same, ask_transformers=False
+        directory,
+        output=tmp_path / "m.apr",
+        between=same,
+        **QUICK,
     )
     assert imported.path.exists()
     assert imported.proof.reference.num_layers == 3

@@ -16,6 +16,7 @@ from tests import tokenizer_files
 from tests.container_models import ModelFile
 from tests.source_models import (
     ARCHITECTURES,
+    QUICK,
     Fault,
     adjacent_rows,
     random_arrays,
@@ -36,6 +37,7 @@ from apr.convert.weights import decoded_chunks
 from apr.errors import Refusal
 from apr.jobs.export_gguf import export_gguf, judge_gguf
 from apr.jobs.export_hf import export_hf, judge_hf
+from apr.jobs.fresh_process import in_this_process
 from apr.progress import silent
 
 VOCAB = 264
@@ -132,7 +134,10 @@ def test_a_fault_in_a_directory_is_named(
 ) -> None:
     refusal = refused(
         lambda: export_hf(
-            models[model], output=tmp_path / "hf", between=fault, ask_transformers=False
+            models[model],
+            output=tmp_path / "hf",
+            between=fault,
+            **QUICK,
         ),
         tmp_path,
     )
@@ -145,7 +150,10 @@ def test_a_fault_in_a_gguf_is_named(
     models: dict[str, Path], tmp_path: Path, model: str, fault: Fault, id: str, named: str
 ) -> None:
     refusal = refused(
-        lambda: export_gguf(models[model], output=tmp_path / "m.gguf", between=fault), tmp_path
+        lambda: export_gguf(
+            models[model], output=tmp_path / "m.gguf", between=fault, run_proof=in_this_process
+        ),
+        tmp_path,
     )
     assert refusal.id == id
     assert named in f"{refusal.where} {refusal.found}"
@@ -154,11 +162,16 @@ def test_a_fault_in_a_gguf_is_named(
 @pytest.mark.parametrize("model", ["llama", "scaled", "mute"])
 def test_the_harmless_twins(models: dict[str, Path], tmp_path: Path, model: str) -> None:
     exported = export_hf(
-        models[model], output=tmp_path / "hf", between=same, ask_transformers=False
+        models[model],
+        output=tmp_path / "hf",
+        between=same,
+        **QUICK,
     )
     assert exported.proof.reference.num_layers == 3
     if model != "mute":
-        exported = export_gguf(models[model], output=tmp_path / "m.gguf", between=same)
+        exported = export_gguf(
+            models[model], output=tmp_path / "m.gguf", between=same, run_proof=in_this_process
+        )
         assert exported.proof.reference.max_relative_error < 1e-5
 
 
@@ -171,8 +184,8 @@ def written(
 ) -> Callable[[str, Path], Path]:
     """Copies of sound exports, made once."""
     directory = tmp_path_factory.mktemp("written")
-    export_hf(models["llama"], output=directory / "hf", ask_transformers=False)
-    export_gguf(models["llama"], output=directory / "gguf")
+    export_hf(models["llama"], output=directory / "hf", **QUICK)
+    export_gguf(models["llama"], output=directory / "gguf", run_proof=in_this_process)
 
     def copy(kind: str, target: Path) -> Path:
         if kind == "gguf":
@@ -296,7 +309,10 @@ def test_a_tie_that_breaks_and_computes_the_same(models: dict[str, Path], tmp_pa
 
     refusal = refused(
         lambda: export_hf(
-            models["llama"], output=tmp_path / "hf", between=copied, ask_transformers=False
+            models["llama"],
+            output=tmp_path / "hf",
+            between=copied,
+            **QUICK,
         ),
         tmp_path,
     )
@@ -308,7 +324,10 @@ def test_a_tie_that_breaks_and_computes_the_same(models: dict[str, Path], tmp_pa
 
 
 def test_a_gguf_without_a_tokenizer(models: dict[str, Path], tmp_path: Path) -> None:
-    refusal = refused(lambda: export_gguf(models["mute"], output=tmp_path / "m.gguf"), tmp_path)
+    refusal = refused(
+        lambda: export_gguf(models["mute"], output=tmp_path / "m.gguf", run_proof=in_this_process),
+        tmp_path,
+    )
     assert refusal.id == "gguf.tokenizer-missing"
 
 
@@ -324,7 +343,7 @@ def test_a_gguf_whose_pre_tokenizer_has_no_name(tmp_path: Path) -> None:
     model = write(tmp_path / "m.apr", LLAMA, tokenizer_files.set_in("pre_tokenizer", to=both))
     before = set(tmp_path.iterdir())
     with pytest.raises(Refusal) as caught:
-        export_gguf(model, output=tmp_path / "m.gguf")
+        export_gguf(model, output=tmp_path / "m.gguf", run_proof=in_this_process)
     assert caught.value.id == "gguf.pre-tokenizer-unknown"
     assert set(tmp_path.iterdir()) == before
 
@@ -343,7 +362,7 @@ def test_the_containers_own_blocks_become_the_values_they_stand_for(
     )
     written = [TensorSource(e.name, e.dtype, e.shape, e.chunks) for e in made.values()]
     write_container(tmp_path / "m.apr", metadata=metadata, tensors=written)
-    export_gguf(tmp_path / "m.apr", output=tmp_path / "m.gguf")
+    export_gguf(tmp_path / "m.apr", output=tmp_path / "m.gguf", run_proof=in_this_process)
     found = {each.name: each for each in gguf.GGUFReader(tmp_path / "m.gguf").tensors}
     assert {each.tensor_type.name for each in found.values()} == {"F32"}
     expected = np.concatenate(list(decoded_chunks(made[Q]))).reshape(made[Q].shape)

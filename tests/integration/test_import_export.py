@@ -18,6 +18,7 @@ import safetensors.numpy
 import torch
 from tests import gguf_models, tokenizer_files
 from tests.hf_models import HfModel, hf_model, with_tokenizer
+from tests.source_models import QUICK
 
 from apr.cli.main import run
 from apr.convert.gguf.source import read_gguf_source
@@ -28,6 +29,7 @@ from apr.errors import FeatureMissing, Refusal
 from apr.jobs.download import download
 from apr.jobs.export_gguf import export_gguf
 from apr.jobs.export_hf import export_hf
+from apr.jobs.fresh_process import in_this_process
 from apr.jobs.import_model import import_model
 from apr.model.weights import load_model
 
@@ -81,7 +83,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def container(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, imported."""
     path = tmp_path_factory.mktemp("apr") / "model.apr"
-    import_model(directory, output=path, ask_transformers=False)
+    import_model(directory, output=path, **QUICK)
     return path
 
 
@@ -108,10 +110,14 @@ def test_there_and_back(tmp_path: Path, family: str, tied: bool, dtype: str) -> 
         # AutoTokenizer would read this one as another: export.tokenizer-misread.
         del model.files["tokenizer.json"]
     theirs = model.write(tmp_path / "theirs")
-    imported = import_model(theirs, output=tmp_path / "a.apr", ask_transformers=False)
+    imported = import_model(theirs, output=tmp_path / "a.apr", **QUICK)
     assert imported.num_tensors == len(model.arrays) > 18
     assert imported.roundings == ()
-    exported = export_hf(tmp_path / "a.apr", output=tmp_path / "hf", ask_transformers=False)
+    exported = export_hf(
+        tmp_path / "a.apr",
+        output=tmp_path / "hf",
+        **QUICK,
+    )
     assert exported.proof.reference.num_tokens >= 512
     before, after = read_hf_source(theirs), read_hf_source(tmp_path / "hf")
     assert stored(after) == stored(before)
@@ -122,8 +128,8 @@ def test_there_and_back(tmp_path: Path, family: str, tied: bool, dtype: str) -> 
     if imported.tokenizer is None:
         tokenizer = tokenizer_files.write(tmp_path / "tokenizer")
         words = {"output": tmp_path / "a.apr", "tokenizer": tokenizer, "overwrite": True}
-        import_model(tmp_path / "hf", **words, ask_transformers=False)
-    export_gguf(tmp_path / "a.apr", output=tmp_path / "a.gguf")
+        import_model(tmp_path / "hf", **words, **QUICK)
+    export_gguf(tmp_path / "a.apr", output=tmp_path / "a.gguf", run_proof=in_this_process)
     import_model(tmp_path / "a.gguf", output=tmp_path / "b.apr")
     loaded, again = load_model(tmp_path / "a.apr"), load_model(tmp_path / "b.apr")
     for name, parameter in loaded.model.named_parameters():
@@ -154,7 +160,7 @@ def scaled(model: HfModel) -> HfModel:
 
 def test_a_model_without_a_tokenizer_is_given_one(tmp_path: Path) -> None:
     theirs = hf_model().write(tmp_path / "theirs")
-    import_model(theirs, output=tmp_path / "mute.apr", ask_transformers=False)
+    import_model(theirs, output=tmp_path / "mute.apr", **QUICK)
     before = listing(tmp_path)
     with pytest.raises(Refusal) as refused:
         export_gguf(tmp_path / "mute.apr", output=tmp_path / "mute.gguf")
@@ -265,7 +271,7 @@ def test_every_number_format_can_be_computed_with(
     directory: Path, tmp_path: Path, quantize: Quantization
 ) -> None:
     path = tmp_path / "m.apr"
-    imported = import_model(directory, output=path, quantize=quantize, ask_transformers=False)
+    imported = import_model(directory, output=path, quantize=quantize, **QUICK)
     wanted = {"fp16": "f16", "bf16": "bf16", "int8": "q8", "int4": "q4", "q4k": "q8"}[quantize]
     assert wanted in imported.formats
     assert imported.roundings
@@ -466,7 +472,10 @@ def test_a_tokenizer_that_is_too_large(
     assert listing(tmp_path) == before
     fitting = tokenizer_files.write(tmp_path / "fitting", words=words[:7])
     imported = import_model(
-        directory, output=tmp_path / "m.apr", tokenizer=fitting, ask_transformers=False
+        directory,
+        output=tmp_path / "m.apr",
+        tokenizer=fitting,
+        **QUICK,
     )
     assert imported.tokenizer
     assert imported.tokenizer.vocab_size == 264
@@ -594,7 +603,12 @@ def test_without_the_library_that_fetches(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_what_the_safetensors_library_reads_of_an_export(container: Path, tmp_path: Path) -> None:
-    export_hf(container, output=tmp_path / "hf", ask_transformers=False, max_shard_bytes=5000)
+    export_hf(
+        container,
+        output=tmp_path / "hf",
+        **QUICK,
+        max_shard_bytes=5000,
+    )
     found: dict[str, Any] = {}
     for file in (tmp_path / "hf").glob("*.safetensors"):
         found |= safetensors.numpy.load_file(file)

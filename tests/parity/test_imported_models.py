@@ -14,12 +14,13 @@ import torch
 from tests.hf_load import load
 from tests.hf_models import HfModel
 from tests.reference_data import reference
-from tests.source_models import ARCHITECTURES, random_arrays
+from tests.source_models import ARCHITECTURES, QUICK, random_arrays
 from torch.nn import functional
 
 from apr.architecture import Architecture
 from apr.jobs.export_gguf import export_gguf
 from apr.jobs.export_hf import export_hf
+from apr.jobs.fresh_process import in_this_process
 from apr.jobs.import_model import import_model
 from apr.jobs.write_text import write_text
 from apr.model.generate import generate
@@ -52,7 +53,7 @@ def test_logits_gradients_and_text(tmp_path: Path, architecture: Architecture) -
         architecture.to_hf_config() | {"bos_token_id": None, "eos_token_id": None},
         dict(random_arrays(architecture)),
     ).write(tmp_path / "theirs")
-    import_model(directory, output=tmp_path / "ours.apr", ask_transformers=False)
+    import_model(directory, output=tmp_path / "ours.apr", **QUICK)
     ours, theirs = load_model(tmp_path / "ours.apr").model, transformers_model(directory)
     assert ours.architecture == architecture
     compare(ours, theirs, num_parameters=len(architecture.parameter_shapes()))
@@ -147,9 +148,13 @@ def test_the_published_text(imported: Path, shared_data: Path) -> None:
 
 
 def test_there_and_back_it_speaks_the_same(imported: Path, stories: Path, tmp_path: Path) -> None:
-    export_hf(imported, output=tmp_path / "hf", ask_transformers=False)
-    import_model(tmp_path / "hf", output=tmp_path / "a.apr", ask_transformers=False)
-    export_gguf(tmp_path / "a.apr", output=tmp_path / "m.gguf")
+    export_hf(imported, output=tmp_path / "hf", **QUICK)
+    import_model(
+        tmp_path / "hf",
+        output=tmp_path / "a.apr",
+        **QUICK,
+    )
+    export_gguf(tmp_path / "a.apr", output=tmp_path / "m.gguf", run_proof=in_this_process)
     import_model(tmp_path / "m.gguf", output=tmp_path / "b.apr")
     first, last = load_model(imported), load_model(tmp_path / "b.apr")
     names = [name for name, _ in first.model.named_parameters()]

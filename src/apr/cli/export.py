@@ -38,6 +38,11 @@ _FORMATS = {"hf": _FLOATS, "gguf": (*_FLOATS, "q8_0", "q4_k")}
     show_default=True,
     help="Largest safetensors file, for hf.",
 )
+@click.option(
+    "--without-tokenizer",
+    is_flag=True,
+    help="Leave the tokenizer's files out, for hf.",
+)
 @click.option("--overwrite", "--force", is_flag=True, help="Replace the output.")
 @output.standard_options
 @click.pass_context
@@ -48,6 +53,7 @@ def command(
     target: Path,
     quantize: Any,
     max_shard_bytes: int,
+    without_tokenizer: bool,
     overwrite: bool,
 ) -> output.Result:
     """Write the model in the .apr file MODEL in another format, and prove that it is the same.
@@ -72,6 +78,7 @@ def command(
             model,
             output=target,
             float_format=quantize,
+            with_tokenizer=not without_tokenizer,
             max_shard_bytes=max_shard_bytes,
             overwrite=overwrite,
             progress=output.progress(),
@@ -79,6 +86,7 @@ def command(
         next_command = output.command_line("apr", "import", target, "-o", "back.apr")
     else:
         require_used(ctx, "max_shard_bytes", unless="with --format gguf")
+        require_used(ctx, "without_tokenizer", unless="with --format gguf, which needs one")
         from apr.jobs.export_gguf import export_gguf
 
         exported = export_gguf(

@@ -33,7 +33,7 @@ from apr.files import (
     sync_directory,
 )
 from apr.jobs.exported import ExportedModel, bits_per_weight, count_formats, judge, unchanged
-from apr.jobs.fresh_process import in_fresh_process
+from apr.jobs.fresh_process import Runner, in_fresh_process
 from apr.jobs.prove_source import SourceProof
 from apr.progress import Report, silent
 from apr.quantization.formats import block_sizes
@@ -49,6 +49,7 @@ def export_gguf(
     output: Path,
     quantize: GgufFormat | None = None,
     overwrite: bool = False,
+    run_proof: Runner = in_fresh_process,
     between: Callable[[Source], Source] = unchanged,
     progress: Report = silent,
 ) -> ExportedModel:
@@ -92,9 +93,7 @@ def export_gguf(
                 progress=progress,
             )
             asked_s = time.perf_counter()
-            proof, roundings, reader = in_fresh_process(
-                judge_gguf, source, written, progress=progress
-            )
+            proof, roundings, reader = run_proof(judge_gguf, source, written, progress=progress)
             proof = replace(proof, elapsed_s=time.perf_counter() - asked_s)
             require_absent(output, overwrite=overwrite)
             os.replace(written, output)

@@ -25,8 +25,8 @@ from apr.jobs.exported import (
     judge,
     unchanged,
 )
-from apr.jobs.fresh_process import in_fresh_process
-from apr.jobs.prove_source import SourceProof
+from apr.jobs.fresh_process import Runner, in_fresh_process
+from apr.jobs.prove_source import PEER_FAILED, SourceProof
 from apr.progress import Report, silent
 from apr.staging import staging_directory
 
@@ -39,9 +39,11 @@ def export_hf(
     *,
     output: Path,
     float_format: FloatFormat | None = None,
+    with_tokenizer: bool = True,
     max_shard_bytes: int = _MAX_SHARD_BYTES,
     overwrite: bool = False,
     ask_transformers: bool = True,
+    run_proof: Runner = in_fresh_process,
     between: Callable[[Source], Source] = unchanged,
     progress: Report = silent,
 ) -> ExportedModel:
@@ -59,6 +61,8 @@ def export_hf(
     require_hf_writable(output, overwrite=overwrite)
     require_apart(output, [path])
     source = read_apr_source(path, progress=progress)
+    if not with_tokenizer:
+        source = replace(source, tokenizer=None)
     handed_over = between(source)
     tensors = {
         name: converted(tensor, float_format or _kept(tensor.dtype))
@@ -80,7 +84,7 @@ def export_hf(
             progress=progress,
         )
         asked_s = time.perf_counter()
-        proof, roundings = in_fresh_process(
+        proof, roundings = run_proof(
             judge_hf, source, staged, ask_transformers=ask_transformers, progress=progress
         )
         proof = replace(proof, elapsed_s=time.perf_counter() - asked_s)
@@ -114,15 +118,15 @@ def judge_hf(
     proof, roundings = judge(
         original, exported, ask_transformers=ask_transformers, progress=progress
     )
-    peer = proof.transformers
-    if peer and (
-        peer["complaints"] or peer["is_tied"] != exported.architecture.tie_word_embeddings
-    ):
+    peer, reason = proof.transformers, proof.transformers_reason or ""
+    is_tied = exported.architecture.tie_word_embeddings
+    failed = reason if reason.startswith(PEER_FAILED) else ""
+    if failed or (peer and (peer["complaints"] or peer["is_tied"] != is_tied)):
         raise Refusal(
             "export.not-loadable",
             directory.name,
-            found="; ".join(peer["complaints"]) or f"tied={peer['is_tied']}",
-            expected=f"a directory that transformers {peer['version']} loads without a warning",
+            found=failed or "; ".join(peer["complaints"] if peer else ()) or f"tied={not is_tied}",
+            expected="a directory that transformers loads without a warning",
             fix="nothing was kept; report this with the refusal",
         )
     return proof, roundings

@@ -16,6 +16,8 @@ from apr.errors import Refusal
 from apr.progress import Report
 
 R = TypeVar("R")
+# What `in_fresh_process` and `in_this_process` are.
+Runner = Callable[..., Any]
 
 # -P and the path that is sent: nothing is imported from the current directory by accident.
 _PROGRAM = (
@@ -70,6 +72,13 @@ def in_fresh_process(
         finally:
             process.kill()
             process.wait()
+
+
+def in_this_process(
+    function: Callable[..., R], *args: Any, progress: Report | None = None, **kwargs: Any
+) -> R:
+    """The function's answer without another interpreter: sooner, for a caller with many models."""
+    return function(*args, **kwargs, **({} if progress is None else {"progress": progress}))
 
 
 def _died(function: Callable[..., Any], status: int) -> ProcessDied:

@@ -38,7 +38,7 @@ from apr.files import (
     sha256_chunks,
     sha256_file,
 )
-from apr.jobs.fresh_process import in_fresh_process
+from apr.jobs.fresh_process import Runner, in_fresh_process
 from apr.jobs.prove_source import SourceProof, prove_source
 from apr.jobs.read_source import read_source
 from apr.progress import Progress, Report, silent
@@ -102,6 +102,7 @@ def import_model(
     provenance: Mapping[str, str] | None = None,
     overwrite: bool = False,
     ask_transformers: bool = True,
+    run_proof: Runner = in_fresh_process,
     between: Callable[[Source], Source] = _unchanged,
     progress: Report = silent,
 ) -> ImportedModel:
@@ -144,7 +145,7 @@ def import_model(
         roundings = check_rounding(found.tensors, tensors, progress=progress)
         clock.lap("rounding")
         # A process of its own: this one stays small, and whatever it holds proves nothing.
-        proof = in_fresh_process(
+        proof = run_proof(
             prove_source,
             found,
             handed_over.architecture,

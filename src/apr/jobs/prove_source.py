@@ -19,6 +19,8 @@ from apr.model.transformer import Block
 from apr.model.transformers_peer import ask, why_not
 from apr.progress import Progress, Report, silent
 
+PEER_FAILED = "transformers cannot load it"
+"""How the reason begins when it was asked and had no answer."""
 _SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -125,6 +127,11 @@ def _ask(
         answer = in_fresh_process(ask, directory, probes.ids_BT, probes.shown)
     except ProcessDied:
         return None, "the process that asked it died, most likely for want of memory"
+    except Refusal:
+        raise
+    except Exception as err:
+        # A broken install, or a model it does not take: it proves nothing, and disproves nothing.
+        return None, f"{PEER_FAILED}: {type(err).__name__}: {err!s:.200}"
     error = relative_error(shown_logits_PV, answer.logits_PV)
     if not error <= TOLERANCE:
         raise Refusal(

@@ -51,7 +51,7 @@ def require_hf_reads_tokenizer(architecture: Architecture, tokenizer: Tokenizer)
         tokenizer.where,
         found="a tokenizer that splits or normalizes text in another way than Qwen2's",
         expected="Qwen2's: AutoTokenizer of transformers 5 takes every qwen2 model to have it",
-        fix="write the model without its tokenizer, and the tokenizer into a directory of its own; "
+        fix="export it with --without-tokenizer, and keep the tokenizer in a directory of its own; "
         "there AutoTokenizer reads it as it is",
     )
 
