@@ -130,7 +130,7 @@ def test_there_and_back(tmp_path: Path, family: str, tied: bool, dtype: str) -> 
         words = {"output": tmp_path / "a.apr", "tokenizer": tokenizer, "overwrite": True}
         import_model(tmp_path / "hf", **words, **QUICK)
     export_gguf(tmp_path / "a.apr", output=tmp_path / "a.gguf", run_proof=in_this_process)
-    import_model(tmp_path / "a.gguf", output=tmp_path / "b.apr")
+    import_model(tmp_path / "a.gguf", output=tmp_path / "b.apr", **QUICK)
     loaded, again = load_model(tmp_path / "a.apr"), load_model(tmp_path / "b.apr")
     for name, parameter in loaded.model.named_parameters():
         assert torch.equal(parameter, again.model.get_parameter(name)), name
@@ -615,3 +615,35 @@ def test_what_the_safetensors_library_reads_of_an_export(container: Path, tmp_pa
     expected = speaking().arrays
     assert found.keys() == expected.keys()
     assert all(np.array_equal(found[name], array) for name, array in expected.items())
+
+
+def test_a_peer_that_cannot_load_a_source_proves_nothing(tmp_path: Path) -> None:
+    """transformers 5 wants a number there; the model does not depend on it."""
+    pytest.importorskip("transformers", minversion="5")
+    model = speaking()
+    model.config["attention_dropout"] = "high"
+    imported = import_model(model.write(tmp_path / "hf"), output=tmp_path / "m.apr")
+    assert imported.proof.transformers is None
+    assert imported.proof.transformers_reason is not None
+    assert imported.proof.transformers_reason.startswith("transformers cannot load it: ")
+    before = listing(tmp_path)
+    with pytest.raises(Refusal) as refused:
+        export_hf(tmp_path / "m.apr", output=tmp_path / "out")
+    assert refused.value.id == "export.not-loadable"
+    assert "attention_dropout" in refused.value.found
+    assert listing(tmp_path) == before
+
+
+def test_a_model_whose_tokenizer_would_be_misread_goes_without_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = with_tokenizer(hf_model("qwen2")).write(tmp_path / "hf")
+    import_model(theirs, output=tmp_path / "m.apr", **QUICK)
+    words = ["export", str(tmp_path / "m.apr"), "-o", str(tmp_path / "out"), "--format"]
+    assert run([*words, "hf"]) == 5
+    assert "export.tokenizer-misread" in capsys.readouterr().err
+    assert run([*words, "hf", "--without-tokenizer"]) == 0
+    assert not list((tmp_path / "out").glob("tokenizer*"))
+    assert (tmp_path / "out" / "config.json").exists()
+    assert run([*words, "gguf", "--without-tokenizer"]) == 2
+    assert "has no effect" in capsys.readouterr().err

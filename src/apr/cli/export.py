@@ -138,7 +138,7 @@ def _text(exported: "ExportedModel") -> str:
                 f"{peer['version']} loads it without a warning, logits within "
                 f"{peer['max_relative_error']:.1e}"
                 if peer
-                else f"not asked: {proof.transformers_reason}",
+                else f"not compared: {proof.transformers_reason}",
             )
         )
     elif not exported.independent_reader:

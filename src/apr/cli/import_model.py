@@ -140,7 +140,7 @@ def _text(imported: "ImportedModel") -> str:
             "transformers",
             f"{peer['version']}: within {peer['max_relative_error']:.1e}"
             if peer
-            else f"not asked: {proof.transformers_reason}",
+            else f"not compared: {proof.transformers_reason}",
         )
     )
     lines += [("note", note) for note in imported.notes]
