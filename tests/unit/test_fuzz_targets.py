@@ -10,8 +10,9 @@ from tests.fuzz.execution import execute
 from tests.fuzz.target import ACCEPTED, Target
 
 from apr.container import sections
-from apr.convert import hf_rope, safetensors_file
 from apr.convert.gguf import cursor
+from apr.convert.huggingface import rope as hf_rope
+from apr.convert.huggingface import safetensors_file
 
 TARGETS = {name: Target(name) for name in run.SHARES}
 # What a seed is refused for, where it is there to be refused.
