@@ -32,7 +32,7 @@ demo:
 	@echo 'apr is $(VENV)/apr; to call it by its name: . $(VENV)/activate' >&2
 
 test: setup
-	@$(VENV)/python -m pytest -n auto --maxprocesses 8 $(TEST_FLAGS)
+	@$(VENV)/python -m pytest -n auto --maxprocesses 8 --dist worksteal $(TEST_FLAGS)
 
 check: $(CHECKS)
 
