@@ -647,3 +647,22 @@ def test_a_model_whose_tokenizer_would_be_misread_goes_without_it(
     assert (tmp_path / "out" / "config.json").exists()
     assert run([*words, "gguf", "--without-tokenizer"]) == 2
     assert "has no effect" in capsys.readouterr().err
+
+
+def test_what_a_container_says_of_its_origin_survives_an_import(
+    container: Path, tmp_path: Path
+) -> None:
+    claims = ["--license", "MIT", "--data-source", "here", "--data-license", "CC0-1.0"]
+    more = ["--description", "small", "--name", "speaker", "--pretraining-tokens", "12"]
+    stamped, target = tmp_path / "stamped.apr", tmp_path / "small.apr"
+    assert run(["stamp", str(container), *claims, *more, "-o", str(stamped)]) == 0
+    import_model(
+        stamped, output=target, quantize="int8", provenance={"license": "Apache-2.0"}, **QUICK
+    )
+    metadata = load_model(target).metadata
+    # Said anew for this file; everything else as the owner said it before.
+    assert metadata.license == "Apache-2.0"
+    assert (metadata.data_source, metadata.data_license) == ("here", "CC0-1.0")
+    assert (metadata.description, metadata.name) == ("small", "speaker")
+    assert metadata.free["apr.pretraining_tokens"] == 12
+    assert len(metadata.free["apr.provenance"]) == 3

@@ -14,6 +14,8 @@ from apr.convert.weights import chunk_bytes
 from apr.files import read_chunks
 from apr.progress import Report, silent
 
+_SAID = ("name", "description", "author", "license", "data_source", "data_license", "version")
+
 
 def read_apr_source(path: Path, *, progress: Report = silent) -> Source:
     """Read a container after verifying every byte of it.
@@ -70,7 +72,8 @@ def read_apr_source(path: Path, *, progress: Report = silent) -> Source:
             hf_config=_object(free.get(free_keys.HF_CONFIG)) or {},
             generation_config=_object(free.get(free_keys.GENERATION_CONFIG)),
             chat_template=metadata.chat_template,
-            license=metadata.license,
+            said={key: text for key in _SAID if (text := spelled.get(key)) is not None},
+            pretraining_tokens=free.get(free_keys.PRETRAINING_TOKENS),
             provenance=tuple(entries_of(metadata)),
             files=(path,),
             notes=tuple(notes),

@@ -6,7 +6,7 @@ they differ, the conversion did it, and the proof compares what the two compute.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -78,7 +78,9 @@ class Source:
     Hugging Face spells it."""
     generation_config: Mapping[str, Any] | None
     chat_template: str | None
-    license: str | None = None
+    said: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What the source says of origin, licence and name, under the container's names of these."""
+    pretraining_tokens: int | None = None
     provenance: tuple[Mapping[str, Any], ...] = ()
     """What a container says was done to the model before; only appended to."""
     files: tuple[Path, ...]

@@ -80,7 +80,7 @@ def export_gguf(
         file_type=file_type(tensors.values()),
         chat_template=source.chat_template,
         name=path.stem,
-        license=source.license,
+        license=source.said.get("license"),
     )
     with io_refusals(output):
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -38,6 +38,7 @@ from apr.files import (
     sha256_chunks,
     sha256_file,
 )
+from apr.jobs.exported import bits_per_weight, count_formats, unchanged
 from apr.jobs.fresh_process import Runner, in_fresh_process
 from apr.jobs.prove_source import SourceProof, prove_source
 from apr.jobs.read_source import read_source
@@ -89,10 +90,6 @@ class ImportedModel:
         }
 
 
-def _unchanged(source: Source) -> Source:
-    return source
-
-
 def import_model(
     source: Path,
     *,
@@ -103,7 +100,7 @@ def import_model(
     overwrite: bool = False,
     ask_transformers: bool = True,
     run_proof: Runner = in_fresh_process,
-    between: Callable[[Source], Source] = _unchanged,
+    between: Callable[[Source], Source] = unchanged,
     progress: Report = silent,
 ) -> ImportedModel:
     """Read a model in another format and write it as an `.apr` file that is proved equal.
@@ -177,8 +174,8 @@ def import_model(
         architecture=handed_over.architecture,
         num_tensors=len(tensors),
         size_bytes=size_bytes,
-        formats=_count(tensors),
-        bits_per_weight=_stored_bits(tensors) / handed_over.architecture.num_parameters,
+        formats=count_formats(tensors),
+        bits_per_weight=bits_per_weight(tensors),
         roundings=tuple(roundings),
         proof=proof,
         tokenizer=found.tokenizer,
@@ -299,6 +296,8 @@ def _metadata(
         free[free_keys.HF_CONFIG] = dict(found.hf_config)
     if found.generation_config is not None:
         free[free_keys.GENERATION_CONFIG] = dict(found.generation_config)
+    if found.pretraining_tokens is not None:
+        free[free_keys.PRETRAINING_TOKENS] = found.pretraining_tokens
     if found.tokenizer is not None:
         free |= embed_tokenizer(found.tokenizer)
     metadata = metadata_from_architecture(
@@ -306,7 +305,7 @@ def _metadata(
         num_parameters=sum(tensor.num_elements for tensor in tensors.values()),
         free=free,
     )
-    named: dict[str, Any] = {"license": found.license} | dict(provenance)
+    named: dict[str, Any] = {**found.said, **provenance}
     named["original_format"] = found.format
     named["chat_template"] = found.chat_template
     named["quantization"] = _quantization(tensors)
@@ -315,7 +314,7 @@ def _metadata(
 
 def _quantization(tensors: Mapping[str, SourceTensor]) -> QuantizationKey | None:
     """How most of the quantised tensors are, as the format has room for one answer."""
-    counts = {name: n for name, n in _count(tensors).items() if DTYPES[name].is_quantized}
+    counts = {name: n for name, n in count_formats(tensors).items() if DTYPES[name].is_quantized}
     if not counts:
         return None
     name = max(counts, key=lambda each: counts[each])
@@ -326,17 +325,6 @@ def _quantization(tensors: Mapping[str, SourceTensor]) -> QuantizationKey | None
         "q6_k": (6, 256, True),
     }[name]
     return QuantizationKey(quant_type=name, bits=bits, block_size=block_size, symmetric=symmetric)
-
-
-def _count(tensors: Mapping[str, SourceTensor]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for tensor in tensors.values():
-        counts[tensor.dtype] = counts.get(tensor.dtype, 0) + 1
-    return counts
-
-
-def _stored_bits(tensors: Mapping[str, SourceTensor]) -> int:
-    return 8 * sum(DTYPES[each.dtype].size_bytes(each.shape) for each in tensors.values())
 
 
 def _require_says_what_was_proved(

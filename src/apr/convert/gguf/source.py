@@ -91,7 +91,7 @@ def read_gguf_source(path: Path) -> Source:
         hf_config=_special_ids(metadata, vocab_size),
         generation_config=None,
         chat_template=metadata.text(vocabulary.CHAT_TEMPLATE),
-        license=metadata.text("general.license"),
+        said={"license": license} if (license := metadata.text("general.license")) else {},
         files=(path,),
         notes=(*parameters.notes, *tie_notes, *rotary.notes, *read.notes),
     )

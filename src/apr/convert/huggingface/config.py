@@ -13,7 +13,7 @@ from typing import Any, NoReturn, cast
 from apr.architecture import HF_CLASSES, Architecture
 from apr.convert.huggingface import keys
 from apr.convert.huggingface.families import kind_of
-from apr.convert.huggingface.rope import Rope, read_rope
+from apr.convert.huggingface.rope import Rope, read_rope, refuse_value
 from apr.errors import DamagedFile, Refusal
 from apr.files import read_json
 
@@ -73,20 +73,20 @@ class _Reading:
     def integer(self, key: str) -> int:
         value = self.get(key)
         if type(value) is not int or not 0 < value <= _LARGEST[key]:
-            _refuse_value(self.where, key, value, f"an integer from 1 to {_LARGEST[key]}")
+            refuse_value(self.where, key, value, f"an integer from 1 to {_LARGEST[key]}")
         return value
 
     def number(self, key: str, *, above: float, below: float) -> float:
         value = self.get(key)
         # Compared, not converted: an integer may be larger than any float.
         if type(value) not in (int, float) or not above < value < below:
-            _refuse_value(self.where, key, value, f"a number above {above:g} and below {below:g}")
+            refuse_value(self.where, key, value, f"a number above {above:g} and below {below:g}")
         return float(value)
 
     def flag(self, key: str) -> bool | None:
         value = self.get(key)
         if value is not None and not isinstance(value, bool):
-            _refuse_value(self.where, key, value, "true or false")
+            refuse_value(self.where, key, value, "true or false")
         return value
 
 
@@ -228,7 +228,7 @@ def _head_dim(reading: _Reading, num_heads: int) -> int:
     # projections prove it.
     hidden_size = reading.integer("hidden_size")
     if hidden_size % num_heads:
-        _refuse_value(
+        refuse_value(
             reading.where,
             "head_dim",
             None,
@@ -291,7 +291,7 @@ def _rest(reading: _Reading, architecture: Architecture) -> dict[str, Any]:
             reading.notes.append(f"{key} -1 was read as none")
         elif not _are_ids(rest.get(key), architecture.vocab_size):
             expected = f"ids below the vocab_size of {architecture.vocab_size}, or null"
-            _refuse_value(reading.where, key, rest[key], expected)
+            refuse_value(reading.where, key, rest[key], expected)
     if rest.get("auto_map"):
         reading.notes.append(
             "auto_map names code of the model's own: none was run, the model is taken as "
@@ -313,16 +313,6 @@ def _refuse_missing(where: Path, keys: list[str]) -> NoReturn:
         where,
         found="no " + ", ".join(keys),
         expected="every key that the model depends on; none has a default here",
-        fix="get the config.json that was saved with the weights",
-    )
-
-
-def _refuse_value(where: Path, key: str, value: object, expected: str) -> NoReturn:
-    raise Refusal(
-        "import.config-value",
-        f"{where}, key {key!r}",
-        found=f"{value!r:.80}",
-        expected=expected,
         fix="get the config.json that was saved with the weights",
     )
 

@@ -60,7 +60,7 @@ def _theta(value: Any, key: str, where: Path) -> float | None:
         return None
     # Compared, not converted: an integer may be larger than any float.
     if type(value) not in (int, float) or not 1 < value <= _LARGEST_THETA:
-        _refuse_value(where, key, value, "a number above 1")
+        refuse_value(where, key, value, "a number above 1")
     return float(value)
 
 
@@ -68,7 +68,7 @@ def _object(raw: Mapping[str, Any], key: str, where: Path) -> dict[str, Any] | N
     value = raw.get(key)
     if value is None or isinstance(value, dict):
         return cast(dict[str, Any] | None, value)
-    _refuse_value(where, key, value, "an object or null")
+    refuse_value(where, key, value, "an object or null")
 
 
 def _scaling(value: dict[str, Any], key: str, where: Path) -> RopeScaling | None:
@@ -107,9 +107,9 @@ def _llama3(rest: dict[str, Any], key: str, where: Path) -> RopeScaling:
     for name in _FACTORS:
         number = rest.get(name)
         if type(number) not in (int, float) or not abs(cast(float, number)) <= float_info.max:
-            _refuse_value(where, f"{key}.{name}", number, "a finite number")
+            refuse_value(where, f"{key}.{name}", number, "a finite number")
     if type(rest.get(_LONGEST)) is not int:
-        _refuse_value(where, f"{key}.{_LONGEST}", rest.get(_LONGEST), "an integer")
+        refuse_value(where, f"{key}.{_LONGEST}", rest.get(_LONGEST), "an integer")
     return RopeScaling(
         factor=float(rest["factor"]),
         low_freq_factor=float(rest["low_freq_factor"]),
@@ -128,7 +128,8 @@ def _refuse_disagreement(where: Path, found: str) -> NoReturn:
     )
 
 
-def _refuse_value(where: Path, key: str, value: object, expected: str) -> NoReturn:
+def refuse_value(where: Path, key: str, value: object, expected: str) -> NoReturn:
+    """Refuse a key of config.json for its value: import.config-value."""
     raise Refusal(
         "import.config-value",
         f"{where}, key {key!r}",

@@ -92,7 +92,7 @@ def test_it_comes_back_as_it_was(family: str, tmp_path: Path) -> None:
     assert source.tokenizer
     assert source.tokenizer.json_bytes == tokenizer_files.tokenizer().json_bytes
     assert source.hf_config == {"bos_token_id": 259, "eos_token_id": 259}
-    assert (source.chat_template, source.license) == ("{{ x }}", "mit")
+    assert (source.chat_template, source.said) == ("{{ x }}", {"license": "mit"})
 
 
 def test_unusual_numbers_of_llama_3s_scaling_come_back_too(tmp_path: Path) -> None:

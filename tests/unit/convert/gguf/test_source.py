@@ -122,7 +122,7 @@ def test_special_ids_template_and_licence_are_kept(tmp_path: Path) -> None:
     source = read(made, tmp_path)
     eos = made.keys["tokenizer.ggml.eos_token_id"][0]
     assert source.hf_config == {"bos_token_id": 3, "eos_token_id": [eos, 4], "pad_token_id": 5}
-    assert (source.chat_template, source.license) == ("{{ x }}", "apache-2.0")
+    assert (source.chat_template, source.said) == ("{{ x }}", {"license": "apache-2.0"})
 
 
 def test_harmless_keys_change_nothing(tmp_path: Path) -> None:
