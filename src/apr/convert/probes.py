@@ -1,16 +1,20 @@
 """Token ids on which two models are compared: fixed, reproducible, and with every special id."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from apr.tokenizer.tokenizer import Tokenizer
 
 NUM_TOKENS = 512
 """At least so many tokens are compared, in rows as long as the model's context lets them be."""
 
 _NUM_SHOWN = 32
+_SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,20 @@ class Probes:
         """Of the ids as little-endian u32, row by row, after the shape."""
         shape = np.asarray(self.ids_BT.shape, "<u4").tobytes()
         return hashlib.sha256(shape + self.ids_BT.astype("<u4").tobytes()).hexdigest()
+
+
+def find_special_ids(hf_config: Mapping[str, Any], tokenizer: Tokenizer | None) -> list[int]:
+    """Every id that a configuration or a tokenizer gives a meaning of its own."""
+    ids: list[int] = []
+    for name in _SPECIAL_IDS:
+        value = hf_config.get(name)
+        ids += [
+            each for each in (value if isinstance(value, list) else [value]) if each is not None
+        ]
+    if tokenizer is not None:
+        ids += [token.id for token in tokenizer.definition.added_tokens]
+        ids.append(tokenizer.vocab_size - 1)
+    return ids
 
 
 def make_probes(

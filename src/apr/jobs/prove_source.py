@@ -8,7 +8,7 @@ from typing import Any
 
 from apr.architecture import Architecture
 from apr.convert.gguf.rows import is_turned, to_adjacent
-from apr.convert.probes import Probes, make_probes
+from apr.convert.probes import Probes, find_special_ids, make_probes
 from apr.convert.reference import Reference
 from apr.convert.source import Source, SourceTensor
 from apr.convert.weights import Values, Weights
@@ -21,7 +21,6 @@ from apr.progress import Progress, Report, silent
 
 PEER_FAILED = "transformers cannot load it"
 """How the reason begins when it was asked and had no answer."""
-_SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 @dataclass(frozen=True)
@@ -94,19 +93,10 @@ def prove_source(
 
 def source_probes(source: Source) -> Probes:
     """The probes of a source: every special id its configuration or its tokenizer names."""
-    ids: list[int] = []
-    for name in _SPECIAL_IDS:
-        value = source.hf_config.get(name)
-        ids += [
-            each for each in (value if isinstance(value, list) else [value]) if each is not None
-        ]
-    if source.tokenizer is not None:
-        ids += [token.id for token in source.tokenizer.definition.added_tokens]
-        ids.append(source.tokenizer.vocab_size - 1)
     return make_probes(
         vocab_size=source.reference.vocab_size,
         max_position_embeddings=source.architecture.max_position_embeddings,
-        special_ids=ids,
+        special_ids=find_special_ids(source.hf_config, source.tokenizer),
     )
 
 

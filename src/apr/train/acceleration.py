@@ -1,7 +1,7 @@
 """What the run computes on and with: device, precision, compiled kernels, allocator.
 
 Each choice is explicit or made by a probe; what was chosen is recorded, and a fast path is
-compared with plain fp32 before it is used (`train.probes`).
+compared with plain fp32 before it is used (`train.gradients_gate`).
 """
 
 import ctypes

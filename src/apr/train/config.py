@@ -19,6 +19,8 @@ _MODE_DEFAULTS = {
     "from-scratch": {"learning_rate": 3e-4, "warmup_steps": 1000, "target_val_loss": 3.0},
     "finetune": {"learning_rate": 5e-5, "warmup_steps": 100, "target_val_loss": 2.2},
 }
+_DEFAULT_PRESET = "llama-370m"
+_WSD_DECAY_FRACTION = 0.2
 _DEVICE = re.compile(r"cpu|auto|cuda(:([0-9]|1[0-5]))?")
 _CONFIG_LIMIT_BYTES = 1 << 20
 
@@ -48,10 +50,12 @@ class TrainConfig(BaseModel):
     """Directory that the run is written to."""
     val_shard: LocalPath | None = None
     """Directory of held-out shards; without it the first documents of `dataset` are reserved."""
-    mode: Literal["from-scratch", "finetune"] = "from-scratch"
-    """Regime; decides the defaults of learning rate, warm-up and target."""
-    arch: str = "llama-370m"
-    """Preset of the model's shape."""
+    init: LocalPath | None = None
+    """An `.apr` file to start from: its architecture, its weights, strictly."""
+    mode: Literal["from-scratch", "finetune"] | None = None
+    """Regime; decides the defaults of learning rate, warm-up and target; by `init`."""
+    arch: str | None = None
+    """Preset of the model's shape; llama-370m where no `init` brings one."""
     vocab_size: Positive | None = None
     """Rows of the embedding, where the preset should not decide."""
     num_steps: Positive = 1000
@@ -66,6 +70,10 @@ class TrainConfig(BaseModel):
     """Peak learning rate; by mode."""
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
     """Updates of linear warm-up; by mode, at most half of the run."""
+    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
+    """How the learning rate falls after the warm-up."""
+    decay_fraction: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    """Last part of a wsd run, over which the rate falls; a fifth."""
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
     """Decoupled decay of matrices; norms and biases are never decayed."""
     adam_beta1: Fraction = 0.9
@@ -78,8 +86,8 @@ class TrainConfig(BaseModel):
     """Whether packed documents are hidden from each other."""
     eval_every: Positive = 100
     """Updates between validations; a checkpoint is written at each."""
-    eval_tokens: Positive = 100_000
-    """Size of the fixed held-out subset that periodic validation reads."""
+    eval_tokens: Positive | None = None
+    """Size of the fixed held-out subset that periodic validation reads; 100,000, or all."""
     target_val_loss: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Held-out loss in nats per token at which the run has met its target and stops; by mode."""
     stop_at_target: bool = True
@@ -88,6 +96,12 @@ class TrainConfig(BaseModel):
     """Validations without improvement before the run stops early."""
     min_delta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Nats by which a loss must be lower to count as an improvement."""
+    divergence_factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 2.0
+    """Multiple of the best held-out loss above which the run has diverged and is aborted."""
+    max_skipped_steps: Annotated[int, Field(ge=0)] = 3
+    """Updates of any hundred that may be skipped; one more aborts the run."""
+    spike_factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 20.0
+    """Multiple of the median gradient norm above which an update is skipped."""
     keep: Positive = 2
     """Latest checkpoints kept; the best one is kept besides."""
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 42
@@ -96,6 +110,8 @@ class TrainConfig(BaseModel):
     """`cpu`, `cuda`, `cuda:N`, or `auto`, which alone may fall back."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Precision of the computation; weights and optimizer stay fp32."""
+    deterministic: bool = False
+    """On a GPU, only kernels that give the same bits every time; a CPU always does."""
     compile: bool | None = None
     """Compiled kernels; by default where a probe compiles one and the run is long enough."""
     sample_prompts: tuple[str, ...] = ()
@@ -119,8 +135,9 @@ def resolve_config(options: dict[str, Any], *, config_path: Path | None = None) 
 
     `options` holds the fields that were given explicitly.
 
-    Refuses: config.invalid, config.not-toml, config.init-missing, config.batch-not-divisible,
-    config.warmup-longer-than-run, config.eval-longer-than-run, config.device.
+    Refuses: config.invalid, config.not-toml, config.init-missing, config.init-shape,
+    config.batch-not-divisible, config.warmup-longer-than-run, config.eval-longer-than-run,
+    config.without-effect, config.device.
     """
     given = (_read_toml(config_path) if config_path else {}) | options
     try:
@@ -140,8 +157,13 @@ def resolve_config(options: dict[str, Any], *, config_path: Path | None = None) 
 
 
 def _fill_defaults(config: TrainConfig) -> TrainConfig:
-    defaults = _MODE_DEFAULTS[config.mode]
-    filled: dict[str, Any] = {}
+    mode = config.mode or ("finetune" if config.init else "from-scratch")
+    defaults = _MODE_DEFAULTS[mode]
+    filled: dict[str, Any] = {"mode": mode}
+    if config.arch is None and config.init is None:
+        filled["arch"] = _DEFAULT_PRESET
+    if config.decay_fraction is None and config.schedule == "wsd":
+        filled["decay_fraction"] = _WSD_DECAY_FRACTION
     if config.learning_rate is None:
         filled["learning_rate"] = defaults["learning_rate"]
     if config.warmup_steps is None:
@@ -154,13 +176,22 @@ def _fill_defaults(config: TrainConfig) -> TrainConfig:
 
 def _require_consistent(config: TrainConfig) -> TrainConfig:
     assert config.warmup_steps is not None
-    if config.mode == "finetune":
-        raise Refusal(
+    if config.mode == "finetune" and config.init is None:
+        raise UsageRefusal(
             "config.init-missing",
             "--mode finetune",
             found="no initial weights",
             expected="a checkpoint to continue from",
-            fix="use --mode from-scratch; starting from a checkpoint is not in this version",
+            fix="name it with --init FILE.apr, or use --mode from-scratch",
+        )
+    if config.init is not None and (config.arch or config.vocab_size):
+        given = f"--arch {config.arch}" if config.arch else f"--vocab-size {config.vocab_size}"
+        raise UsageRefusal(
+            "config.init-shape",
+            given,
+            found=f"it beside --init {config.init}",
+            expected="the shape that the file says, every field of it",
+            fix="drop the option; a model of another shape starts from scratch",
         )
     if config.batch_size % config.grad_accum:
         raise UsageRefusal(
@@ -185,6 +216,14 @@ def _require_consistent(config: TrainConfig) -> TrainConfig:
             found=config.eval_every,
             expected=f"at most --num-steps ({config.num_steps})",
             fix="validate more often",
+        )
+    if config.decay_fraction is not None and config.schedule != "wsd":
+        raise UsageRefusal(
+            "config.without-effect",
+            "--decay-fraction",
+            found=f"{config.decay_fraction} beside --schedule {config.schedule}",
+            expected="--schedule wsd, the one that reads it",
+            fix="drop it, or choose that schedule",
         )
     if not _DEVICE.fullmatch(config.device):
         raise UsageRefusal(

@@ -14,6 +14,9 @@ from apr.errors import Refusal, UsageRefusal
 Verdict = Literal["PASS", "FAIL", "UNKNOWN"]
 
 UPSTREAM_IDS: dict[str, str | None] = {
+    "preflight.init-file": "FALSIFY-APR-PRETRAIN-INIT-004",
+    "preflight.init-family": "FALSIFY-INIT-ARCH-MATCH-001",
+    "preflight.init-tensors": "FALSIFY-APR-PRETRAIN-INIT-007",
     "preflight.tokenizer-fingerprint": None,
     "preflight.vocab-size": "GATE-ARCH-370M-011",
     "preflight.id-range": "INV-PRETOK-001",
@@ -27,6 +30,10 @@ UPSTREAM_IDS: dict[str, str | None] = {
 }
 
 
+# Without these a run has no shape and no weights: there would be nothing to go on with.
+NEVER_WAIVED = ("preflight.init-file", "preflight.init-family", "preflight.init-tensors")
+
+
 @dataclass(frozen=True)
 class Finding:
     """What a check saw, before it is a gate."""
@@ -35,6 +42,8 @@ class Finding:
     found: str
     expected: str
     fix: str = ""
+    upstream_id: str | None = None
+    """The Rust tools' id of this very condition, where one gate covers several."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +94,14 @@ def judge(id: str, check: Callable[[], Finding]) -> Gate:
             "a check that completes",
             "please report this",
         )
-    return Gate(id, UPSTREAM_IDS[id], finding.verdict, finding.found, finding.expected, finding.fix)
+    return Gate(
+        id,
+        finding.upstream_id or UPSTREAM_IDS[id],
+        finding.verdict,
+        finding.found,
+        finding.expected,
+        finding.fix,
+    )
 
 
 def apply_waivers(gates: Sequence[Gate], waivers: dict[str, str]) -> list[Gate]:
@@ -116,17 +132,19 @@ def require_passed(gates: Sequence[Gate], where: object) -> None:
 def parse_waivers(texts: Sequence[str]) -> dict[str, str]:
     """Read `ID=REASON` pairs.
 
-    Refuses: config.waiver for an unknown id or a missing reason.
+    Refuses: config.waiver for an unknown id, a missing reason, or a gate behind which there is
+    nothing to train.
     """
     waivers: dict[str, str] = {}
+    waivable = [id for id in UPSTREAM_IDS if id not in NEVER_WAIVED]
     for text in texts:
         id, _, reason = text.partition("=")
-        if id not in UPSTREAM_IDS or not reason.strip():
+        if id not in waivable or not reason.strip():
             raise UsageRefusal(
                 "config.waiver",
                 "--waive",
                 found=repr(text),
-                expected="ID=REASON with ID one of " + ", ".join(UPSTREAM_IDS),
+                expected="ID=REASON with ID one of " + ", ".join(waivable),
                 fix="name the gate and say why it may fail",
             )
         waivers[id] = reason.strip()

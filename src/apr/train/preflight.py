@@ -1,7 +1,7 @@
 """The checks on files that a run must pass before a weight exists.
 
 Each walks one link of the identity chain: tokenizer, shards, held-out set, budget. Checks that
-need a model stand in `train.probes`.
+need a model are `train.init_loss_gate` and `train.gradients_gate`.
 """
 
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from apr.train.batches import DataPlan, TokenRows, plan_data
 from apr.train.config import TrainConfig
 from apr.train.data_gate import check_degenerate
 from apr.train.gates import Finding, Gate, judge
+from apr.train.init_file import InitFile
 from apr.train.split_gate import check_split_certificate
 from apr.units import format_count
 
@@ -36,21 +37,36 @@ class Inputs:
     val: ShardReader | None
     architecture: Architecture
     data: DataPlan
+    init: InitFile | None = None
 
 
-def open_inputs(config: TrainConfig, *, verify: bool = True, progress: Report = silent) -> Inputs:
+def open_inputs(
+    config: TrainConfig,
+    *,
+    init: InitFile | None = None,
+    architecture: Architecture | None = None,
+    verify: bool = True,
+    progress: Report = silent,
+) -> Inputs:
     """Open what a run reads; with `verify`, read every byte and compare every hash.
 
-    Refuses: config.unknown-preset, and whatever the tokenizer and the shards refuse.
+    The model's shape is the one given, else that of `init`, whose gates have passed, else the
+    preset's.
+
+    Refuses: config.unknown-preset, config.sequence-too-long, and whatever the tokenizer and the
+    shards refuse.
     """
     tokenizer = Tokenizer.load(config.tokenizer)
     train = ShardReader.open(config.dataset, verify=verify, progress=progress)
     val = None
     if config.val_shard:
         val = open_val_shards(config.val_shard, verify=verify, progress=progress)
-    architecture = preset(
-        config.arch, tokenizer_vocab_size=tokenizer.vocab_size, vocab_size=config.vocab_size
-    )
+    architecture = architecture or (init and init.architecture)
+    if architecture is None:
+        assert config.arch is not None, "an initial file was opened without its gates"
+        architecture = preset(
+            config.arch, tokenizer_vocab_size=tokenizer.vocab_size, vocab_size=config.vocab_size
+        )
     if config.seq_length > architecture.max_position_embeddings:
         raise UsageRefusal(
             "config.sequence-too-long",
@@ -60,7 +76,22 @@ def open_inputs(config: TrainConfig, *, verify: bool = True, progress: Report = 
             fix="shorten the sequences or choose another --arch",
         )
     data = plan_data(train, val, sequence_length=config.seq_length, batch_size=config.batch_size)
-    return Inputs(tokenizer, train, val, architecture, data)
+    return Inputs(tokenizer, train, val, architecture, data, init)
+
+
+def require_enough_held_out(config: TrainConfig, data: DataPlan) -> None:
+    """Refuse a periodic subset larger than the set it is taken from.
+
+    Refuses: config.eval-tokens.
+    """
+    if config.eval_tokens is not None and config.eval_tokens > data.val.num_targets:
+        raise UsageRefusal(
+            "config.eval-tokens",
+            "--eval-tokens",
+            found=config.eval_tokens,
+            expected=f"at most {data.val.num_targets}, the held-out tokens there are",
+            fix="ask for fewer, or leave the option out: a small set is read whole",
+        )
 
 
 def open_val_shards(
@@ -90,36 +121,48 @@ def check_files(config: TrainConfig, inputs: Inputs) -> list[Gate]:
 
 
 def check_tokenizer(inputs: Inputs) -> Finding:
-    """The given tokenizer made the shards, training and held-out alike."""
-    given = inputs.tokenizer.fingerprint
+    """The given tokenizer made the shards and the initial model's ids, all of them alike."""
+    given, init = inputs.tokenizer.fingerprint, inputs.init
     readers = [inputs.train] + ([inputs.val] if inputs.val else [])
-    foreign = [r for r in readers if r.manifest.tokenizer_fingerprint != given]
-    assumed = [_describe_repair(reader) for reader in readers if reader.manifest.repaired]
-    if assumed and not foreign:
+    made_with = [(reader.directory.name, reader.manifest.tokenizer_fingerprint) for reader in readers]
+    if init is not None and init.tokenizer is not None:
+        made_with.append((init.path.name, init.tokenizer.fingerprint))
+    foreign = [pair for pair in made_with if pair[1] != given]
+    unknown = [_describe_repair(reader) for reader in readers if reader.manifest.repaired]
+    if init is not None and init.tokenizer is None:
+        unknown.append(f"{init.path.name}: {init.tokenizer_reason}")
+    if unknown and not foreign:
         return Finding(
             "UNKNOWN",
-            "; ".join(assumed),
-            f"{given[:12]}, the given tokenizer, on record since the encoding",
-            "encode the corpus again, or --waive preflight.tokenizer-fingerprint=REASON",
+            "; ".join(unknown),
+            f"{given[:12]}, the given tokenizer, on record since the encoding or the import",
+            "encode the corpus again, add the tokenizer to the model (apr stamp --tokenizer DIR), "
+            "or --waive preflight.tokenizer-fingerprint=REASON",
         )
-    found = "; ".join(
-        f"{reader.directory.name} {reader.manifest.tokenizer_fingerprint[:12]}"
-        for reader in foreign or readers
-    )
     return Finding(
         "FAIL" if foreign else "PASS",
-        found,
+        "; ".join(f"{name} {fingerprint[:12]}" for name, fingerprint in foreign or made_with),
         f"{given[:12]}, the given tokenizer",
-        "encode the corpus again with this tokenizer, or pass the one that made the shards",
+        "encode the corpus again with this tokenizer, or pass the one that made the shards and "
+        "that the model has learned",
     )
 
 
 def check_vocab_size(inputs: Inputs) -> Finding:
-    """From scratch, the model has exactly one row per token id."""
+    """From scratch, the model has exactly one row per token id; an initial one may have spare."""
     entries, rows = inputs.tokenizer.vocab_size, inputs.architecture.vocab_size
+    found = f"{entries} tokenizer entries"
+    if inputs.init is not None:
+        return Finding(
+            "PASS" if entries <= rows else "FAIL",
+            found,
+            f"at most {rows}, the rows of the initial model",
+            "use the tokenizer of the initial model",
+            upstream_id="FALSIFY-APR-PRETRAIN-ARCH-0" + ("09" if entries <= rows else "10"),
+        )
     return Finding(
         "PASS" if entries == rows else "FAIL",
-        f"{entries} tokenizer entries",
+        found,
         f"{rows}, the model's rows",
         f"choose another --arch, or pass --vocab-size {entries}",
     )

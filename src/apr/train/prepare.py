@@ -5,20 +5,25 @@ from dataclasses import dataclass
 
 from apr.model.init import initialize
 from apr.model.transformer import Transformer
+from apr.model.weights import load_model
 from apr.progress import Report, silent
 from apr.train.acceleration import Acceleration, choose_acceleration
 from apr.train.batches import BatchOrder
 from apr.train.config import TrainConfig
 from apr.train.gates import Finding, Gate, apply_waivers, judge
+from apr.train.gradients_gate import check_gradients
+from apr.train.init_loss_gate import check_fresh_loss, check_initial_loss
 from apr.train.preflight import Inputs, check_files
-from apr.train.probes import check_gradients, check_init_loss
 from apr.train.step import SummedLoss
 from apr.train.validation import ValidationResult, ValidationSet, subset, validate, whole_set
 
 
+_EVAL_TOKENS = 100_000
+
+
 @dataclass(frozen=True)
 class PreparedRun:
-    """A fresh model and all it will be trained with; `config` has no `auto` left in it."""
+    """A model and all it will be trained with; `config` has no `auto` left in it."""
 
     config: TrainConfig
     inputs: Inputs
@@ -52,16 +57,33 @@ class Judgement:
     init: ValidationResult | None
 
 
-def prepare(config: TrainConfig, inputs: Inputs, *, notify: Callable[[str], None]) -> PreparedRun:
-    """Choose device and precision, initialise the model, lay out batches and held-out sets.
+def prepare(
+    config: TrainConfig,
+    inputs: Inputs,
+    *,
+    notify: Callable[[str], None],
+    fill: Callable[[Transformer], None] | None = None,
+    progress: Report = silent,
+) -> PreparedRun:
+    """Choose device and precision, fill the model, lay out batches and held-out sets.
 
-    Refuses: config.device-unavailable, config.no-compiler.
+    The weights are those of the initial file, or fresh ones; `fill` stands in for both, where a
+    checkpoint will bring them.
+
+    Refuses: config.device-unavailable, config.no-compiler, and what loading the initial file
+    refuses.
     """
     acceleration = choose_acceleration(config, inputs.architecture)
     for notice in acceleration.notices:
         notify(notice)
     model = Transformer(inputs.architecture)
-    initialize(model, seed=config.seed)
+    if fill is not None:
+        fill(model)
+    elif inputs.init is not None:
+        loaded = load_model(inputs.init.path, progress=progress).model
+        model.load_state_dict(loaded.state_dict(), strict=True)
+    else:
+        initialize(model, seed=config.seed)
     model.compute_dtype = acceleration.compute_dtype
     rows = inputs.data.val
     return PreparedRun(
@@ -77,7 +99,7 @@ def prepare(config: TrainConfig, inputs: Inputs, *, notify: Callable[[str], None
         model=model.to(acceleration.device),
         summed_loss=acceleration.loss_function(),
         order=BatchOrder(inputs.data.train, config.batch_size, config.seed),
-        periodic_set=subset(rows, inputs.tokenizer, max_tokens=config.eval_tokens),
+        periodic_set=subset(rows, inputs.tokenizer, max_tokens=config.eval_tokens or _EVAL_TOKENS),
         whole_set=whole_set(rows, inputs.tokenizer),
     )
 
@@ -87,15 +109,27 @@ def judge_files(config: TrainConfig, inputs: Inputs) -> list[Gate]:
     return apply_waivers(check_files(config, inputs), config.waive)
 
 
-def judge_model(run: PreparedRun, *, progress: Report = silent) -> Judgement:
-    """The gates that run the fresh model, waivers applied."""
+def judge_model(
+    run: PreparedRun, *, held_out: ValidationSet | None = None, progress: Report = silent
+) -> Judgement:
+    """The gates that run the model before step 1, waivers applied.
+
+    `held_out` stands in for the whole held-out set.
+    """
     measured: list[ValidationResult] = []
+    init = run.inputs.init
 
     def init_loss() -> Finding:
         measured.append(
-            run.validate(run.whole_set, activity="validating the fresh model", progress=progress)
+            run.validate(
+                held_out or run.whole_set,
+                activity=f"validating the {'initial' if init else 'fresh'} model",
+                progress=progress,
+            )
         )
-        return check_init_loss(run.model, measured[0])
+        if init is None:
+            return check_fresh_loss(run.model, measured[0])
+        return check_initial_loss(run.model, init, measured[0])
 
     gradients = judge(
         "preflight.gradients",

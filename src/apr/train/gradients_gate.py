@@ -1,4 +1,4 @@
-"""The gates that need the model: its loss before step 1, and its first gradient."""
+"""preflight.gradients: the first gradient of every parameter, and whether fast paths agree."""
 
 import math
 from dataclasses import dataclass
@@ -12,30 +12,11 @@ from apr.train.batches import Batch
 from apr.train.gates import Finding
 from apr.train.loss import summed_loss
 from apr.train.step import SummedLoss, accumulate
-from apr.train.validation import ValidationResult
 
 _LOWEST_COSINE = 0.98
 _LARGEST_LOSS_DIFFERENCE = 0.01
 # A gradient this much smaller than the largest is rounding noise in bf16.
 _NEGLIGIBLE_NORM = 1e-5
-
-
-def check_init_loss(model: Transformer, held_out: ValidationResult) -> Finding:
-    """Before step 1 a fresh model knows nothing: its held-out loss lies around ln V.
-
-    Logits of a fresh model have a small variance that grows with the width and raises the loss
-    by half of itself; that, and half a nat, is the band's upper half. Below ln V by more than
-    half a nat, the targets have leaked into the inputs.
-    """
-    uniform_nats = math.log(model.architecture.vocab_size)
-    lower = uniform_nats - 0.5
-    upper = uniform_nats + 0.5 + 0.5 * 0.02**2 * model.architecture.hidden_size
-    return Finding(
-        "PASS" if lower <= held_out.loss_nats <= upper else "FAIL",
-        f"{held_out.loss_nats:.4f} nats over {held_out.num_tokens} tokens",
-        f"{lower:.4f} to {upper:.4f} (ln V is {uniform_nats:.4f})",
-        "the initial weights or the data are not what they should be; look at the first batch",
-    )
 
 
 def check_gradients(
