@@ -32,7 +32,7 @@ _PUBLIC: dict[str, str] = {
     "preflight": "apr.jobs.pretrain",
     "pretrain": "apr.jobs.pretrain",
     "resolve_config": "apr.train.config",
-    "resume": "apr.jobs.pretrain",
+    "resume": "apr.jobs.resume",
     "scan_corpus": "apr.corpus.scanning.scan",
     "split_corpus": "apr.corpus.splitting.split",
     "stamp": "apr.container.stamp",

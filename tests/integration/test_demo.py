@@ -12,7 +12,8 @@ from apr.corpus.reading.account import Account
 from apr.corpus.reading.documents import Document, read_documents
 from apr.errors import Interrupted, Refusal
 from apr.jobs.demo import DemoParts, demo, finished_demo
-from apr.jobs.pretrain import Listener, resume
+from apr.jobs.resume import resume
+from apr.jobs.sitting import Listener
 from apr.shards.reader import ShardReader
 
 

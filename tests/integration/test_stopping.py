@@ -70,7 +70,7 @@ def test_f34_a_killed_run_stays_running_and_resumes_to_the_same_bits(
     run_data: RunData, tmp_path: Path
 ) -> None:
     undisturbed, run_dir = tmp_path / "undisturbed", tmp_path / "run"
-    pretrain(run_data.config(undisturbed, stop_at_target=True, eval_tokens=100_000))
+    pretrain(run_data.config(undisturbed, stop_at_target=True, eval_tokens=None))
     process = start(["pretrain", *run_data.flags(run_dir)])
     wait_for_steps(run_dir, process, 6)
     process.send_signal(signal.SIGKILL)

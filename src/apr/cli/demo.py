@@ -34,7 +34,7 @@ def command(root: Path, overwrite: bool, num_steps: int | None, seed: int) -> ou
     apr demo
     """  # noqa: D301  click reads the escaped character
     from apr.jobs.demo import NUM_STEPS, demo, finished_demo
-    from apr.jobs.pretrain import Listener
+    from apr.jobs.sitting import Listener
 
     record = None if overwrite else finished_demo(root)
     if record is not None:

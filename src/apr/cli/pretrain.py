@@ -1,12 +1,13 @@
 """`apr pretrain`: train a model on shards, check a plan, or continue a run."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from apr.cli import output
-from apr.cli.stopping import graceful_stop
+from apr.cli.stopping import graceful_stop, save_on_signal
 from apr.cli.values import LOCAL_PATH
 from apr.errors import UsageRefusal
 
@@ -34,7 +35,12 @@ _FIELD_OF_FLAG = {"lr": "learning_rate"}
 )
 @click.option("--resume", type=LOCAL_PATH, help="Continue the run in this directory.")
 @click.option("--dry-run", is_flag=True, help="Run every gate, write nothing, stop.")
-@click.option("--mode", type=click.Choice(["from-scratch", "finetune"]), help="Regime.")
+@click.option(
+    "--init", type=LOCAL_PATH, help="Start from this .apr file: its shape and its weights."
+)
+@click.option(
+    "--mode", type=click.Choice(["from-scratch", "finetune"]), help="Regime; finetune with --init."
+)
 @click.option("--arch", help="Preset: tiny, demo, llama-370m (default), qwen2-0.5b.")
 @click.option("--vocab-size", type=int, help="Rows of the embedding.")
 @click.option("--num-steps", type=int, help="Optimizer updates.")
@@ -43,14 +49,30 @@ _FIELD_OF_FLAG = {"lr": "learning_rate"}
 @click.option("--grad-accum", type=int, help="Micro-batches per update; divides the batch size.")
 @click.option("--lr", type=float, help="Peak learning rate.")
 @click.option("--warmup-steps", type=int, help="Updates of linear warm-up.")
+@click.option(
+    "--schedule",
+    type=click.Choice(["cosine", "wsd", "constant"]),
+    help="How the rate falls after the warm-up (cosine).",
+)
+@click.option("--decay-fraction", type=float, help="Last part of a wsd run, where the rate falls.")
 @click.option("--target-val-loss", type=float, help="Held-out nats per token that end the run.")
 @click.option("--eval-every", "--steps-per-epoch", type=int, help="Updates between validations.")
+@click.option("--eval-tokens", type=int, help="Held-out tokens read at each validation.")
+@click.option("--divergence-factor", type=float, help="Multiple of the best loss that aborts.")
+@click.option("--max-skipped-steps", type=int, help="Steps of any hundred that may be skipped.")
+@click.option("--spike-factor", type=float, help="Multiple of the median gradient norm to skip at.")
 @click.option("--patience", type=int, help="Validations without improvement before stopping.")
 @click.option("--min-delta", type=float, help="Nats that count as an improvement.")
 @click.option("--keep", type=int, help="Latest checkpoints kept, beside the best.")
 @click.option("--seed", type=int, help="Decides initial weights and batch order.")
 @click.option("--device", help="auto, cpu, cuda or cuda:N; only auto may fall back.")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="Of computation.")
+@click.option(
+    "--deterministic",
+    is_flag=True,
+    default=None,
+    help="The same bits every time on a GPU, too; slower there.",
+)
 @click.option("--compile/--no-compile", default=None, help="Compiled kernels; by probe.")
 @click.option(
     "--document-mask/--no-document-mask",
@@ -70,36 +92,49 @@ def command(
     waive: tuple[str, ...],
     **flags: Any,
 ) -> output.Result:
-    """Train a model from scratch on shards, or continue a stopped run.
+    """Train a model on shards, from scratch or from --init, or continue a stopped run.
 
     \b
     apr pretrain --dataset data/train --val-shard data/val --tokenizer tok \\
         --run-dir runs/first --arch tiny --num-steps 200 --batch-size 16 --seq-length 256 \\
         --force-under-provisioned
+    apr pretrain --init base.apr --dataset data/train --val-shard data/val --tokenizer tok \\
+        --run-dir runs/second
     apr pretrain --resume runs/first
+
+    Ctrl-C and SIGTERM save and stop; SIGUSR1 saves and goes on. Beside --resume, an option changes
+    the run from there on: what no weight depends on freely, what later steps depend on with a line
+    in the record, and what decided earlier steps not at all.
     """  # noqa: D301  click reads the escaped character
-    from apr.jobs.pretrain import Listener, preflight, pretrain
-    from apr.jobs.pretrain import resume as resume_run
+    from apr.jobs.pretrain import preflight, pretrain
+    from apr.jobs.resume import resume as resume_run
+    from apr.jobs.sitting import Listener
     from apr.train.config import resolve_config
     from apr.train.gates import parse_waivers
 
     given = {
         _FIELD_OF_FLAG.get(flag, flag): value for flag, value in flags.items() if value is not None
     }
-    with graceful_stop() as should_stop:
+    if flags["deterministic"]:
+        # cuBLAS reads it when it is first used, and is not repeatable without.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    with graceful_stop() as should_stop, save_on_signal() as should_save:
         listener = Listener(
-            progress=output.progress(), notify=output.notify, should_stop=should_stop
+            progress=output.progress(),
+            notify=output.notify,
+            should_stop=should_stop,
+            should_save=should_save,
         )
         if resume is not None:
-            if given or config_path or dry_run or waive or force_under_provisioned:
+            if config_path or dry_run or waive or force_under_provisioned or "run_dir" in given:
                 raise UsageRefusal(
                     "config.resume-with-options",
                     "--resume",
-                    found="other options beside it",
-                    expected="the run's own configuration",
-                    fix="give --resume RUN alone, or start a new run",
+                    found="an option beside it that belongs to the start of a run",
+                    expected="options that change the run from here on, or none",
+                    fix="drop --config, --run-dir, --dry-run and waivers, or start a new run",
                 )
-            return ended(resume_run(resume, listener=listener), resume)
+            return ended(resume_run(resume, changes=given, listener=listener), resume)
         waivers = parse_waivers(waive)
         if force_under_provisioned:
             waivers.setdefault("preflight.token-budget", "--force-under-provisioned")
@@ -143,10 +178,15 @@ def _ending_text(record: dict[str, Any], run_dir: Path) -> str:
     measured = f"{val['best_loss_nats']:.4f} nats per token" + (
         f", {bits:.3f} bits per byte" if bits is not None else ""
     )
+    no_better = (
+        ""
+        if val["best_loss_nats"] < record["init_loss_nats"]
+        else "the run did not improve on the model it started from\n"
+    )
     return (
         f"{record['outcome']}: {meaning}\n"
         f"held-out loss {measured} at step {val['best_step']} "
-        f"(before step 1: {record['init_loss_nats']:.4f})\n"
+        f"(before step 1: {record['init_loss_nats']:.4f})\n{no_better}"
         f"{record['tokens_seen']} tokens at {record['throughput']['tokens_per_s']:.0f} tokens/s\n"
         f"model:  {run_dir / 'model.apr'}\nreport: {run_dir / 'report.html'}"
     )
@@ -157,11 +197,13 @@ def _judged(plan: "Plan") -> output.Result:
     from apr.errors import Refusal
     from apr.units import format_bytes, format_count
 
+    shape = plan.architecture
     lines = [
-        f"{format_count(plan.architecture.num_parameters)} parameters, "
+        f"{format_count(shape.num_parameters)} parameters, "
         f"{format_count(plan.config.planned_tokens)} tokens, "
-        f"{format_bytes(plan.architecture.training_state_bytes())} of weights, gradients and "
-        "optimizer state",
+        f"{format_bytes(shape.training_state_bytes())} of weights, gradients and optimizer state"
+        if shape
+        else "a model whose shape is not known",
         "",
         "verdict  gate",
     ]

@@ -42,3 +42,25 @@ def graceful_stop() -> Generator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def save_on_signal() -> Generator[Callable[[], bool]]:
+    """Yield a question, `has a checkpoint been asked for?`, which SIGUSR1 answers with yes once."""
+    asked = False
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        output.notify("saving after this step, and going on")
+
+    def take() -> bool:
+        nonlocal asked
+        was_asked, asked = asked, False
+        return was_asked
+
+    before = signal.signal(signal.SIGUSR1, on_signal)
+    try:
+        yield take
+    finally:
+        signal.signal(signal.SIGUSR1, before)

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,9 +40,8 @@ def find_special_ids(hf_config: Mapping[str, Any], tokenizer: Tokenizer | None) 
     ids: list[int] = []
     for name in _SPECIAL_IDS:
         value = hf_config.get(name)
-        ids += [
-            each for each in (value if isinstance(value, list) else [value]) if each is not None
-        ]
+        several = cast(list[Any], value) if isinstance(value, list) else [value]
+        ids += [each for each in several if type(each) is int]
     if tokenizer is not None:
         ids += [token.id for token in tokenizer.definition.added_tokens]
         ids.append(tokenizer.vocab_size - 1)

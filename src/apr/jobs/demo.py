@@ -17,9 +17,10 @@ from apr.errors import Refusal
 from apr.files import atomic_directory, require_absent, require_replaceable
 from apr.jobs.baselines import gzip_bits_per_byte, unigram_bits_per_byte
 from apr.jobs.demo_corpus import write_demo_corpus
-from apr.jobs.pretrain import Listener, pretrain
+from apr.jobs.pretrain import pretrain
 from apr.jobs.reopen import require_same_loss
 from apr.jobs.run_lock import hold_run
+from apr.jobs.sitting import SILENT, Listener
 from apr.shards.encode import encode_corpus
 from apr.shards.reader import ShardReader
 from apr.tokenizer.train import train_bpe
@@ -88,7 +89,7 @@ def demo(
     seed: int = 42,
     documents: list[Document] | None = None,
     cache_directory: Path | None = None,
-    listener: Listener = Listener(),  # noqa: B008 - immutable
+    listener: Listener = SILENT,
 ) -> dict[str, Any]:
     """Corpus, split, tokenizer, shards, training, proof: one directory, one run record.
 

@@ -57,16 +57,19 @@ def _ship_best(trainer: Trainer, record: RunRecord, state: TrainState) -> None:
             _load_weights(trainer, state.step)
     path = record.run_dir / "model.apr"
     tokens_seen = read_state(checkpoint_dir(record.run_dir, best_step)).tokens_seen
-    provenance = trainer.provenance("best checkpoint of a run", best_step, tokens_seen) | {
-        "val_loss_nats": best.loss_nats,
-        "val_set_sha256": best.set_sha256,
-        "val_num_tokens": best.num_tokens,
-    }
+    provenance = trainer.provenance(
+        "best checkpoint of a run",
+        best_step,
+        tokens_seen,
+        val_loss_nats=best.loss_nats,
+        val_set_sha256=best.set_sha256,
+        val_num_tokens=best.num_tokens,
+    )
     save_model(
         path,
         trainer.run.model,
         tokenizer=trainer.run.inputs.tokenizer,
-        provenance=[provenance],
+        provenance=provenance,
         overwrite=True,
         progress=trainer.progress,
     )

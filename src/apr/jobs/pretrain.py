@@ -1,73 +1,64 @@
 """`apr pretrain`: from a configuration to a model file that is what its record says.
 
-The order is the promise: files are verified and judged before a weight exists, the fresh model
-is measured before step 1, nothing is written before every gate has passed or been waived, and
-the run counts as finished only after its model file has been written and read back.
+The order is the promise: files are verified and judged before a weight exists, the model is
+measured before step 1, nothing is written before every gate has passed or been waived, and the
+run counts as finished only after its model file has been written and read back.
 """
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from apr.architecture import Architecture
-from apr.errors import Interrupted, IoFailed, Refusal
-from apr.files import require_exists
-from apr.jobs.finish import end_run
-from apr.jobs.record import (
-    first_record,
-    recorded_config,
-    require_same_inputs,
-    require_unfinished,
-)
+from apr.errors import Interrupted
+from apr.jobs.record import first_record
 from apr.jobs.run_lock import hold_run
-from apr.progress import Report, silent
-from apr.report.page import write_report
+from apr.jobs.sitting import SILENT, Listener, sit
 from apr.train.acceleration import keep_freed_memory, repeatable
-from apr.train.checkpoint import TrainState, latest_checkpoint, load_checkpoint
+from apr.train.checkpoint import TrainState
 from apr.train.config import TrainConfig, absolute_paths
-from apr.train.gates import Gate, require_passed
+from apr.train.gates import (
+    NEVER_WAIVED,
+    UPSTREAM_IDS,
+    Gate,
+    require_passed,
+)
+from apr.train.init_file import InitFile, read_init
 from apr.train.optimizer import build_optimizer
-from apr.train.preflight import open_inputs
-from apr.train.prepare import PreparedRun, judge_files, judge_model, prepare
-from apr.train.run_record import RunRecord, StepLog, now, require_no_run
-from apr.train.trainer import Trainer
+from apr.train.preflight import open_inputs, require_enough_held_out
+from apr.train.prepare import affordable_set, judge_files, judge_model, prepare
+from apr.train.run_record import require_no_run
 
-
-@dataclass(frozen=True)
-class Listener:
-    """How a job under way talks to whoever started it; silent by default."""
-
-    progress: Report = silent
-    notify: Callable[[str], None] = lambda _text: None
-    should_stop: Callable[[], bool] = lambda: False
+# Behind these a model cannot be built, or its numbers would say nothing.
+_NEEDED_BY_MODEL = (*NEVER_WAIVED, "preflight.id-range", "preflight.val-empty")
+_DRY_RUN_VALIDATION_S = 30.0
 
 
 def pretrain(
     config: TrainConfig,
     *,
     baselines: dict[str, float] | None = None,
-    listener: Listener = Listener(),
+    listener: Listener = SILENT,
 ) -> dict[str, Any]:
-    """Train a model from scratch on shards; return the run record.
+    """Train a model on shards, from fresh weights or an initial file; return the run record.
 
     `baselines` are yardsticks in bits per byte, recorded beside the model's own figure.
 
-    Refuses: every preflight gate by its id, run.exists, run.busy, train.non-finite,
+    Refuses: every preflight gate by its id, config.eval-tokens, run.exists, run.busy, train.*,
     files.io-failed. Raises Interrupted after saving when the listener asks to stop.
     Writes: the run directory.
     """
     config = absolute_paths(config)
     require_no_run(config.run_dir)
     keep_freed_memory()
-    with repeatable(config.device, seed=config.seed):
-        inputs = open_inputs(config, progress=listener.progress)
-        gates = judge_files(config, inputs)
+    with repeatable(config.device, seed=config.seed, deterministic=config.deterministic):
+        init = _read_init(config, listener)
+        gates = list(init.gates) if init else []
+        require_passed(gates, init.path if init else config.run_dir)
+        inputs = open_inputs(config, init=init, progress=listener.progress)
+        gates += judge_files(config, inputs)
         require_passed(gates, config.run_dir)
-        run = prepare(config, inputs, notify=listener.notify)
+        require_enough_held_out(config, inputs.data)
+        run = prepare(config, inputs, notify=listener.notify, progress=listener.progress)
         judgement = judge_model(run, progress=listener.progress)
         gates += judgement.gates
         require_passed(gates, config.run_dir)
@@ -77,7 +68,8 @@ def pretrain(
             require_no_run(config.run_dir)
             record = first_record(run, gates, judgement, baselines)
             record.write()
-            return _work(run, record, TrainState(), listener=listener)
+            optimizer = build_optimizer(run.model, run.config)
+            return sit(run, record, optimizer, TrainState(), listener=listener)
 
 
 @dataclass(frozen=True)
@@ -85,7 +77,8 @@ class Plan:
     """A run as it would be: its resolved configuration, its model, its verdicts."""
 
     config: TrainConfig
-    architecture: Architecture
+    architecture: Architecture | None
+    """None when the initial file does not say."""
     gates: list[Gate]
 
     @property
@@ -95,12 +88,13 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """The object that `apr pretrain --dry-run --json` prints."""
+        shape = self.architecture
         return {
             "may_start": self.may_start,
             "gates": [gate.as_record() for gate in self.gates],
-            "num_parameters": self.architecture.num_parameters,
+            "num_parameters": shape and shape.num_parameters,
             "planned_tokens": self.config.planned_tokens,
-            "training_state_bytes": self.architecture.training_state_bytes(),
+            "training_state_bytes": shape and shape.training_state_bytes(),
             "config": self.config.model_dump(mode="json"),
         }
 
@@ -108,120 +102,52 @@ class Plan:
 def preflight(
     config: TrainConfig,
     *,
-    listener: Listener = Listener(),
+    listener: Listener = SILENT,
 ) -> Plan:
     """Judge every gate of a run and write nothing.
 
-    Refuses: what opening tokenizer and shards refuses; a failed gate is in the answer.
+    A gate that another one keeps from being judged is UNKNOWN. Of a large held-out set as much is
+    read as half a minute allows, and the verdict says how much.
+
+    Refuses: config.eval-tokens, and what opening tokenizer and shards refuses; a failed gate is
+    in the answer.
     """
     config = absolute_paths(config)
     require_no_run(config.run_dir)
     keep_freed_memory()
-    with repeatable(config.device, seed=config.seed):
-        inputs = open_inputs(config, progress=listener.progress)
-        gates = judge_files(config, inputs)
-        if any(gate.blocks for gate in gates):
-            return Plan(config, inputs.architecture, gates)
-        run = prepare(config, inputs, notify=listener.notify)
-        gates += judge_model(run, progress=listener.progress).gates
+    with repeatable(config.device, seed=config.seed, deterministic=config.deterministic):
+        init = _read_init(config, listener)
+        gates = list(init.gates) if init else []
+        if init and init.architecture is None:
+            return Plan(config, None, _with_the_unjudged(gates))
+        inputs = open_inputs(config, init=init, progress=listener.progress)
+        gates += judge_files(config, inputs)
+        if any(gate.blocks and gate.id in _NEEDED_BY_MODEL for gate in gates):
+            return Plan(config, inputs.architecture, _with_the_unjudged(gates))
+        require_enough_held_out(config, inputs.data)
+        run = prepare(config, inputs, notify=listener.notify, progress=listener.progress)
+        held_out = affordable_set(run, limit_s=_DRY_RUN_VALIDATION_S)
+        gates += judge_model(run, held_out=held_out, progress=listener.progress).gates
         return Plan(run.config, inputs.architecture, gates)
 
 
-def resume(
-    run_dir: Path,
-    *,
-    listener: Listener = Listener(),
-) -> dict[str, Any]:
-    """Continue a run from its newest verified checkpoint, as if it had never stopped.
-
-    Refuses: run.not-found, run.finished, run.busy, run.record-damaged, resume.inputs-changed.
-    Writes: the run directory.
-    """
-    require_exists(run_dir, "a run directory")
-    run_dir = run_dir.absolute()
-    RunRecord.load(run_dir)
-    with hold_run(run_dir):
-        record = RunRecord.load(run_dir)
-        config = recorded_config(record)
-        require_unfinished(record)
-        keep_freed_memory()
-        with repeatable(config.device, seed=config.seed):
-            inputs = open_inputs(config, progress=listener.progress)
-            require_same_inputs(record, inputs)
-            run = prepare(config, inputs, notify=listener.notify)
-            return _work(run, record, None, listener=listener)
+def _read_init(config: TrainConfig, listener: Listener) -> InitFile | None:
+    return read_init(config.init, progress=listener.progress) if config.init else None
 
 
-def _work(
-    run: PreparedRun, record: RunRecord, state: TrainState | None, *, listener: Listener
-) -> dict[str, Any]:
-    """Train from `state`, or from the newest checkpoint, and end the run truthfully."""
-    optimizer = build_optimizer(run.model, run.config)
-    if state is None:
-        state = _restore(run, record, optimizer, listener)
-    last_known_step = state.step if state.step > 0 else -1
-    with (
-        _truthful_ending(record),
-        StepLog.open(record.run_dir, keep_through_step=last_known_step) as log,
-    ):
-        trainer = Trainer(
-            run=run,
-            run_dir=record.run_dir,
-            optimizer=optimizer,
-            run_record_sha256=record.frozen_sha256(),
-            log=log,
-            progress=listener.progress,
-        )
-        outcome = trainer.train(state, should_stop=listener.should_stop)
-        end_run(trainer, record, state, outcome)
-    return record.data
-
-
-def _restore(
-    run: PreparedRun, record: RunRecord, optimizer: torch.optim.Optimizer, listener: Listener
-) -> TrainState:
-    checkpoint, passed_over = latest_checkpoint(record.run_dir)
-    for reason in passed_over:
-        listener.notify(f"passed over a damaged checkpoint: {reason}")
-    state = load_checkpoint(checkpoint, run.model, optimizer) if checkpoint else TrainState()
-    before, now_here = record.data["environment"], run.acceleration.environment()
-    changed = {key: now_here[key] for key in now_here if now_here[key] != before.get(key)}
-    record.data["resumes"].append(
-        {
-            "step": state.step,
-            "at": now(),
-            "environment_changed": changed,
-            "passed_over": passed_over,
-        }
+def _with_the_unjudged(gates: list[Gate]) -> list[Gate]:
+    """The gates, and as UNKNOWN those that were not reached because of them."""
+    blocking = next(gate for gate in gates if gate.blocks)
+    unjudged = replace(
+        blocking,
+        verdict="UNKNOWN",
+        found="not judged",
+        expected=f"{blocking.id} passed",
+        fix=f"see {blocking.id}",
     )
-    record.data |= {"outcome": "running", "outcome_detail": None, "finished_at": None}
-    record.write()
-    return state
-
-
-@contextmanager
-def _truthful_ending(record: RunRecord) -> Generator[None]:
-    """Give every way out of a run its own word in the record."""
-    try:
-        yield
-    except Interrupted:
-        raise
-    except IoFailed as err:
-        _try_to_finish(record, "artifact_lost", f"{err.where}: {err.found}")
-        raise
-    except Refusal as err:
-        _try_to_finish(record, "aborted", f"{err.id}: {err.where}: {err.found}")
-        raise
-    except KeyboardInterrupt:
-        _try_to_finish(record, "interrupted", "stopped at once, without saving")
-        raise
-    except BaseException as err:
-        _try_to_finish(record, "aborted", f"{type(err).__name__}: {err}")
-        raise
-
-
-def _try_to_finish(record: RunRecord, outcome: str, detail: str) -> None:
-    # On a full disk the record keeps its last word, `running`, which is no success either.
-    with suppress(Refusal):
-        record.finish(outcome, detail=detail)
-        write_report(record.run_dir)
+    judged = {gate.id for gate in gates}
+    return gates + [
+        replace(unjudged, id=id, upstream_id=upstream_id)
+        for id, upstream_id in UPSTREAM_IDS.items()
+        if id not in judged and id not in NEVER_WAIVED
+    ]

@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from apr.architecture import Architecture, RopeScaling
 from apr.errors import DamagedFile, Refusal
 from apr.files import sha256_bytes
 from apr.shards.reader import ShardReader
 from apr.train.config import TrainConfig
 from apr.train.gates import Gate
+from apr.train.init_file import InitFile
 from apr.train.preflight import Inputs
 from apr.train.run_record import RunRecord
 
@@ -52,7 +54,7 @@ def first_record(
             },
             "train": [_shards_input(inputs.train)],
             "val": _shards_input(inputs.val) if inputs.val else None,
-            "init": None,
+            "init": inputs.init.as_record() if inputs.init else None,
         },
         architecture=asdict(inputs.architecture)
         | {"num_parameters": sum(parameter.numel() for parameter in run.model.parameters())},
@@ -73,39 +75,69 @@ def first_record(
             "init_bits_per_byte": init.bits_per_byte if init else None,
         },
         baselines=baselines,
-        unique_tokens=inputs.data.train.stop - inputs.data.train.start,
+        unique_tokens=inputs.data.unique_train_tokens,
         environment=run.acceleration.environment(),
     )
 
 
 def recorded_config(record: RunRecord) -> TrainConfig:
-    """The configuration a run was started with, out of a record that can be gone on with.
+    """The configuration a run has by now: as it was started, and as resumes have changed it.
 
     Refuses: run.record-damaged.
     """
     for key, kind in _KINDS.items():
         if not isinstance(record.data.get(key), kind):
             raise _damaged(record, f"{key} is {record.data.get(key)!r:.60}")
+    fields = dict(record.data["config"])
     try:
-        return TrainConfig.model_validate(record.data["config"])
-    except ValidationError as err:
+        for resume in record.data["resumes"]:
+            changes = resume.get("config_changed", {})
+            fields |= {field: now for field, (_, now) in changes.items()}
+        return TrainConfig.model_validate(fields)
+    except (ValidationError, ValueError, TypeError, AttributeError) as err:
         raise _damaged(record, str(err)) from err
 
 
-def require_unfinished(record: RunRecord) -> None:
-    """Refuse to go on with a run that has ended well.
+def recorded_architecture(record: RunRecord) -> Architecture:
+    """The shape of a run's model.
+
+    Refuses: run.record-damaged.
+    """
+    fields = dict(record.data["architecture"])
+    try:
+        del fields["num_parameters"]
+        if fields["rope_scaling"] is not None:
+            fields["rope_scaling"] = RopeScaling(**fields["rope_scaling"])
+        return Architecture(**fields)
+    except (KeyError, TypeError, Refusal) as err:
+        raise _damaged(record, f"architecture: {type(err).__name__}: {err}") from err
+
+
+def require_unfinished(record: RunRecord, *, is_ended: bool) -> None:
+    """Refuse to go on with a run that has ended well, and that no change has opened again.
 
     Refuses: run.finished.
     """
     outcome = record.data.get("outcome")
-    if outcome in ("target_met", "budget_exhausted", "early_stop"):
+    if is_ended and outcome in ("target_met", "budget_exhausted", "early_stop"):
         raise Refusal(
             "run.finished",
             record.run_dir,
             found=f"the run has ended: {outcome}",
-            expected="a run that was stopped",
-            fix="start a new run; to train longer, with more --num-steps",
+            expected="a run that was stopped, or one that is to go further",
+            fix="start a new run with --init; one with --schedule wsd or constant goes on with "
+            "--resume RUN --num-steps N",
         )
+
+
+def require_same_init(record: RunRecord, init: InitFile) -> None:
+    """Refuse to begin again from another initial file than the run began with.
+
+    Refuses: resume.inputs-changed.
+    """
+    before = record.data["inputs"].get("init") or {}
+    if init.architecture is None or init.sha256 != before.get("sha256"):
+        raise _changed("initial model", init.sha256 or init.gates[0].found, before.get("sha256"))
 
 
 def require_same_inputs(record: RunRecord, inputs: Inputs) -> None:
@@ -126,13 +158,17 @@ def require_same_inputs(record: RunRecord, inputs: Inputs) -> None:
         raise _damaged(record, f"inputs without {err}") from err
     for name, before, found in pairs:
         if before != found:
-            raise Refusal(
-                "resume.inputs-changed",
-                name,
-                found=found,
-                expected=f"{before}, as at the start",
-                fix="put the original back, or start a new run",
-            )
+            raise _changed(name, found, before)
+
+
+def _changed(name: str, found: object, before: object) -> Refusal:
+    return Refusal(
+        "resume.inputs-changed",
+        name,
+        found=found,
+        expected=f"{before}, as at the start",
+        fix="put the original back, name where it lies now, or start a new run",
+    )
 
 
 def _shards_input(shards: ShardReader) -> dict[str, Any]:

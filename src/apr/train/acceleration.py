@@ -72,6 +72,8 @@ def choose_acceleration(config: TrainConfig, architecture: Architecture) -> Acce
     Refuses: config.device-unavailable (GATE-GPUTRAIN-002), config.no-compiler.
     """
     device, notices = _choose_device(config.device), list[str]()
+    if config.device == "auto" and device.type == "cpu":
+        notices.append("computing on the CPU: no CUDA device is there (--device cuda demands one)")
     compute_dtype = _choose_precision(config.precision, device, architecture)
     work_flops = config.planned_tokens * architecture.training_flops_per_token(
         config.seq_length, convention="conventional"
@@ -94,15 +96,16 @@ def choose_acceleration(config: TrainConfig, architecture: Architecture) -> Acce
 
 
 @contextmanager
-def repeatable(device_name: str, *, seed: int) -> Generator[None]:
-    """Make the same step on the same CPU give the same bits, compiled kernels included.
+def repeatable(device_name: str, *, seed: int, deterministic: bool = False) -> Generator[None]:
+    """Make the same step on the same device give the same bits, compiled kernels included.
 
-    Random numbers inside come from `seed`; the caller's own generator is left as it was.
+    On a CPU always, as it costs nothing there; on a GPU with `deterministic`. Random numbers
+    inside come from `seed`; the caller's own generator is left as it was.
     """
     on_cpu = device_name == "cpu" or (device_name == "auto" and not torch.cuda.is_available())
     before = torch.are_deterministic_algorithms_enabled()
     fill_before = torch.utils.deterministic.fill_uninitialized_memory  # pyright: ignore[reportAttributeAccessIssue]
-    torch.use_deterministic_algorithms(on_cpu or before)
+    torch.use_deterministic_algorithms(on_cpu or deterministic or before)
     # Uninitialised memory is never read here; filling it would only cost time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     try:

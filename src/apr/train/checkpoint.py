@@ -6,7 +6,7 @@ count. The weights are an `.apr` file of their own.
 """
 
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from apr.files import atomic_directory, io_refusals, read_json, sha256_file, wri
 from apr.model.transformer import Transformer
 from apr.model.weights import load_model, save_model
 from apr.tokenizer.tokenizer import Tokenizer
+from apr.train.guards import GuardState
 from apr.train.optimizer import load_state_tensors, state_tensors
 
 _SCHEMA = "apr-checkpoint-v1"
@@ -34,7 +35,7 @@ class TrainState:
     """Everything a resume needs beside weights, moments and RNG.
 
     The data cursor is `step`: batches are a function of it. `ended` is the word of a run that
-    needs no further step.
+    needs no further step. `start_loss_nats` is the periodic set's loss before step 1.
     """
 
     step: int = 0
@@ -42,11 +43,18 @@ class TrainState:
     best_step: int | None = None
     best_loss_nats: float | None = None
     stale_validations: int = 0
+    start_loss_nats: float | None = None
+    guard: GuardState = field(default_factory=GuardState)
     ended: Ending | None = None
     train_s: float = 0.0
     data_s: float = 0.0
     validation_s: float = 0.0
     checkpoint_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Take the guard's state as JSON has it, too."""
+        if isinstance(self.guard, dict):
+            self.guard = GuardState(**self.guard)
 
     @property
     def elapsed_s(self) -> float:
@@ -119,14 +127,17 @@ def load_checkpoint(
         )
     model.load_state_dict(loaded.state_dict(), strict=True)
     device = str(model.head_weight.device)
+    state = read_state(directory)
     try:
         tensors = load_file(directory / "state.safetensors", device=device)
         rng_state = tensors.pop(_RNG)
-        load_state_tensors(model, optimizer, tensors)
+        # Before the first applied update an optimizer has no state.
+        if tensors or state.tokens_seen:
+            load_state_tensors(model, optimizer, tensors)
     except (SafetensorError, KeyError) as err:
         raise _damaged(directory, f"{type(err).__name__}: {err}") from err
     torch.set_rng_state(rng_state.cpu())
-    return read_state(directory)
+    return state
 
 
 def require_verified(directory: Path) -> None:

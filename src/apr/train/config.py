@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from apr.errors import DamagedFile, Refusal, UsageRefusal
+from apr.errors import DamagedFile, UsageRefusal
 from apr.files import io_refusals, read_bytes
+from apr.train.gates import require_waivable
 
 _MODE_DEFAULTS = {
     "from-scratch": {"learning_rate": 3e-4, "warmup_steps": 1000, "target_val_loss": 3.0},
@@ -137,7 +138,7 @@ def resolve_config(options: dict[str, Any], *, config_path: Path | None = None) 
 
     Refuses: config.invalid, config.not-toml, config.init-missing, config.init-shape,
     config.batch-not-divisible, config.warmup-longer-than-run, config.eval-longer-than-run,
-    config.without-effect, config.device.
+    config.without-effect, config.waiver, config.device.
     """
     given = (_read_toml(config_path) if config_path else {}) | options
     try:
@@ -153,6 +154,7 @@ def resolve_config(options: dict[str, Any], *, config_path: Path | None = None) 
             expected=problem["msg"],
             fix="apr pretrain --help lists every option",
         ) from err
+    require_waivable(config.waive)
     return _require_consistent(_fill_defaults(config))
 
 
@@ -224,6 +226,14 @@ def _require_consistent(config: TrainConfig) -> TrainConfig:
             found=f"{config.decay_fraction} beside --schedule {config.schedule}",
             expected="--schedule wsd, the one that reads it",
             fix="drop it, or choose that schedule",
+        )
+    if config.target_val_loss is not None and not config.stop_at_target:
+        raise UsageRefusal(
+            "config.without-effect",
+            "target_val_loss",
+            found=f"{config.target_val_loss} beside stop_at_target = false",
+            expected="a target, or none",
+            fix="drop one of the two",
         )
     if not _DEVICE.fullmatch(config.device):
         raise UsageRefusal(

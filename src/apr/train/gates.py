@@ -5,7 +5,7 @@ inside a check is FAIL. A waiver is a named object with a reason, recorded besid
 overrides.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -132,20 +132,26 @@ def require_passed(gates: Sequence[Gate], where: object) -> None:
 def parse_waivers(texts: Sequence[str]) -> dict[str, str]:
     """Read `ID=REASON` pairs.
 
+    Refuses: config.waiver, as `require_waivable`.
+    """
+    waivers = {id: reason.strip() for id, _, reason in (text.partition("=") for text in texts)}
+    require_waivable(waivers)
+    return waivers
+
+
+def require_waivable(waivers: Mapping[str, str]) -> None:
+    """Refuse a waiver that waives nothing, or says not why.
+
     Refuses: config.waiver for an unknown id, a missing reason, or a gate behind which there is
     nothing to train.
     """
-    waivers: dict[str, str] = {}
     waivable = [id for id in UPSTREAM_IDS if id not in NEVER_WAIVED]
-    for text in texts:
-        id, _, reason = text.partition("=")
+    for id, reason in waivers.items():
         if id not in waivable or not reason.strip():
             raise UsageRefusal(
                 "config.waiver",
                 "--waive",
-                found=repr(text),
+                found=f"{id}={reason}",
                 expected="ID=REASON with ID one of " + ", ".join(waivable),
                 fix="name the gate and say why it may fail",
             )
-        waivers[id] = reason.strip()
-    return waivers

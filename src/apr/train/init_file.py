@@ -20,7 +20,7 @@ from apr.errors import Refusal
 from apr.files import sha256_file
 from apr.progress import Report, silent
 from apr.tokenizer.tokenizer import Tokenizer
-from apr.train.gates import NEVER_WAIVED, Finding, Gate, judge
+from apr.train.gates import Finding, Gate, judge
 from apr.units import format_bytes
 
 _MISSING, _NOT_APR, _BAD_METADATA, _UNREADABLE, _CONTENTS = (
@@ -115,9 +115,9 @@ def read_init(path: Path, *, progress: Report = silent) -> InitFile:
             "every tensor of the architecture once, and no other",
         )
 
-    gates: list[Gate] = []
-    for id, check in zip(NEVER_WAIVED, (file, family, tensors), strict=True):
-        gates.append(judge(id, _reached(gates, check)))
+    gates = [judge("preflight.init-file", _reached([], file))]
+    gates.append(judge("preflight.init-family", _reached(gates, family)))
+    gates.append(judge("preflight.init-tensors", _reached(gates, tensors)))
     return replace(seen, gates=tuple(gates))
 
 

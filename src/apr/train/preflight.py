@@ -29,7 +29,6 @@ from apr.train.token_budget import (
     sufficient_tokens,
     zone,
 )
-from apr.train.token_budget import TOKENS_PER_PARAMETER, sufficient_steps, zone
 from apr.units import format_count
 
 _SCAN_TOKENS = 1 << 24
@@ -131,7 +130,9 @@ def check_tokenizer(inputs: Inputs) -> Finding:
     """The given tokenizer made the shards and the initial model's ids, all of them alike."""
     given, init = inputs.tokenizer.fingerprint, inputs.init
     readers = [inputs.train] + ([inputs.val] if inputs.val else [])
-    made_with = [(reader.directory.name, reader.manifest.tokenizer_fingerprint) for reader in readers]
+    made_with = [
+        (reader.directory.name, reader.manifest.tokenizer_fingerprint) for reader in readers
+    ]
     if init is not None and init.tokenizer is not None:
         made_with.append((init.path.name, init.tokenizer.fingerprint))
     foreign = [pair for pair in made_with if pair[1] != given]

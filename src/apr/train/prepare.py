@@ -1,5 +1,6 @@
 """A run put together and judged, before anything of it is written."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,7 +17,6 @@ from apr.train.init_loss_gate import check_fresh_loss, check_initial_loss
 from apr.train.preflight import Inputs, check_files
 from apr.train.step import SummedLoss
 from apr.train.validation import ValidationResult, ValidationSet, subset, validate, whole_set
-
 
 _EVAL_TOKENS = 100_000
 
@@ -102,6 +102,20 @@ def prepare(
         periodic_set=subset(rows, inputs.tokenizer, max_tokens=config.eval_tokens or _EVAL_TOKENS),
         whole_set=whole_set(rows, inputs.tokenizer),
     )
+
+
+def affordable_set(run: PreparedRun, *, limit_s: float) -> ValidationSet:
+    """The whole held-out set, or as much of it as can be validated in about `limit_s`."""
+    probe = subset(run.whole_set.rows, run.inputs.tokenizer, max_tokens=run.config.batch_tokens)
+    # The first validation may compile; the second is what all others take.
+    run.validate(probe, activity="timing a validation")
+    started_s = time.perf_counter()
+    run.validate(probe, activity="timing a validation")
+    elapsed_s = time.perf_counter() - started_s
+    affordable = int(limit_s / elapsed_s * probe.num_tokens)
+    if affordable >= run.whole_set.num_tokens:
+        return run.whole_set
+    return subset(run.whole_set.rows, run.inputs.tokenizer, max_tokens=affordable)
 
 
 def judge_files(config: TrainConfig, inputs: Inputs) -> list[Gate]:

@@ -15,6 +15,7 @@ from apr.model.transformer import Transformer
 from apr.train.batches import Batch
 from apr.train.optimizer import applied_learning_rate, set_learning_rate
 
+_MOMENTS = ("exp_avg", "exp_avg_sq")
 SummedLoss = Callable[[Transformer, Tensor, Tensor, Tensor | None], Tensor]
 
 
@@ -28,8 +29,13 @@ class StepResult:
     num_tokens: int
 
 
-class NonFiniteStep(Refusal):
-    """The loss or the gradient of a batch is not a number; the update was not applied."""
+class StepNotApplied(Refusal):
+    """A batch whose loss, gradient or update is not finite, or a spike; nothing has changed.
+
+    `measured` are the loss in nats and the gradient norm, whatever they were.
+    """
+
+    measured: tuple[float, float] = (math.nan, math.nan)
 
 
 def train_step(
@@ -40,14 +46,17 @@ def train_step(
     step: int,
     learning_rate: float,
     max_grad_norm: float,
+    largest_grad_norm: float = math.inf,
     document_mask: bool,
     summed_loss: SummedLoss,
 ) -> StepResult:
     """Accumulate the gradient of all micro-batches, check it, clip it, update once.
 
-    Every counted token of the step weighs the same, however the micro-batches divide them.
+    Every counted token of the step weighs the same, however the micro-batches divide them. A
+    gradient longer than `largest_grad_norm` is a spike.
 
-    Refuses: train.no-counted-tokens; train.non-finite, before anything has changed.
+    Refuses: train.no-counted-tokens; train.non-finite and train.gradient-spike, before anything
+    has changed.
     Source: clipping as torch.nn.utils.clip_grad_norm_, by the global 2-norm.
     """
     num_tokens = sum(batch.num_counted_tokens for batch in micro_batches)
@@ -71,7 +80,9 @@ def train_step(
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
     grad_norm = float(norm)
-    _require_finite(step, micro_batches, loss_nats=loss_nats, grad_norm=grad_norm)
+    where = _where(step, micro_batches)
+    _require_finite(where, optimizer, loss_nats=loss_nats, grad_norm=grad_norm)
+    _require_no_spike(where, loss_nats, grad_norm, largest_grad_norm)
     torch.nn.utils.clip_grads_with_norm_(model.parameters(), max_grad_norm, norm)
     optimizer.step()
     return StepResult(loss_nats, grad_norm, applied_learning_rate(optimizer), num_tokens)
@@ -115,17 +126,44 @@ def to_device(
     )
 
 
-def _require_finite(
-    step: int, micro_batches: Sequence[Batch], *, loss_nats: float, grad_norm: float
-) -> None:
-    if math.isfinite(loss_nats) and math.isfinite(grad_norm):
-        return
+def _where(step: int, micro_batches: Sequence[Batch]) -> str:
     rows = [row for batch in micro_batches for row in batch.row_indices]
-    raise NonFiniteStep(
+    return f"step {step}, rows {', '.join(map(str, rows))}"
+
+
+def _require_finite(
+    where: str, optimizer: torch.optim.Optimizer, *, loss_nats: float, grad_norm: float
+) -> None:
+    # With a finite clipped gradient an update is finite exactly when rate and moments are.
+    moments = [state[key] for state in optimizer.state.values() for key in _MOMENTS]
+    moments_norm = float(torch.nn.utils.get_total_norm(moments)) if moments else 0.0
+    rate = applied_learning_rate(optimizer)
+    if all(map(math.isfinite, (loss_nats, grad_norm, moments_norm, rate))):
+        return
+    refusal = StepNotApplied(
         "train.non-finite",
-        f"step {step}, rows {', '.join(map(str, rows))}",
-        found=f"loss {loss_nats}, gradient norm {grad_norm}",
+        where,
+        found=f"loss {loss_nats}, gradient norm {grad_norm}, norm of the optimizer's moments "
+        f"{moments_norm}, rate {rate}",
         expected="finite values; the update was not applied",
         fix="lower --lr, raise --warmup-steps, or look at these rows of the training shards",
         upstream_id="INV-TRAIN-007",
     )
+    refusal.measured = (loss_nats, grad_norm)
+    raise refusal
+
+
+def _require_no_spike(
+    where: str, loss_nats: float, grad_norm: float, largest_grad_norm: float
+) -> None:
+    if grad_norm <= largest_grad_norm:
+        return
+    refusal = StepNotApplied(
+        "train.gradient-spike",
+        where,
+        found=f"a gradient norm of {grad_norm:.4g}, loss {loss_nats:.4f}",
+        expected=f"at most {largest_grad_norm:.4g}; the update was not applied",
+        fix="look at these rows of the training shards, lower --lr, or raise --spike-factor",
+    )
+    refusal.measured = (loss_nats, grad_norm)
+    raise refusal

@@ -5,7 +5,7 @@ stopped at any point and resumed goes through the same states as one that was no
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,27 @@ from typing import Any
 import torch
 
 from apr.progress import Progress, Report
+from apr.train.batches import Batch
 from apr.train.checkpoint import Ending, TrainState, prune, save_checkpoint
-from apr.train.config import TrainConfig
+from apr.train.guards import require_converging, require_finite_weights
 from apr.train.prepare import PreparedRun
 from apr.train.run_record import StepLog
-from apr.train.schedule import cosine_learning_rate
-from apr.train.step import train_step
+from apr.train.schedule import learning_rate_at
+from apr.train.skipped_step import SkippedFacts, save_skipped_step, skipped_step_dir
+from apr.train.step import StepNotApplied, StepResult, train_step
 from apr.train.validation import ValidationResult
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the weights of a run come from: its own record, and what it started from."""
+
+    run_record_sha256: str
+    init_sha256: str | None = None
+    tokens_seen_before: int | None = 0
+    """Tokens the initial model had seen; None where nobody says."""
+    provenance: tuple[dict[str, Any], ...] = ()
+    """The initial model's own chain, which is carried on."""
 
 
 @dataclass(frozen=True)
@@ -29,61 +43,94 @@ class Trainer:
     run: PreparedRun
     run_dir: Path
     optimizer: torch.optim.Optimizer
-    run_record_sha256: str
+    origin: Origin
     log: StepLog
     progress: Report
+    notify: Callable[[str], None]
 
-    def train(self, state: TrainState, *, should_stop: Callable[[], bool]) -> Ending:
+    def train(
+        self,
+        state: TrainState,
+        *,
+        should_stop: Callable[[], bool],
+        should_save: Callable[[], bool],
+    ) -> Ending:
         """Go on from `state` until target, patience, budget or a request to stop.
 
-        Refuses: train.non-finite, train.non-finite-validation, files.io-failed.
-        Writes: steps.jsonl and checkpoints/ in the run directory.
+        Refuses: train.non-finite, train.gradient-spike, train.non-finite-weights, train.diverged,
+        train.non-finite-validation, files.io-failed.
+        Writes: steps.jsonl, checkpoints/ and skipped/ in the run directory.
         """
         config = self.run.config
         if state.step == 0:
-            self._validate(state)
+            state.start_loss_nats = self._validate(state).loss_nats
         while state.ended is None:
             if should_stop():
                 self._checkpoint(state)
                 return "interrupted"
+            if should_save():
+                self._checkpoint(state)
             self._one_step(state)
             if state.step == config.num_steps or state.step % config.eval_every == 0:
                 self._validate_and_save(state)
         return state.ended
 
-    def provenance(self, what: str, step: int, tokens_seen: int) -> dict[str, Any]:
+    def provenance(
+        self, what: str, step: int, tokens_seen: int, **measured: Any
+    ) -> list[dict[str, Any]]:
         """Where weights of this run come from, as a container carries it."""
-        return {
+        entry = {
             "what": what,
-            "run_record_sha256": self.run_record_sha256,
+            "run_record_sha256": self.origin.run_record_sha256,
             "train_manifest_sha256": self.run.inputs.train.manifest_sha256,
             "tokenizer_fingerprint": self.run.inputs.tokenizer.fingerprint,
             "step": step,
             "tokens_seen": tokens_seen,
         }
+        if self.origin.init_sha256 is not None:
+            entry["init_sha256"] = self.origin.init_sha256
+            entry["tokens_seen_before"] = self.origin.tokens_seen_before
+        return [*self.origin.provenance, entry | measured]
 
     def _one_step(self, state: TrainState) -> None:
         config, started_s = self.run.config, time.monotonic()
-        step = state.step + 1
-        micro_batches = self.run.order.batch(step).split(config.grad_accum)
+        state.step += 1
+        batch = self.run.order.batch(state.step)
+        micro_batches = batch.split(config.grad_accum)
         data_s = time.monotonic() - started_s
+        try:
+            result = self._applied(micro_batches, state)
+        except StepNotApplied as refusal:
+            self._skip(state, batch, refusal)
+            result = None
+        state.data_s += data_s
+        state.train_s += time.monotonic() - started_s
+        if result is not None:
+            self._log_step(state, result)
+
+    def _applied(self, micro_batches: Sequence[Batch], state: TrainState) -> StepResult:
+        config = self.run.config
         result = train_step(
             self.run.model,
             self.optimizer,
             micro_batches,
-            step=step,
-            learning_rate=learning_rate_at(step, config),
+            step=state.step,
+            learning_rate=learning_rate_at(state.step, config),
             max_grad_norm=config.max_grad_norm,
+            largest_grad_norm=state.guard.largest_grad_norm(
+                spike_factor=config.spike_factor, max_grad_norm=config.max_grad_norm
+            ),
             document_mask=config.document_mask,
             summed_loss=self.run.summed_loss,
         )
-        state.step = step
         state.tokens_seen += result.num_tokens
-        state.data_s += data_s
-        state.train_s += time.monotonic() - started_s
+        state.guard.applied(result.grad_norm)
+        return result
+
+    def _log_step(self, state: TrainState, result: StepResult) -> None:
         self.log.append(
             "step",
-            step=step,
+            step=state.step,
             loss_nats=result.loss_nats,
             grad_norm=result.grad_norm,
             lr_applied=result.lr_applied,
@@ -95,15 +142,56 @@ class Trainer:
             Progress(
                 "training",
                 state.tokens_seen,
-                config.planned_tokens,
+                self.run.config.planned_tokens,
                 "tokens",
-                f"step {step} of {config.num_steps}  loss {result.loss_nats:.3f}{best}",
+                f"step {state.step} of {self.run.config.num_steps}  "
+                f"loss {result.loss_nats:.3f}{best}",
             )
         )
+
+    def _skip(self, state: TrainState, batch: Batch, refusal: StepNotApplied) -> None:
+        """Keep the batch of a step that was not applied, and go on or give up."""
+        config, (loss_nats, grad_norm) = self.run.config, refusal.measured
+        require_finite_weights(self.run.model, step=state.step)
+        state.guard.skipped(state.step)
+        directory = skipped_step_dir(self.run_dir, state.step)
+        save_skipped_step(
+            directory,
+            self.run.model,
+            self.run.inputs.tokenizer,
+            batch,
+            SkippedFacts(
+                step=state.step,
+                loss_nats=loss_nats,
+                grad_norm=grad_norm,
+                rows=list(batch.row_indices),
+                precision="bf16" if config.precision == "bf16" else "fp32",
+                document_mask=config.document_mask,
+                grad_accum=config.grad_accum,
+                what=f"{refusal.id}: {refusal.found}",
+            ),
+            self.provenance("before a step that was not applied", state.step, state.tokens_seen),
+        )
+        self.log.append("skip", step=state.step, id=refusal.id, found=refusal.found)
+        num_skipped = state.guard.num_skipped_lately(state.step)
+        replay = f"apr selftest --replay {directory}"
+        if num_skipped > config.max_skipped_steps:
+            refusal.found += f"; {num_skipped} of the last hundred steps were not applied"
+            refusal.expected += f"; at most {config.max_skipped_steps} such steps"
+            refusal.fix = f"compute it again: {replay}; {refusal.fix}"
+            raise refusal
+        self.notify(f"step {state.step} was not applied: {refusal.found}; see {replay}")
 
     def _validate_and_save(self, state: TrainState) -> None:
         periodic, config = self._validate(state), self.run.config
         best = state.best_loss_nats
+        known = [each for each in (best, state.start_loss_nats) if each is not None]
+        require_converging(
+            periodic,
+            best_loss_nats=min(known, default=None),
+            factor=config.divergence_factor,
+            vocab_size=self.run.inputs.architecture.vocab_size,
+        )
         if best is None or periodic.loss_nats < best - config.min_delta:
             state.best_step, state.best_loss_nats = state.step, periodic.loss_nats
             state.stale_validations = 0
@@ -157,19 +245,7 @@ class Trainer:
             self.optimizer,
             state,
             tokenizer=self.run.inputs.tokenizer,
-            provenance=[self.provenance("checkpoint", state.step, state.tokens_seen)],
+            provenance=self.provenance("checkpoint", state.step, state.tokens_seen),
         )
         prune(self.run_dir, keep=self.run.config.keep)
         state.checkpoint_s += time.monotonic() - started_s
-
-
-def learning_rate_at(step: int, config: TrainConfig) -> float:
-    """The rate a run's schedule gives one of its steps."""
-    assert config.learning_rate is not None
-    assert config.warmup_steps is not None
-    return cosine_learning_rate(
-        step,
-        learning_rate=config.learning_rate,
-        warmup_steps=config.warmup_steps,
-        num_steps=config.num_steps,
-    )

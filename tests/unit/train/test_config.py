@@ -30,6 +30,15 @@ def test_defaults_by_mode_are_upstreams() -> None:
     assert (config.batch_size, config.seq_length, config.seed) == (16, 1024, 42)
 
 
+def test_an_initial_model_makes_it_finetuning_unless_told_otherwise() -> None:
+    init = {"init": Path("base.apr"), "num_steps": 5000}
+    config = resolve_config(REQUIRED | init)
+    assert (config.learning_rate, config.warmup_steps, config.target_val_loss) == (5e-5, 100, 2.2)
+    assert (config.mode, config.arch) == ("finetune", None)
+    config = resolve_config(REQUIRED | init | {"mode": "from-scratch"})
+    assert (config.learning_rate, config.mode) == (3e-4, "from-scratch")
+
+
 def test_explicit_values_win_over_the_mode() -> None:
     config = resolve_config(
         REQUIRED | {"learning_rate": 1.0, "warmup_steps": 0, "target_val_loss": 9.0}
@@ -84,6 +93,13 @@ def test_a_toml_file_and_its_overrides(tmp_path: Path) -> None:
         ({"batch_size": 6, "grad_accum": 4}, "config.batch-not-divisible"),
         ({"num_steps": 10, "warmup_steps": 11}, "config.warmup-longer-than-run"),
         ({"num_steps": 10, "eval_every": 11}, "config.eval-longer-than-run"),
+        ({"init": Path("b.apr"), "arch": "tiny"}, "config.init-shape"),
+        ({"init": Path("b.apr"), "vocab_size": 512}, "config.init-shape"),
+        ({"decay_fraction": 0.1}, "config.without-effect"),
+        ({"stop_at_target": False, "target_val_loss": 2.0}, "config.without-effect"),
+        ({"waive": {"preflight.nothing": "because"}}, "config.waiver"),
+        ({"waive": {"preflight.id-range": " "}}, "config.waiver"),
+        ({"waive": {"preflight.init-tensors": "because"}}, "config.waiver"),
         ({"device": "cuda:16"}, "config.device"),
         ({"device": "tpu"}, "config.device"),
         ({"device": "cpu:0"}, "config.device"),

@@ -1,7 +1,6 @@
 """One update against torch's own pieces, and the faults it must refuse."""
 
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from apr.train.batches import Batch
 from apr.train.config import TrainConfig, resolve_config
 from apr.train.loss import summed_loss
 from apr.train.optimizer import applied_learning_rate, build_optimizer
-from apr.train.schedule import cosine_learning_rate
 from apr.train.step import StepResult, accumulate, train_step
 
 
@@ -181,13 +179,3 @@ def test_a_step_without_a_counted_target_is_refused() -> None:
     with pytest.raises(Refusal) as refused:
         step(model, build_optimizer(model, config()), [random_batch(counted=[0] * 4)])
     assert refused.value.id == "train.no-counted-tokens"
-
-
-def test_schedule_warms_up_to_the_peak_and_falls_to_the_floor() -> None:
-    options = {"learning_rate": 1e-3, "warmup_steps": 10, "num_steps": 100}
-    rates = [cosine_learning_rate(at, **options) for at in range(1, 101)]
-    assert rates[0] == pytest.approx(1e-4)
-    assert rates[9] == 1e-3 == max(rates)
-    assert rates[-1] == pytest.approx(1e-5)
-    assert all(after < before for before, after in pairwise(rates[9:]))
-    assert cosine_learning_rate(1, learning_rate=1e-3, warmup_steps=0, num_steps=1) > 0

@@ -1,0 +1,105 @@
+"""One sitting of a run: from a state to an ending, told truthfully."""
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from apr.errors import Interrupted, IoFailed, Refusal
+from apr.jobs.finish import end_run
+from apr.progress import Report, silent
+from apr.report.page import write_report
+from apr.train.checkpoint import TrainState
+from apr.train.prepare import PreparedRun
+from apr.train.run_record import RunRecord, StepLog
+from apr.train.trainer import Origin, Trainer
+
+
+@dataclass(frozen=True)
+class Listener:
+    """How a job under way talks to whoever started it; silent by default."""
+
+    progress: Report = silent
+    notify: Callable[[str], None] = lambda _text: None
+    should_stop: Callable[[], bool] = lambda: False
+    should_save: Callable[[], bool] = lambda: False
+    """Whether a checkpoint was asked for since the last time of asking."""
+
+
+SILENT = Listener()
+
+
+def sit(
+    run: PreparedRun,
+    record: RunRecord,
+    optimizer: torch.optim.Optimizer,
+    state: TrainState,
+    *,
+    listener: Listener,
+) -> dict[str, Any]:
+    """Train from `state` and end the run truthfully; return the run record.
+
+    Refuses: what training and ending refuse. Raises Interrupted after saving.
+    Writes: the run directory.
+    """
+    last_known_step = state.step if state.step > 0 else -1
+    with (
+        _truthful_ending(record),
+        StepLog.open(record.run_dir, keep_through_step=last_known_step) as log,
+    ):
+        trainer = Trainer(
+            run=run,
+            run_dir=record.run_dir,
+            optimizer=optimizer,
+            origin=_origin(record),
+            log=log,
+            progress=listener.progress,
+            notify=listener.notify,
+        )
+        outcome = trainer.train(
+            state, should_stop=listener.should_stop, should_save=listener.should_save
+        )
+        end_run(trainer, record, state, outcome)
+    return record.data
+
+
+def _origin(record: RunRecord) -> Origin:
+    init = record.data["inputs"]["init"]
+    if init is None:
+        return Origin(record.frozen_sha256())
+    return Origin(
+        record.frozen_sha256(),
+        init_sha256=init["sha256"],
+        tokens_seen_before=init["tokens_seen"],
+        provenance=tuple(init["provenance"]),
+    )
+
+
+@contextmanager
+def _truthful_ending(record: RunRecord) -> Generator[None]:
+    """Give every way out of a run its own word in the record."""
+    try:
+        yield
+    except Interrupted:
+        raise
+    except IoFailed as err:
+        _try_to_finish(record, "artifact_lost", f"{err.where}: {err.found}")
+        raise
+    except Refusal as err:
+        _try_to_finish(record, "aborted", f"{err.id}: {err.where}: {err.found}")
+        raise
+    except KeyboardInterrupt:
+        _try_to_finish(record, "interrupted", "stopped at once, without saving")
+        raise
+    except BaseException as err:
+        _try_to_finish(record, "aborted", f"{type(err).__name__}: {err}")
+        raise
+
+
+def _try_to_finish(record: RunRecord, outcome: str, detail: str) -> None:
+    # On a full disk the record keeps its last word, `running`, which is no success either.
+    with suppress(Refusal):
+        record.finish(outcome, detail=detail)
+        write_report(record.run_dir)
