@@ -1,0 +1,181 @@
+"""F34, F35: a resume under a changed plan, and a resume that is not the same run."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.run_data import RunData
+
+from apr.errors import Interrupted, Refusal
+from apr.jobs.pretrain import pretrain
+from apr.jobs.resume import resume
+from apr.jobs.sitting import Listener
+from apr.train.changes import KINDS
+from apr.train.config import TrainConfig
+from apr.train.schedule import learning_rate_at
+
+CONSTANT: dict[str, Any] = {"schedule": "constant", "warmup_steps": 1}
+
+
+def stopped(run_data: RunData, run_dir: Path, *, after: int = 5, **changes: Any) -> Path:
+    """A run that was asked to stop after some steps."""
+    # It is asked once before the first step.
+    asked = iter(range(after + 1))
+    with pytest.raises(Interrupted):
+        pretrain(
+            run_data.config(run_dir, **changes),
+            listener=Listener(should_stop=lambda: next(asked, None) is None),
+        )
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def started(run_data: RunData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run stopped after five of eight steps, its learning rate constant."""
+    return stopped(run_data, tmp_path_factory.mktemp("started") / "run", **CONSTANT)
+
+
+@pytest.fixture
+def run_dir(started: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(started, tmp_path / "run"))
+
+
+def lines_of(run_dir: Path, kind: str = "step") -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run_dir / "steps.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == kind]
+
+
+def test_every_field_of_a_run_is_classified() -> None:
+    assert set(KINDS) == set(TrainConfig.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("batch_size", 8),
+        ("seq_length", 16),
+        ("seed", 43),
+        ("document_mask", False),
+        ("eval_tokens", 600),
+        ("arch", "demo"),
+        ("vocab_size", 600),
+        ("waive", {"preflight.id-range": "because"}),
+        ("mode", "finetune"),
+    ],
+)
+def test_what_decided_the_steps_taken_is_refused(run_dir: Path, field: str, value: Any) -> None:
+    before = (run_dir / "run.json").read_bytes()
+    with pytest.raises(Refusal) as refused:
+        resume(run_dir, changes={field: value})
+    # finetune without an initial model is refused as in any run.
+    assert refused.value.id in ("resume.another-run", "config.init-missing")
+    assert refused.value.exit_code == 2
+    assert (run_dir / "run.json").read_bytes() == before
+
+
+def test_what_later_steps_depend_on_is_said_and_applied(run_dir: Path) -> None:
+    record = resume(run_dir, changes={"num_steps": 12, "max_grad_norm": 0.01, "keep": 7})
+    (entry,) = record["resumes"]
+    assert entry["step"] == 5
+    assert entry["config_changed"] == {
+        "num_steps": [8, 12],
+        "max_grad_norm": [1.0, 0.01],
+        "keep": [2, 7],
+    }
+    # What the run was started with stays what its models name by hash.
+    assert record["config"]["num_steps"] == 8
+    assert record["outcome"] == "budget_exhausted"
+    assert [line["step"] for line in lines_of(run_dir)] == list(range(1, 13))
+    with pytest.raises(Refusal) as refused:
+        resume(run_dir)
+    assert refused.value.id == "run.finished"
+
+
+def test_a_changed_clip_changes_the_steps_after_it_and_none_before(
+    run_data: RunData, run_dir: Path, tmp_path: Path
+) -> None:
+    pretrain(run_data.config(tmp_path / "undisturbed", **CONSTANT))
+    resume(run_dir, changes={"max_grad_norm": 0.001})
+    expected, found = (
+        [line["loss_nats"] for line in lines_of(directory)]
+        for directory in (tmp_path / "undisturbed", run_dir)
+    )
+    # Step 6 still starts from the old weights; its update is the first one clipped.
+    assert found[:6] == expected[:6]
+    assert found[6:] != expected[6:]
+
+
+def test_a_cosine_cannot_be_stretched(run_data: RunData, tmp_path: Path) -> None:
+    run_dir = stopped(run_data, tmp_path / "run", after=7)
+    for changes in ({"num_steps": 40}, {"learning_rate": 1e-2}, {"schedule": "constant"}):
+        with pytest.raises(Refusal) as refused:
+            resume(run_dir, changes=changes)
+        assert refused.value.id == "resume.rate-jumps"
+    # The twin: the same stretch early in a long run hardly moves the rate.
+    assert resume(run_dir)["outcome"] == "budget_exhausted"
+
+
+def test_a_wsd_run_is_prolonged_before_it_falls(run_data: RunData, tmp_path: Path) -> None:
+    wsd: dict[str, Any] = {"schedule": "wsd", "warmup_steps": 1, "decay_fraction": 0.25}
+    run_dir = stopped(run_data, tmp_path / "run", after=5, **wsd)
+    record = resume(run_dir, changes={"num_steps": 12})
+    assert record["outcome"] == "budget_exhausted"
+    plan = run_data.config(tmp_path / "x", num_steps=12, **wsd)
+    rates = [line["lr_applied"] for line in lines_of(run_dir)]
+    assert rates == [learning_rate_at(step, plan) for step in range(1, 13)]
+
+
+def test_steps_that_were_taken_cannot_be_taken_back(run_dir: Path) -> None:
+    with pytest.raises(Refusal) as refused:
+        resume(run_dir, changes={"num_steps": 4})
+    assert refused.value.id == "resume.no-steps-left"
+
+
+def test_a_run_whose_patience_ended_goes_on_with_more(run_data: RunData, tmp_path: Path) -> None:
+    options = CONSTANT | {"patience": 1, "learning_rate": 1e-9}
+    record = pretrain(run_data.config(tmp_path / "run", **options, min_delta=100.0))
+    assert record["outcome"] == "early_stop"
+    record = resume(tmp_path / "run", changes={"patience": 9})
+    assert record["outcome"] == "budget_exhausted"
+
+
+def test_a_corpus_that_has_moved_is_found_by_its_hash(
+    run_data: RunData, run_dir: Path, tmp_path: Path
+) -> None:
+    moved = Path(shutil.copytree(run_data.train, tmp_path / "moved"))
+    other = run_data.val
+    with pytest.raises(Refusal) as refused:
+        resume(run_dir, changes={"dataset": other})
+    assert refused.value.id == "resume.inputs-changed"
+    record = resume(run_dir, changes={"dataset": moved})
+    assert record["outcome"] == "budget_exhausted"
+    assert str(moved) in json.dumps(record["resumes"][0]["config_changed"]["dataset"])
+
+
+def test_an_initial_model_and_an_existing_run_are_different_commands(
+    run_data: RunData, run_dir: Path
+) -> None:
+    with pytest.raises(Refusal) as refused:
+        pretrain(run_data.config(run_dir, init=run_dir / "x.apr", arch=None))
+    assert refused.value.id == "run.exists"
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_from_its_own_init(
+    run_data: RunData, run_dir: Path, tmp_path: Path
+) -> None:
+    resume(run_dir)
+    base = run_dir / "model.apr"
+    expected = pretrain(run_data.config(tmp_path / "whole", init=base, arch=None))
+    killed = stopped(run_data, tmp_path / "killed", after=0, init=base, arch=None)
+    assert not (killed / "checkpoints").exists()
+    moved = Path(shutil.copy(base, tmp_path / "moved.apr"))
+    damaged = tmp_path / "damaged.apr"
+    damaged.write_bytes(base.read_bytes()[:-1])
+    with pytest.raises(Refusal) as refused:
+        resume(killed, changes={"init": damaged})
+    assert refused.value.id == "resume.inputs-changed"
+    record = resume(killed, changes={"init": moved})
+    assert record["val"]["best_loss_nats"] == expected["val"]["best_loss_nats"]
+    assert lines_of(killed)[-1]["loss_nats"] == lines_of(tmp_path / "whole")[-1]["loss_nats"]
