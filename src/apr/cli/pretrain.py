@@ -7,7 +7,7 @@ import click
 
 from apr.cli import output
 from apr.cli.stopping import graceful_stop
-from apr.cli.values import LOCAL_PATH
+from apr.cli.values import LOCAL_PATH, Dataset
 from apr.errors import UsageRefusal
 
 if TYPE_CHECKING:
@@ -18,7 +18,12 @@ _FIELD_OF_FLAG = {"lr": "learning_rate"}
 
 
 @click.command("pretrain", short_help="Train a model on shards, or resume a run.")
-@click.option("--dataset", type=LOCAL_PATH, help="Directory of training shards.")
+@click.option(
+    "--dataset",
+    type=Dataset(),
+    multiple=True,
+    help="Directory of training shards; several make a mixture, by tokens or by WEIGHT.",
+)
 @click.option("--tokenizer", type=LOCAL_PATH, help="The shards' tokenizer.")
 @click.option("--run-dir", type=LOCAL_PATH, help="Where the run is written.")
 @click.option(
@@ -84,7 +89,9 @@ def command(
     from apr.train.gates import parse_waivers
 
     given = {
-        _FIELD_OF_FLAG.get(flag, flag): value for flag, value in flags.items() if value is not None
+        _FIELD_OF_FLAG.get(flag, flag): value
+        for flag, value in flags.items()
+        if value is not None and value != ()
     }
     with graceful_stop() as should_stop:
         listener = Listener(

@@ -73,7 +73,7 @@ def first_record(
             "init_bits_per_byte": init.bits_per_byte if init else None,
         },
         baselines=baselines,
-        unique_tokens=inputs.data.train.stop - inputs.data.train.start,
+        unique_tokens=inputs.unique_train_tokens,
         environment=run.acceleration.environment(),
     )
 

@@ -178,6 +178,11 @@ class DataPlan:
     val: TokenRows
     val_source: str
 
+    @property
+    def unique_train_tokens(self) -> int:
+        """Tokens of the training documents, each counted once."""
+        return self.train.stop - self.train.start
+
 
 def plan_data(
     train: ShardReader, val: ShardReader | None, *, sequence_length: int, batch_size: int

@@ -37,6 +37,11 @@ class Inputs:
     architecture: Architecture
     data: DataPlan
 
+    @property
+    def unique_train_tokens(self) -> int:
+        """Tokens of the training documents, each counted once."""
+        return self.data.unique_train_tokens
+
 
 def open_inputs(config: TrainConfig, *, verify: bool = True, progress: Report = silent) -> Inputs:
     """Open what a run reads; with `verify`, read every byte and compare every hash.
@@ -44,7 +49,8 @@ def open_inputs(config: TrainConfig, *, verify: bool = True, progress: Report = 
     Refuses: config.unknown-preset, and whatever the tokenizer and the shards refuse.
     """
     tokenizer = Tokenizer.load(config.tokenizer)
-    train = ShardReader.open(config.dataset, verify=verify, progress=progress)
+    (source,) = config.dataset
+    train = ShardReader.open(source.path, verify=verify, progress=progress)
     val = None
     if config.val_shard:
         val = open_val_shards(config.val_shard, verify=verify, progress=progress)
