@@ -7,9 +7,9 @@ from apr.model.init import initialize
 from apr.model.transformer import Transformer
 from apr.progress import Report, silent
 from apr.train.acceleration import Acceleration, choose_acceleration
-from apr.train.batches import BatchOrder
 from apr.train.config import TrainConfig
 from apr.train.gates import Finding, Gate, apply_waivers, judge
+from apr.train.mixture import BatchOrder
 from apr.train.preflight import Inputs, check_files
 from apr.train.probes import check_gradients, check_init_loss
 from apr.train.step import SummedLoss

@@ -1,11 +1,13 @@
 """Where training text comes from: one shard directory, or a mixture of several."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from apr.errors import Refusal, UsageRefusal
+from apr.shards.manifest import read_manifest
 
 
 def _require_local(value: Any) -> Any:
@@ -62,3 +64,31 @@ def require_mixture(sources: tuple[Source, ...], *, has_val: bool) -> None:
             expected="held-out shards, as nothing says from which dataset to set documents aside",
             fix="encode a held-out corpus and pass it with --val-shard",
         )
+
+
+def require_distinct(sources: tuple[Source, ...]) -> None:
+    """Refuse data that would be two sources of one mixture, before any of it is read.
+
+    Refuses: config.mixture-repeated.
+    """
+    known: dict[str, Path] = {}
+    for source in sources:
+        _, sha256 = read_manifest(source.path)
+        if sha256 in known:
+            raise UsageRefusal(
+                "config.mixture-repeated",
+                source.path,
+                found=f"the manifest of {known[sha256]}",
+                expected="other shards in each dataset of a mixture",
+                fix="name each dataset once, with the weight of both",
+            )
+        known[sha256] = source.path
+
+
+def short_names(directories: Sequence[Path]) -> list[str]:
+    """The last part of each path, or all of it where two end alike."""
+    ends = [directory.name for directory in directories]
+    return [
+        end if ends.count(end) == 1 else str(directory)
+        for end, directory in zip(ends, directories, strict=True)
+    ]

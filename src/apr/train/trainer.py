@@ -5,7 +5,7 @@ stopped at any point and resumed goes through the same states as one that was no
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from apr.progress import Progress, Report
+from apr.train.batches import Batch
 from apr.train.checkpoint import Ending, TrainState, prune, save_checkpoint
 from apr.train.config import TrainConfig
 from apr.train.prepare import PreparedRun
@@ -40,6 +41,10 @@ class Trainer:
         Writes: steps.jsonl and checkpoints/ in the run directory.
         """
         config = self.run.config
+        # Before there were mixtures a run had one source, and its checkpoints no such list.
+        if not state.tokens_by_source:
+            others = len(self.run.inputs.train) - 1
+            state.tokens_by_source = [state.tokens_seen] + [0] * others
         if state.step == 0:
             self._validate(state)
         while state.ended is None:
@@ -56,7 +61,7 @@ class Trainer:
         return {
             "what": what,
             "run_record_sha256": self.run_record_sha256,
-            "train_manifest_sha256": self.run.inputs.train.manifest_sha256,
+            "train_manifests_sha256": [shards.manifest_sha256 for shards in self.run.inputs.train],
             "tokenizer_fingerprint": self.run.inputs.tokenizer.fingerprint,
             "step": step,
             "tokens_seen": tokens_seen,
@@ -79,6 +84,7 @@ class Trainer:
         )
         state.step = step
         state.tokens_seen += result.num_tokens
+        state.tokens_by_source = self._added_by_source(state, micro_batches)
         state.data_s += data_s
         state.train_s += time.monotonic() - started_s
         self.log.append(
@@ -100,6 +106,14 @@ class Trainer:
                 f"step {step} of {config.num_steps}  loss {result.loss_nats:.3f}{best}",
             )
         )
+
+    def _added_by_source(self, state: TrainState, micro_batches: Sequence[Batch]) -> list[int]:
+        """The tokens of every source after these batches, which were trained on."""
+        num_sources = len(self.run.inputs.train)
+        counts = [batch.counted_tokens_by_source(num_sources) for batch in micro_batches]
+        by_source = [sum(tokens) for tokens in zip(state.tokens_by_source, *counts, strict=True)]
+        assert sum(by_source) == state.tokens_seen, "tokens by source are not the tokens seen"
+        return by_source
 
     def _validate_and_save(self, state: TrainState) -> None:
         periodic, config = self._validate(state), self.run.config
