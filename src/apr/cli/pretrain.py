@@ -82,6 +82,9 @@ def command(
         --run-dir runs/first --arch tiny --num-steps 200 --batch-size 16 --seq-length 256 \\
         --force-under-provisioned
     apr pretrain --resume runs/first
+
+    Several datasets are mixed: --dataset code=0.7 --dataset prose=0.3 are shares of the training
+    tokens; without weights the shares are those of the tokens. A mixture needs --val-shard.
     """  # noqa: D301  click reads the escaped character
     from apr.jobs.pretrain import Listener, preflight, pretrain
     from apr.jobs.pretrain import resume as resume_run

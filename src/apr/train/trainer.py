@@ -43,8 +43,8 @@ class Trainer:
         config = self.run.config
         # Before there were mixtures a run had one source, and its checkpoints no such list.
         if not state.tokens_by_source:
-            others = len(self.run.inputs.train) - 1
-            state.tokens_by_source = [state.tokens_seen] + [0] * others
+            num_sources = len(self.run.inputs.train)
+            state.tokens_by_source = [state.tokens_seen] if num_sources == 1 else [0] * num_sources
         if state.step == 0:
             self._validate(state)
         while state.ended is None:
