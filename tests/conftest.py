@@ -41,3 +41,11 @@ def run_data(tmp_path_factory: pytest.TempPathFactory) -> "RunData":
     from tests.run_data import make_run_data
 
     return make_run_data(tmp_path_factory.mktemp("run-data"))
+
+
+@pytest.fixture(scope="session")
+def sources(run_data: "RunData", tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two shard directories of the same corpus for a mixture; read, never written."""
+    from tests.run_data import make_sources
+
+    return make_sources(run_data, tmp_path_factory.mktemp("sources"))

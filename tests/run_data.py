@@ -7,6 +7,7 @@ from typing import Any
 from apr.corpus.deduplication.dedup import dedup_corpus
 from apr.corpus.reading.jsonl import write_rows
 from apr.shards.encode import encode_corpus
+from apr.tokenizer.tokenizer import Tokenizer
 from apr.tokenizer.train import train_bpe
 from apr.train.config import TrainConfig, resolve_config
 
@@ -122,3 +123,27 @@ def make_run_data(root: Path) -> RunData:
         certificate=data.checked / "certificate.json",
     )
     return data
+
+
+def make_sources(data: RunData, root: Path) -> tuple[Path, Path]:
+    """Two parts of the training documents as shards, each certified against the held-out ones."""
+    lines = (data.root / "train.jsonl").read_bytes().splitlines(keepends=True)
+    for name, part in (("small", lines[:30]), ("large", lines[30:120])):
+        corpus = root / name / "documents.jsonl"
+        corpus.parent.mkdir(parents=True)
+        corpus.write_bytes(b"".join(part))
+        dedup_corpus(
+            [corpus],
+            held_out=[data.root / "val.jsonl"],
+            output=root / name / "checked",
+            jaccard=None,
+        )
+        encode_corpus(
+            [corpus],
+            tokenizer=Tokenizer.load(data.tokenizer),
+            encoder="reference",
+            output=root / name / "shards",
+            shard_tokens=20_000,
+            certificate=root / name / "checked" / "certificate.json",
+        )
+    return root / "small" / "shards", root / "large" / "shards"

@@ -51,7 +51,7 @@ def test_bare_shards_are_refused_until_they_are_repaired(run_data: RunData, tmp_
     assert refused.value.id == "shards.manifest-missing"
     assert "repair-manifest" in refused.value.fix
     repair_manifest(directory, tokenizer_path=run_data.tokenizer)
-    assert open_inputs(config).train.num_tokens == ShardReader.open(run_data.train).num_tokens
+    assert open_inputs(config).train[0].num_tokens == ShardReader.open(run_data.train).num_tokens
 
 
 def test_which_tokenizer_made_them_stays_unknown(

@@ -16,7 +16,8 @@ from tests.shard_files import edit_manifest, encode, manifest_value, rewrite_sha
 
 from apr.errors import Refusal
 from apr.shards.reader import ShardReader
-from apr.train.batches import IGNORED_TARGET, BatchOrder, TokenRows
+from apr.train.batches import IGNORED_TARGET, TokenRows
+from apr.train.mixture import BatchOrder, mix
 
 NUM_DOCUMENTS = 48
 DOCUMENT_TOKENS = 50
@@ -40,8 +41,9 @@ def numbered_shards(directory: Path, num_shards: int) -> Path:
 
 def targets_of_ranks(order: BatchOrder, num_ranks: int, *, epoch: int = 0) -> NDArray[np.int64]:
     """How often each token is a target in one epoch, over all ranks."""
-    num_rows = order.rows.num_rows
-    hits = np.zeros(order.rows.shards.num_tokens, np.int64)
+    (rows,) = order.mixture.sources
+    num_rows = rows.num_rows
+    hits = np.zeros(rows.shards.num_tokens, np.int64)
     first_visit, last_visit = epoch * num_rows, (epoch + 1) * num_rows
     for step in range(1 + first_visit // BATCH_SIZE, 2 + (last_visit - 1) // BATCH_SIZE):
         visit = (step - 1) * BATCH_SIZE
@@ -61,7 +63,7 @@ def test_every_token_is_a_target_once_whatever_the_shards_and_ranks(
     total = NUM_DOCUMENTS * DOCUMENT_TOKENS
     assert shards.read(0, total).tolist() == list(range(total))
     for length in (7, 64):
-        order = BatchOrder(TokenRows(shards, 0, total, length), BATCH_SIZE, seed=3)
+        order = BatchOrder(mix([TokenRows(shards, 0, total, length)], [None]), BATCH_SIZE, seed=3)
         for num_ranks in RANKS:
             for epoch in (0, 1):
                 hits = targets_of_ranks(order, num_ranks, epoch=epoch)
@@ -118,7 +120,8 @@ def test_the_audit_sees_a_loader_that_loses_tokens(
     shards = ShardReader.open(numbered_shards(tmp_path, 3))
 
     def missing(kind: type[TokenRows]) -> int:
-        order = BatchOrder(kind(shards, 0, shards.num_tokens, 64), BATCH_SIZE, seed=3)
+        rows = kind(shards, 0, shards.num_tokens, 64)
+        order = BatchOrder(mix([rows], [None]), BATCH_SIZE, seed=3)
         return int((targets_of_ranks(order, 1)[1:] != 1).sum())
 
     assert missing(TokenRows) == 0

@@ -112,7 +112,7 @@ def test_documents_of_real_rows_do_not_see_each_other(
 ) -> None:
     config = run_data.config(tmp_path_factory.mktemp("run"), seq_length=512, batch_size=1)
     inputs = open_inputs(config)
-    rows = inputs.data.train
+    (rows,) = inputs.data.train.sources
     for row in range(rows.num_rows):
         batch = rows.batch(np.array([row]), batch_size=1)
         documents = torch.from_numpy(batch.document_numbers_BT)

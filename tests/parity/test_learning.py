@@ -18,8 +18,8 @@ from tests.run_data import RunData
 from apr.errors import Interrupted
 from apr.jobs.pretrain import pretrain
 from apr.jobs.sitting import Listener
-from apr.train.batches import BatchOrder
 from apr.train.config import TrainConfig
+from apr.train.mixture import BatchOrder
 from apr.train.preflight import open_inputs
 from apr.train.prepare import prepare
 
@@ -73,7 +73,7 @@ def peer_losses(config: TrainConfig) -> list[float]:
     order = BatchOrder(inputs.data.train, config.batch_size, config.seed)
     losses: list[float] = []
     for step in range(1, STEPS + 1):
-        ids = np.stack([row_of(order, int(row)) for row in order.row_indices(step)])
+        ids = np.stack([row_of(order, int(row)) for row in order.batch(step).row_indices])
         tokens = torch.from_numpy(ids)
         logits = model(tokens[:, :-1]).logits
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
@@ -93,7 +93,7 @@ def peer_losses(config: TrainConfig) -> list[float]:
 
 def row_of(order: BatchOrder, row_index: int) -> np.ndarray:
     """The ids of a row, read from the shards' bytes."""
-    rows = order.rows
+    (rows,) = order.mixture.sources
     first = row_index * rows.sequence_length
     return rows.shards.read(first, first + rows.sequence_length + 1).astype(np.int64)
 

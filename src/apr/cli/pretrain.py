@@ -8,7 +8,7 @@ import click
 
 from apr.cli import output
 from apr.cli.stopping import graceful_stop, save_on_signal
-from apr.cli.values import LOCAL_PATH
+from apr.cli.values import LOCAL_PATH, Dataset
 from apr.errors import UsageRefusal
 
 if TYPE_CHECKING:
@@ -19,7 +19,12 @@ _FIELD_OF_FLAG = {"lr": "learning_rate"}
 
 
 @click.command("pretrain", short_help="Train a model on shards, or resume a run.")
-@click.option("--dataset", type=LOCAL_PATH, help="Directory of training shards.")
+@click.option(
+    "--dataset",
+    type=Dataset(),
+    multiple=True,
+    help="Directory of training shards; several make a mixture, by tokens or by WEIGHT.",
+)
 @click.option("--tokenizer", type=LOCAL_PATH, help="The shards' tokenizer.")
 @click.option("--run-dir", type=LOCAL_PATH, help="Where the run is written.")
 @click.option(
@@ -102,6 +107,9 @@ def command(
         --run-dir runs/second
     apr pretrain --resume runs/first
 
+    Several datasets are mixed: --dataset code=0.7 --dataset prose=0.3 are shares of the training
+    tokens; without weights the shares are those of the tokens. A mixture needs --val-shard.
+
     Ctrl-C and SIGTERM save and stop; SIGUSR1 saves and goes on. Beside --resume, an option changes
     the run from there on: what no weight depends on freely, what later steps depend on with a line
     in the record, and what decided earlier steps not at all.
@@ -113,7 +121,9 @@ def command(
     from apr.train.gates import parse_waivers
 
     given = {
-        _FIELD_OF_FLAG.get(flag, flag): value for flag, value in flags.items() if value is not None
+        _FIELD_OF_FLAG.get(flag, flag): value
+        for flag, value in flags.items()
+        if value is not None and value != ()
     }
     if flags["deterministic"]:
         # cuBLAS reads it when it is first used, and is not repeatable without.

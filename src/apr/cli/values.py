@@ -32,6 +32,21 @@ class Location(click.ParamType):
         return text if "://" in text else Path(text)
 
 
+class Dataset(click.ParamType):
+    """A local directory, with `=WEIGHT` after it where it is part of a mixture."""
+
+    name = "dir[=weight]"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> dict[str, Any]:
+        """The fields of a source; a directory whose own name ends so keeps it."""
+        head, _, tail = str(value).rpartition("=")
+        weight = _number(tail) if head and not Path(str(value)).is_dir() else None
+        text = value if weight is None else head
+        return {"path": LOCAL_PATH.convert(text, param, ctx), "weight": weight}
+
+
 class Share(click.FloatRange):
     """A float within bounds, which NaN is not: it compares as neither too small nor too large."""
 
@@ -53,6 +68,13 @@ def require_used(ctx: click.Context, name: str, *, unless: str) -> None:
     if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE:
         option = next(each for each in ctx.command.params if each.name == name)
         raise click.UsageError(f"{option.opts[0]} has no effect {unless}.", ctx)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _require_text(

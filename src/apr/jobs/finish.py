@@ -8,6 +8,7 @@ from typing import Any
 
 from apr.errors import DamagedFile, Interrupted
 from apr.files import sha256_file
+from apr.jobs.record import tokens_by_source
 from apr.model.generate import generate
 from apr.model.weights import end_of_text_ids, load_model, save_model
 from apr.report.page import write_report
@@ -26,9 +27,11 @@ def end_run(trainer: Trainer, record: RunRecord, state: TrainState, outcome: End
     Raises Interrupted, with the command that continues, when the run was stopped.
     Writes: RUN/model.apr, RUN/run.json, RUN/report.html.
     """
+    mixture = trainer.run.inputs.data.train
     record.data |= {
         "tokens_seen": state.tokens_seen,
-        "epochs_over_data": state.tokens_seen / max(1, trainer.run.order.rows.num_targets),
+        "epochs_over_data": state.tokens_seen / mixture.num_targets,
+        "tokens_by_source": tokens_by_source(mixture, state.tokens_by_source),
         "throughput": _throughput(record, state),
     }
     if outcome == "interrupted":

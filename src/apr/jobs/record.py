@@ -1,5 +1,6 @@
 """What a run's record says at its beginning, and what a resume demands of it."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from apr.shards.reader import ShardReader
 from apr.train.config import TrainConfig
 from apr.train.gates import Gate
 from apr.train.init_file import InitFile
+from apr.train.mixture import Mixture
 from apr.train.preflight import Inputs
 from apr.train.run_record import RunRecord
 
@@ -52,7 +54,10 @@ def first_record(
                 "sha256": sha256_bytes(inputs.tokenizer.json_bytes),
                 "fingerprint": inputs.tokenizer.fingerprint,
             },
-            "train": [_shards_input(inputs.train)],
+            "train": [
+                _shards_input(shards) | {"share": float(share)}
+                for shards, share in zip(inputs.train, inputs.data.train.shares, strict=True)
+            ],
             "val": _shards_input(inputs.val) if inputs.val else None,
             "init": inputs.init.as_record() if inputs.init else None,
         },
@@ -75,9 +80,27 @@ def first_record(
             "init_bits_per_byte": init.bits_per_byte if init else None,
         },
         baselines=baselines,
-        unique_tokens=inputs.data.unique_train_tokens,
+        unique_tokens=inputs.unique_train_tokens,
+        tokens_by_source=tokens_by_source(inputs.data.train, None, reason=unmeasured),
         environment=run.acceleration.environment(),
     )
+
+
+def tokens_by_source(
+    mixture: Mixture, tokens_seen: Sequence[int] | None, *, reason: str | None = None
+) -> list[dict[str, Any]]:
+    """What was read of each source, in the order of `inputs.train`; or null, and why."""
+    sources = mixture.sources
+    return [
+        {
+            "unique_tokens": rows.stop - rows.start,
+            "tokens_seen": seen,
+            "tokens_seen_reason": reason,
+            "epochs_over_data": None if seen is None else seen / rows.num_targets,
+            "epochs_over_data_reason": reason,
+        }
+        for rows, seen in zip(sources, tokens_seen or [None] * len(sources), strict=True)
+    ]
 
 
 def recorded_config(record: RunRecord) -> TrainConfig:
@@ -147,10 +170,14 @@ def require_same_inputs(record: RunRecord, inputs: Inputs) -> None:
     """
     recorded = record.data["inputs"]
     try:
+        train = recorded["train"]
         pairs = [
             ("tokenizer", recorded["tokenizer"]["fingerprint"], inputs.tokenizer.fingerprint),
-            ("training shards", recorded["train"][0]["sha256"], inputs.train.manifest_sha256),
+            ("number of training datasets", len(train), len(inputs.train)),
         ]
+        for at, (before, shards) in enumerate(zip(train, inputs.train, strict=False)):
+            name = "training shards" + (f" {at + 1} of {len(train)}" if at else "")
+            pairs.append((name, before["sha256"], shards.manifest_sha256))
         if inputs.val is not None:
             before = recorded["val"]["sha256"]
             pairs.append(("held-out shards", before, inputs.val.manifest_sha256))

@@ -19,7 +19,8 @@ from apr.progress import Report, silent
 from apr.shards.provenance import Row, document_places
 from apr.shards.reader import ShardReader
 from apr.tokenizer.token_text import TokenText
-from apr.train.batches import IGNORED_TARGET, Batch, BatchOrder
+from apr.train.batches import IGNORED_TARGET, Batch
+from apr.train.mixture import BatchOrder
 from apr.train.preflight import Inputs, open_inputs
 from apr.train.run_record import RunRecord
 
@@ -52,9 +53,12 @@ class ShownRow:
     """One row of a batch: T + 1 tokens, of which the last T are targets."""
 
     row: int
+    dataset: str
+    """The shard directory that it is read from."""
     row_index: int
-    """Which row of the data it is."""
+    """Which row of that data it is."""
     epoch: int
+    """Of that data, from 1."""
     first_token: int
     num_tokens: int
     pieces: tuple[Piece, ...]
@@ -67,7 +71,8 @@ class ShownBatch:
     run_dir: Path
     step: int
     num_steps: int
-    manifest_sha256: str
+    manifests_sha256: dict[str, str]
+    """Of every dataset of the run, by its directory."""
     sequence_length: int
     rows: tuple[ShownRow, ...]
 
@@ -95,38 +100,55 @@ def show_batch(
     inputs = open_inputs(config, verify=False, progress=progress)
     require_same_inputs(record, inputs)
     order = BatchOrder(inputs.data.train, config.batch_size, config.seed)
-    batch = order.batch(step)
     rows = range(config.batch_size) if row is None else [row]
     return ShownBatch(
         run_dir=run_dir,
         step=step,
         num_steps=config.num_steps,
-        manifest_sha256=inputs.train.manifest_sha256,
+        manifests_sha256={str(shards.directory): shards.manifest_sha256 for shards in inputs.train},
         sequence_length=config.seq_length,
-        rows=tuple(_show_rows(inputs, order, batch, step=step, rows=rows)),
+        rows=tuple(_show_rows(inputs, order, step=step, rows=rows)),
     )
 
 
 def _show_rows(
-    inputs: Inputs, order: BatchOrder, batch: Batch, *, step: int, rows: Sequence[int]
+    inputs: Inputs, order: BatchOrder, *, step: int, rows: Sequence[int]
 ) -> Iterator[ShownRow]:
-    shards, texts = inputs.train, TokenText(inputs.tokenizer)
-    ids = [_row_ids(batch, row) for row in rows]
-    firsts = [order.rows.first_token(batch.row_indices[row]) for row in rows]
+    batch, (source_indices, visits) = order.batch(step), order.places(step)
+    texts = TokenText(inputs.tokenizer)
+    shown: dict[int, ShownRow] = {}
+    for source_index in np.unique(source_indices[list(rows)]).tolist():
+        source = order.mixture.sources[source_index]
+        here = [row for row in rows if source_indices[row] == source_index]
+        ids = [_row_ids(batch, row) for row in here]
+        firsts = [source.first_token(batch.row_indices[row]) for row in here]
+        all_pieces = _pieces_of_rows(source.shards, texts, firsts, ids)
+        for row, first, row_ids, pieces in zip(here, firsts, ids, all_pieces, strict=True):
+            shown[row] = ShownRow(
+                row=row,
+                dataset=str(source.shards.directory),
+                row_index=batch.row_indices[row],
+                epoch=1 + int(visits[row]) // source.num_rows,
+                first_token=first,
+                num_tokens=len(row_ids),
+                pieces=pieces,
+            )
+    yield from (shown[row] for row in rows)
+
+
+def _pieces_of_rows(
+    shards: ShardReader,
+    texts: TokenText,
+    firsts: Sequence[int],
+    ids: Sequence[NDArray[np.uint32]],
+) -> Iterator[tuple[Piece, ...]]:
+    """The pieces of some rows of one source, whose shards are verified first."""
     spans = [(first, first + len(row_ids)) for first, row_ids in zip(firsts, ids, strict=True)]
     shards.require_hashes(spans)
     documents = [shards.document_numbers(*span) for span in spans]
     places = document_places(shards.directory, np.unique(np.concatenate(documents)).tolist())
-    for at, row in enumerate(rows):
-        visit = (step - 1) * order.batch_size + row
-        yield ShownRow(
-            row=row,
-            row_index=batch.row_indices[row],
-            epoch=1 + visit // order.rows.num_rows,
-            first_token=firsts[at],
-            num_tokens=len(ids[at]),
-            pieces=tuple(_pieces(shards, texts, places, firsts[at], ids[at], documents[at])),
-        )
+    for first, row_ids, row_documents in zip(firsts, ids, documents, strict=True):
+        yield tuple(_pieces(shards, texts, places, first, row_ids, row_documents))
 
 
 def _row_ids(batch: Batch, row: int) -> NDArray[np.uint32]:

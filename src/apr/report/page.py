@@ -22,6 +22,7 @@ from apr.report.numbers import moment_words
 from apr.report.outcome import Outcome, read_outcome
 from apr.report.record import Record, read_record
 from apr.report.samples import samples
+from apr.report.sources import sources
 
 
 def write_report(run_dir: Path, *, progress: Report = silent) -> Path:
@@ -108,6 +109,7 @@ def _sections(record: Record, history: History, outcome: Outcome) -> list[Html]:
         samples(record),
         tables.configuration(record),
         tables.architecture(record),
+        *sources(record),
         tables.inputs(record),
         tables.environment(record),
         tables.resumes(record),

@@ -29,7 +29,7 @@ _MOST_HASHES = 6
 # What has its own place on the page; anything else in the record goes to `remainder`.
 _PLACED = {
     "schema", "config", "inputs", "architecture", "gates", "environment", "samples", "resumes",
-    "model", "apr_version", "started_at", "finished_at", "outcome_detail",
+    "model", "tokens_by_source", "apr_version", "started_at", "finished_at", "outcome_detail",
 }  # fmt: skip
 _REASON = "_reason"
 _INPUT_COUNTS = {"total_tokens": "tokens", "total_documents": "documents", "text_bytes": "bytes"}

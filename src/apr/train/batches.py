@@ -1,9 +1,9 @@
-"""Which tokens are in which batch: a pure function of the data, the seed and the step.
+"""Rows of tokens, and the order in which those of one shard directory are visited.
 
 The stream of a shard directory is cut into rows of T targets; adjacent rows share one id, so
 that each token but the first is a target exactly once per epoch. Rows are visited in the order
 of a keyed permutation that can be evaluated at any position, so a resume needs only the step,
-and any past or future batch can be rebuilt.
+and any past or future batch can be rebuilt. What a step reads is in `train.mixture`.
 """
 
 import hashlib
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from apr.errors import Refusal
 from apr.shards.reader import ShardReader
 
 IGNORED_TARGET = -100
@@ -24,18 +23,28 @@ _FEISTEL_ROUNDS = 6
 class Batch:
     """Rows ready for the model; a target of IGNORED_TARGET is not counted.
 
-    `row_indices` and `document_numbers_BT` lead back to the text.
+    `source_indices`, `row_indices` and `document_numbers_BT` lead back to the text.
     """
 
     input_ids_BT: NDArray[np.int64]
     target_ids_BT: NDArray[np.int64]
     document_numbers_BT: NDArray[np.int64]
     row_indices: tuple[int, ...]
+    source_indices: tuple[int, ...] | None = None
+    """Which source of a run each row belongs to; None for rows that no run's order chose."""
 
     @property
     def num_counted_tokens(self) -> int:
         """Targets that count."""
         return int((self.target_ids_BT != IGNORED_TARGET).sum())
+
+    def counted_tokens_by_source(self, num_sources: int) -> list[int]:
+        """Targets that count, of each source."""
+        assert self.source_indices is not None, "these rows were not drawn from sources"
+        counts = (self.target_ids_BT != IGNORED_TARGET).sum(axis=1)
+        by_source = np.zeros(num_sources, np.int64)
+        np.add.at(by_source, list(self.source_indices), counts)
+        return by_source.tolist()
 
     def split(self, num_parts: int) -> list["Batch"]:
         """Equal micro-batches, in order."""
@@ -46,6 +55,7 @@ class Batch:
                 self.target_ids_BT[at : at + size],
                 self.document_numbers_BT[at : at + size],
                 self.row_indices[at : at + size],
+                None if self.source_indices is None else self.source_indices[at : at + size],
             )
             for at in range(0, len(self.row_indices), size)
         ]
@@ -73,6 +83,17 @@ class TokenRows:
     def first_token(self, row_index: int) -> int:
         """Where a row begins in the stream; adjacent rows share one token."""
         return self.start + row_index * self.sequence_length
+
+    def visited(self, visits: NDArray[np.int64], *, seed: int) -> NDArray[np.int64]:
+        """Which row each visit, from 0, reads: each once per epoch, in each epoch's own order."""
+        places = visits.astype(np.uint64)
+        epochs = places // np.uint64(self.num_rows)
+        result = np.empty(len(places), np.int64)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            key = f"{self.shards.manifest_sha256}/{seed}/{int(epoch)}"
+            result[here] = permute(places[here] % np.uint64(self.num_rows), self.num_rows, key=key)
+        return result
 
     def batch(self, row_indices: NDArray[np.int64], *, batch_size: int) -> Batch:
         """Rows by index, padded with uncounted rows up to `batch_size`.
@@ -106,32 +127,6 @@ class TokenRows:
             borders = np.diff(batch.document_numbers_BT, axis=1, prepend=-1) != 0
             digest.update(np.packbits(borders).tobytes())
         return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class BatchOrder:
-    """Rows of every training batch, by step."""
-
-    rows: TokenRows
-    batch_size: int
-    seed: int
-
-    def row_indices(self, step: int) -> NDArray[np.int64]:
-        """Rows of optimizer step `step` (the first is 1), wrapping into further epochs."""
-        first = (step - 1) * self.batch_size
-        places = np.arange(first, first + self.batch_size, dtype=np.uint64)
-        num_rows = self.rows.num_rows
-        epochs = places // np.uint64(num_rows)
-        result = np.empty(self.batch_size, np.int64)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            key = f"{self.rows.shards.manifest_sha256}/{self.seed}/{int(epoch)}"
-            result[here] = permute(places[here] % np.uint64(num_rows), num_rows, key=key)
-        return result
-
-    def batch(self, step: int) -> Batch:
-        """The batch of optimizer step `step`."""
-        return self.rows.batch(self.row_indices(step), batch_size=self.batch_size)
 
 
 def permute(places: NDArray[np.uint64], size: int, *, key: str) -> NDArray[np.int64]:
@@ -168,51 +163,3 @@ def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
-
-
-@dataclass(frozen=True)
-class DataPlan:
-    """Which tokens train and which are held out."""
-
-    train: TokenRows
-    val: TokenRows
-    val_source: str
-
-    @property
-    def unique_train_tokens(self) -> int:
-        """Tokens there are to train on, each counted once."""
-        return self.train.stop - self.train.start
-
-
-def plan_data(
-    train: ShardReader, val: ShardReader | None, *, sequence_length: int, batch_size: int
-) -> DataPlan:
-    """Lay rows over the data; without held-out shards, set the first documents aside whole.
-
-    The reserve is the documents that hold the first 16 batches; training never reads them.
-
-    Refuses: preflight.val-empty (FALSIFY-PRETRAIN-VAL-SHARD-003) when nothing would be left.
-    """
-    if val is not None:
-        return DataPlan(
-            TokenRows(train, 0, train.num_tokens, sequence_length),
-            TokenRows(val, 0, val.num_tokens, sequence_length),
-            "given",
-        )
-    wanted = 16 * batch_size * sequence_length + 1
-    ends = train.document_ends
-    border = int(ends[min(np.searchsorted(ends, wanted), len(ends) - 1)])
-    if train.num_tokens - border < sequence_length + 1:
-        raise Refusal(
-            "preflight.val-empty",
-            train.directory,
-            found=f"{train.num_tokens} tokens, {border} of them in the documents to set aside",
-            expected=f"{wanted} tokens to hold out and more to train on",
-            fix="encode a held-out corpus and pass it with --val-shard",
-            upstream_id="FALSIFY-PRETRAIN-VAL-SHARD-003",
-        )
-    return DataPlan(
-        TokenRows(train, border, train.num_tokens, sequence_length),
-        TokenRows(train, 0, border, sequence_length),
-        "reserved",
-    )

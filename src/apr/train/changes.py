@@ -72,12 +72,16 @@ def changed_config(before: TrainConfig, changes: Mapping[str, Any]) -> TrainConf
         merged["target_val_loss"] = None
     after = resolve_config(merged)
     for field in differences(before, after):
-        if KINDS[field] == "refused":
+        old, new = getattr(before, field), getattr(after, field)
+        if field == "dataset":
+            # The directories may have moved; how much is read of each may not change.
+            old, new = ([source.weight for source in sources] for sources in (old, new))
+        if (KINDS[field] == "refused" or field == "dataset") and old != new:
             raise UsageRefusal(
                 "resume.another-run",
                 f"--{field.replace('_', '-')}",
-                found=getattr(after, field),
-                expected=f"{getattr(before, field)}, on which the steps taken depend",
+                found=new,
+                expected=f"{old}, on which the steps taken depend",
                 fix="start a new run; --init RUN/model.apr begins with these weights",
             )
     return after

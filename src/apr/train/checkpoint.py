@@ -40,6 +40,8 @@ class TrainState:
 
     step: int = 0
     tokens_seen: int = 0
+    tokens_by_source: list[int] = field(default_factory=list[int])
+    """Of `tokens_seen`, those of each source."""
     best_step: int | None = None
     best_loss_nats: float | None = None
     stale_validations: int = 0

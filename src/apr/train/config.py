@@ -10,11 +10,12 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from apr.errors import DamagedFile, UsageRefusal
 from apr.files import io_refusals, read_bytes
 from apr.train.gates import require_waivable
+from apr.train.sources import LocalPath, Sources, require_mixture
 
 _MODE_DEFAULTS = {
     "from-scratch": {"learning_rate": 3e-4, "warmup_steps": 1000, "target_val_loss": 3.0},
@@ -26,14 +27,6 @@ _DEVICE = re.compile(r"cpu|auto|cuda(:([0-9]|1[0-5]))?")
 _CONFIG_LIMIT_BYTES = 1 << 20
 
 
-def _require_local(value: Any) -> Any:
-    if isinstance(value, str) and "://" in value:
-        # As a path it would lose a slash and become a directory beside the caller.
-        raise ValueError("a local path; only documents are read from a URL")
-    return value
-
-
-LocalPath = Annotated[Path, BeforeValidator(_require_local)]
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
@@ -43,14 +36,14 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dataset: LocalPath
-    """Directory of training shards."""
+    dataset: Sources
+    """Directories of training shards; several make a mixture."""
     tokenizer: LocalPath
     """Tokenizer directory, or a tokenizer.json."""
     run_dir: LocalPath
     """Directory that the run is written to."""
     val_shard: LocalPath | None = None
-    """Directory of held-out shards; without it the first documents of `dataset` are reserved."""
+    """Directory of held-out shards; without it the first documents of the dataset are reserved."""
     init: LocalPath | None = None
     """An `.apr` file to start from: its architecture, its weights, strictly."""
     mode: Literal["from-scratch", "finetune"] | None = None
@@ -138,7 +131,8 @@ def resolve_config(options: dict[str, Any], *, config_path: Path | None = None) 
 
     Refuses: config.invalid, config.not-toml, config.init-missing, config.init-shape,
     config.batch-not-divisible, config.warmup-longer-than-run, config.eval-longer-than-run,
-    config.without-effect, config.waiver, config.device.
+    config.without-effect, config.waiver, config.device, config.mixture-weights,
+    config.mixture-without-val.
     """
     given = (_read_toml(config_path) if config_path else {}) | options
     try:
@@ -178,6 +172,7 @@ def _fill_defaults(config: TrainConfig) -> TrainConfig:
 
 def _require_consistent(config: TrainConfig) -> TrainConfig:
     assert config.warmup_steps is not None
+    require_mixture(config.dataset, has_val=config.val_shard is not None)
     if config.mode == "finetune" and config.init is None:
         raise UsageRefusal(
             "config.init-missing",
@@ -265,6 +260,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def absolute_paths(config: TrainConfig) -> TrainConfig:
     """The same run, independent of the directory it was started from."""
     with io_refusals(config.run_dir):
-        return config.model_copy(
-            update={name: value.absolute() for name, value in config if isinstance(value, Path)}
+        paths = {name: value.absolute() for name, value in config if isinstance(value, Path)}
+        dataset = tuple(
+            source.model_copy(update={"path": source.path.absolute()}) for source in config.dataset
         )
+    return config.model_copy(update=paths | {"dataset": dataset})

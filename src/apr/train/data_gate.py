@@ -1,5 +1,7 @@
 """preflight.data-degenerate: whether what a run reads is text, and decodes to it."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -7,7 +9,8 @@ from apr.shards.degeneracy import Measured, judge_documents, judge_statistics
 from apr.shards.reader import ShardReader
 from apr.shards.verifying.round_trip import RoundTrip, compare_documents, text_problem
 from apr.tokenizer.tokenizer import Tokenizer
-from apr.train.gates import Finding
+from apr.train.gates import Finding, worst
+from apr.train.sources import short_names
 
 _MAX_DOCUMENTS = 64
 _MAX_TOKENS = 1 << 21
@@ -15,21 +18,20 @@ _MAX_TOKENS = 1 << 21
 
 def check_degenerate(readers: list[ShardReader], tokenizer: Tokenizer) -> Finding:
     """Statistics in their bands, text neither noise nor repetition, documents that decode."""
-    findings = [_check_one(reader, tokenizer) for reader in readers]
-    verdicts = {finding.verdict for finding in findings}
-    verdict = "FAIL" if "FAIL" in verdicts else "UNKNOWN" if "UNKNOWN" in verdicts else "PASS"
-    shown = [finding for finding in findings if finding.verdict == verdict]
-    return Finding(
-        verdict,
-        "; ".join(finding.found for finding in shown),
-        "; ".join(dict.fromkeys(finding.expected for finding in shown)),
-        "look at the text (apr tokenize explain, show-batch) and leave out what is none; if it is "
-        "meant to be so, --waive preflight.data-degenerate=REASON",
+    names = short_names([reader.directory for reader in readers])
+    return replace(
+        worst(
+            [
+                _check_one(name, reader, tokenizer)
+                for name, reader in zip(names, readers, strict=True)
+            ]
+        ),
+        fix="look at the text (apr tokenize explain, show-batch) and leave out what is none; if it "
+        "is meant to be so, --waive preflight.data-degenerate=REASON",
     )
 
 
-def _check_one(reader: ShardReader, tokenizer: Tokenizer) -> Finding:
-    name = reader.directory.name
+def _check_one(name: str, reader: ShardReader, tokenizer: Tokenizer) -> Finding:
     if reader.manifest.tokenizer_fingerprint != tokenizer.fingerprint:
         found = f"{name}: made with another tokenizer, so its text is not known"
         return Finding("UNKNOWN", found, "the tokenizer that made the shards")

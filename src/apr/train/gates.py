@@ -81,6 +81,24 @@ class Gate:
         )
 
 
+def worst(findings: Sequence[Finding]) -> Finding:
+    """Findings of one check over several things as one: the worst verdict, and who has it.
+
+    Nothing found is UNKNOWN.
+    """
+    verdicts = {finding.verdict for finding in findings}
+    verdict: Verdict = "PASS" if verdicts == {"PASS"} else "UNKNOWN"
+    if "FAIL" in verdicts:
+        verdict = "FAIL"
+    shown = [finding for finding in findings if finding.verdict == verdict]
+    return Finding(
+        verdict,
+        "; ".join(dict.fromkeys(finding.found for finding in shown)) or "nothing to check",
+        "; ".join(dict.fromkeys(finding.expected for finding in shown)),
+        "; ".join(dict.fromkeys(finding.fix for finding in shown if finding.fix)),
+    )
+
+
 def judge(id: str, check: Callable[[], Finding]) -> Gate:
     """Run one check; an exception inside it is a FAIL, not an escape."""
     try:

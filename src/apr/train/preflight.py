@@ -4,7 +4,7 @@ Each walks one link of the identity chain: tokenizer, shards, held-out set, budg
 need a model are `train.init_loss_gate` and `train.gradients_gate`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,14 @@ from apr.errors import Refusal, UsageRefusal
 from apr.progress import Report, silent
 from apr.shards.reader import ShardReader
 from apr.tokenizer.tokenizer import Tokenizer
-from apr.train.batches import DataPlan, TokenRows, plan_data
+from apr.train.batches import TokenRows
 from apr.train.config import TrainConfig
 from apr.train.data_gate import check_degenerate
-from apr.train.gates import Finding, Gate, judge
+from apr.train.data_plan import DataPlan, plan_data
+from apr.train.gates import Finding, Gate, judge, worst
 from apr.train.init_file import InitFile
+from apr.train.mixture import require_every_source
+from apr.train.sources import require_distinct, short_names
 from apr.train.split_gate import check_split_certificate
 from apr.train.token_budget import (
     CHEAP_EPOCHS,
@@ -39,11 +42,22 @@ class Inputs:
     """What a run reads, opened and verified."""
 
     tokenizer: Tokenizer
-    train: ShardReader
+    train: tuple[ShardReader, ...]
+    """One for each source, in the order they were given."""
     val: ShardReader | None
     architecture: Architecture
     data: DataPlan
     init: InitFile | None = None
+
+    @property
+    def shards(self) -> list[ShardReader]:
+        """Every shard directory of the run, the held-out one last."""
+        return [*self.train, *([self.val] if self.val else [])]
+
+    @property
+    def unique_train_tokens(self) -> int:
+        """Tokens of the training documents, over all sources, each counted once."""
+        return self.data.unique_train_tokens
 
 
 def open_inputs(
@@ -59,11 +73,14 @@ def open_inputs(
     The model's shape is the one given, else that of `init`, whose gates have passed, else the
     preset's.
 
-    Refuses: config.unknown-preset, config.sequence-too-long, and whatever the tokenizer and the
-    shards refuse.
+    Refuses: config.unknown-preset, config.sequence-too-long, config.mixture-repeated,
+    config.mixture-share, and whatever the tokenizer and the shards refuse.
     """
     tokenizer = Tokenizer.load(config.tokenizer)
-    train = ShardReader.open(config.dataset, verify=verify, progress=progress)
+    require_distinct(config.dataset)
+    train = tuple(
+        ShardReader.open(source.path, verify=verify, progress=progress) for source in config.dataset
+    )
     val = None
     if config.val_shard:
         val = open_val_shards(config.val_shard, verify=verify, progress=progress)
@@ -81,7 +98,14 @@ def open_inputs(
             expected=f"at most {architecture.max_position_embeddings}, the model's positions",
             fix="shorten the sequences or choose another --arch",
         )
-    data = plan_data(train, val, sequence_length=config.seq_length, batch_size=config.batch_size)
+    data = plan_data(
+        train,
+        val,
+        weights=[source.weight for source in config.dataset],
+        sequence_length=config.seq_length,
+        batch_size=config.batch_size,
+    )
+    require_every_source(data.train, num_rows=config.num_steps * config.batch_size)
     return Inputs(tokenizer, train, val, architecture, data, init)
 
 
@@ -129,14 +153,13 @@ def check_files(config: TrainConfig, inputs: Inputs) -> list[Gate]:
 def check_tokenizer(inputs: Inputs) -> Finding:
     """The given tokenizer made the shards and the initial model's ids, all of them alike."""
     given, init = inputs.tokenizer.fingerprint, inputs.init
-    readers = [inputs.train] + ([inputs.val] if inputs.val else [])
-    made_with = [
-        (reader.directory.name, reader.manifest.tokenizer_fingerprint) for reader in readers
-    ]
+    names = short_names([reader.directory for reader in inputs.shards])
+    named = list(zip(names, inputs.shards, strict=True))
+    made_with = [(name, reader.manifest.tokenizer_fingerprint) for name, reader in named]
     if init is not None and init.tokenizer is not None:
         made_with.append((init.path.name, init.tokenizer.fingerprint))
     foreign = [pair for pair in made_with if pair[1] != given]
-    unknown = [_describe_repair(reader) for reader in readers if reader.manifest.repaired]
+    unknown = [_describe_repair(name, reader) for name, reader in named if reader.manifest.repaired]
     if init is not None and init.tokenizer is None:
         unknown.append(f"{init.path.name}: {init.tokenizer_reason}")
     if unknown and not foreign:
@@ -178,7 +201,7 @@ def check_vocab_size(inputs: Inputs) -> Finding:
 
 def check_id_range(inputs: Inputs) -> Finding:
     """Every id in the shards has a row in the embedding; read, not taken from the manifest."""
-    readers = [inputs.train] + ([inputs.val] if inputs.val else [])
+    readers = inputs.shards
     num_tokens = sum(reader.num_tokens for reader in readers)
     if num_tokens == 0:
         return Finding("UNKNOWN", "no token to compare", "at least one", "encode a corpus")
@@ -208,7 +231,8 @@ def check_val_size(config: TrainConfig, inputs: Inputs) -> Finding:
 
 def check_val_overlap(inputs: Inputs) -> Finding:
     """No document stands on both sides, by content hash."""
-    held_out, train = _hashes(inputs.data.val), _hashes(inputs.data.train)
+    held_out = _hashes(inputs.data.val)
+    train = np.concatenate([_hashes(rows) for rows in inputs.data.train.sources])
     if not len(held_out) or not len(train):
         return Finding(
             "UNKNOWN",
@@ -234,14 +258,20 @@ def check_val_overlap(inputs: Inputs) -> Finding:
 
 
 def check_split(inputs: Inputs) -> Finding:
-    """A certificate says what was checked between these two sides."""
-    return check_split_certificate(inputs.train, inputs.val)
+    """A certificate says what was checked between each source and the held-out side."""
+    findings = [check_split_certificate(train, inputs.val) for train in inputs.train]
+    if len(findings) > 1:
+        names = short_names([train.directory for train in inputs.train])
+        findings = [
+            replace(finding, found=f"{name}: {finding.found}")
+            for name, finding in zip(names, findings, strict=True)
+        ]
+    return worst(findings)
 
 
 def check_data(inputs: Inputs) -> Finding:
     """What is trained on and what is held out is text."""
-    readers = [inputs.train] + ([inputs.val] if inputs.val else [])
-    return check_degenerate(readers, inputs.tokenizer)
+    return check_degenerate(inputs.shards, inputs.tokenizer)
 
 
 def check_token_budget(config: TrainConfig, inputs: Inputs) -> Finding:
@@ -281,22 +311,23 @@ def check_token_budget(config: TrainConfig, inputs: Inputs) -> Finding:
     )
 
 
-def _describe_repair(reader: ShardReader) -> str:
+def _describe_repair(name: str, reader: ShardReader) -> str:
     """What is known of the tokenizer of a directory whose manifest was repaired."""
     repaired = reader.manifest.repaired
     assert repaired is not None
     return (
-        f"{reader.directory.name}: assumed in a repair; {repaired.num_same_ids} of "
+        f"{name}: assumed in a repair; {repaired.num_same_ids} of "
         f"{repaired.num_compared} documents encode to their ids"
     )
 
 
 def _are_comparable(inputs: Inputs) -> bool:
     """Whether a document has one hash on both sides, where they meet."""
-    sides = [inputs.train.manifest, inputs.val.manifest if inputs.val else inputs.train.manifest]
+    sides = [shards.manifest for shards in inputs.shards]
     if any(side.repaired and side.eos_policy == "none" for side in sides):
         return False
-    is_mixed = (sides[0].repaired is None) != (sides[1].repaired is None)
+    held_out = sides[-1]
+    is_mixed = any((side.repaired is None) != (held_out.repaired is None) for side in sides)
     return not is_mixed or inputs.tokenizer.definition.normalizer is None
 
 

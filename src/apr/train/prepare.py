@@ -9,11 +9,11 @@ from apr.model.transformer import Transformer
 from apr.model.weights import load_model
 from apr.progress import Report, silent
 from apr.train.acceleration import Acceleration, choose_acceleration
-from apr.train.batches import BatchOrder
 from apr.train.config import TrainConfig
 from apr.train.gates import Finding, Gate, apply_waivers, judge
 from apr.train.gradients_gate import check_gradients
 from apr.train.init_loss_gate import check_fresh_loss, check_initial_loss
+from apr.train.mixture import BatchOrder
 from apr.train.preflight import Inputs, check_files
 from apr.train.step import SummedLoss
 from apr.train.validation import ValidationResult, ValidationSet, subset, validate, whole_set

@@ -62,6 +62,10 @@ class Trainer:
         Writes: steps.jsonl, checkpoints/ and skipped/ in the run directory.
         """
         config = self.run.config
+        # Before there were mixtures a run had one source, and its checkpoints no such list.
+        if not state.tokens_by_source:
+            num_sources = len(self.run.inputs.train)
+            state.tokens_by_source = [state.tokens_seen] if num_sources == 1 else [0] * num_sources
         if state.step == 0:
             state.start_loss_nats = self._validate(state).loss_nats
         while state.ended is None:
@@ -82,7 +86,7 @@ class Trainer:
         entry = {
             "what": what,
             "run_record_sha256": self.origin.run_record_sha256,
-            "train_manifest_sha256": self.run.inputs.train.manifest_sha256,
+            "train_manifests_sha256": [shards.manifest_sha256 for shards in self.run.inputs.train],
             "tokenizer_fingerprint": self.run.inputs.tokenizer.fingerprint,
             "step": step,
             "tokens_seen": tokens_seen,
@@ -124,6 +128,7 @@ class Trainer:
             summed_loss=self.run.summed_loss,
         )
         state.tokens_seen += result.num_tokens
+        state.tokens_by_source = self._added_by_source(state, micro_batches)
         state.guard.applied(result.grad_norm)
         return result
 
@@ -181,6 +186,14 @@ class Trainer:
             refusal.fix = f"compute it again: {replay}; {refusal.fix}"
             raise refusal
         self.notify(f"step {state.step} was not applied: {refusal.found}; see {replay}")
+
+    def _added_by_source(self, state: TrainState, micro_batches: Sequence[Batch]) -> list[int]:
+        """The tokens of every source after these batches, which were trained on."""
+        num_sources = len(self.run.inputs.train)
+        counts = [batch.counted_tokens_by_source(num_sources) for batch in micro_batches]
+        by_source = [sum(tokens) for tokens in zip(state.tokens_by_source, *counts, strict=True)]
+        assert sum(by_source) == state.tokens_seen, "tokens by source are not the tokens seen"
+        return by_source
 
     def _validate_and_save(self, state: TrainState) -> None:
         periodic, config = self._validate(state), self.run.config

@@ -17,7 +17,7 @@ from apr.shards.encode import encode_corpus
 from apr.shards.provenance import PROVENANCE_NAME
 from apr.shards.reader import ShardReader
 from apr.tokenizer.tokenizer import Tokenizer
-from apr.train.batches import BatchOrder
+from apr.train.mixture import BatchOrder
 from apr.train.preflight import open_inputs
 from apr.train.run_record import RunRecord
 
@@ -37,7 +37,7 @@ def record_run(data: RunData, run_dir: Path, **changes: Any) -> Path:
         config=config.model_dump(mode="json"),
         inputs={
             "tokenizer": {"fingerprint": inputs.tokenizer.fingerprint},
-            "train": [shards(inputs.train)],
+            "train": [shards(reader) for reader in inputs.train],
             "val": shards(inputs.val),
         },
         architecture={},
@@ -120,13 +120,14 @@ def test_the_short_last_row_ends_with_the_data(run_data: RunData, tmp_path: Path
     run = record_run(run_data, tmp_path / "run", seq_length=length, batch_size=1)
     inputs = open_inputs(run_data.config(run, seq_length=length, batch_size=1))
     order = BatchOrder(inputs.data.train, 1, run_data.config(run).seed)
-    last = order.rows.num_rows - 1
-    steps = range(1, order.rows.num_rows + 1)
-    step = next(step for step in steps if order.row_indices(step)[0] == last)
+    (rows,) = order.mixture.sources
+    last = rows.num_rows - 1
+    steps = range(1, rows.num_rows + 1)
+    step = next(step for step in steps if order.batch(step).row_indices[0] == last)
     (row,) = show_batch(run, step=step).rows
     assert row.row_index == last
     assert 0 < row.num_tokens - 1 < length
-    assert row.first_token + row.num_tokens == inputs.train.num_tokens
+    assert row.first_token + row.num_tokens == inputs.train[0].num_tokens
     assert row.pieces[-1].separator == EOS
 
 

@@ -10,7 +10,9 @@ from tests.run_data import RunData
 
 from apr.errors import Refusal
 from apr.shards.reader import ShardReader
-from apr.train.batches import IGNORED_TARGET, BatchOrder, TokenRows, permute, plan_data
+from apr.train.batches import IGNORED_TARGET, TokenRows, permute
+from apr.train.data_plan import DataPlan, plan_data
+from apr.train.mixture import BatchOrder, mix
 
 FROZEN_ORDER = [6, 0, 3, 2, 5, 7, 8, 4, 9, 1]
 
@@ -35,7 +37,7 @@ def test_f19_each_token_but_the_first_is_a_target_exactly_once(
     shards = ShardReader.open(run_data.train)
     assert len(shards.manifest.shards) > 1
     rows = TokenRows(shards, 0, shards.num_tokens, length)
-    order = BatchOrder(rows, 8, seed=1)
+    order = BatchOrder(mix([rows], [None]), 8, seed=1)
     stream = shards.read(0, shards.num_tokens)
     hits = np.zeros(shards.num_tokens, np.int64)
     visited: list[int] = []
@@ -57,28 +59,28 @@ def test_f19_each_token_but_the_first_is_a_target_exactly_once(
 def test_f19_a_second_epoch_has_every_row_again_in_another_order(run_data: RunData) -> None:
     shards = ShardReader.open(run_data.val)
     rows = TokenRows(shards, 0, shards.num_tokens, 64)
-    order = BatchOrder(rows, 1, seed=1)
     count = rows.num_rows
     epochs = [
-        [int(order.row_indices(step)[0]) for step in range(1 + e * count, 1 + (e + 1) * count)]
-        for e in range(2)
+        rows.visited(np.arange(e * count, (e + 1) * count), seed=1).tolist() for e in range(2)
     ]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(count))
     assert epochs[0] != epochs[1]
     assert epochs[0] != list(range(count))
 
 
+def row_indices(rows: TokenRows, batch_size: int, *, seed: int, step: int) -> tuple[int, ...]:
+    return BatchOrder(mix([rows], [None]), batch_size, seed).batch(step).row_indices
+
+
 def test_batches_are_a_function_of_manifest_seed_and_step(run_data: RunData) -> None:
     train, val = ShardReader.open(run_data.train), ShardReader.open(run_data.val)
     rows = TokenRows(train, 0, train.num_tokens, 32)
-    here = BatchOrder(rows, 4, seed=1).row_indices(5)
-    assert np.array_equal(BatchOrder(rows, 4, seed=1).row_indices(5), here)
-    assert not np.array_equal(BatchOrder(rows, 4, seed=2).row_indices(5), here)
+    here = row_indices(rows, 4, seed=1, step=5)
+    assert row_indices(rows, 4, seed=1, step=5) == here
+    assert row_indices(rows, 4, seed=2, step=5) != here
     size = min(train.num_tokens, val.num_tokens)
     one, other = (TokenRows(shards, 0, size, 32) for shards in (train, val))
-    assert not np.array_equal(
-        BatchOrder(one, 4, seed=1).row_indices(2), BatchOrder(other, 4, seed=1).row_indices(2)
-    )
+    assert row_indices(one, 4, seed=1, step=2) != row_indices(other, 4, seed=1, step=2)
 
 
 def test_documents_of_a_row_are_numbered_by_their_borders(run_data: RunData) -> None:
@@ -107,19 +109,27 @@ def test_a_set_of_rows_has_an_identity(run_data: RunData) -> None:
     )
 
 
+def plan_of(shards: ShardReader, *, sequence_length: int, batch_size: int) -> DataPlan:
+    return plan_data(
+        [shards], None, weights=[None], sequence_length=sequence_length, batch_size=batch_size
+    )
+
+
 def test_the_reserve_is_whole_documents_that_training_never_reads(run_data: RunData) -> None:
     shards = ShardReader.open(run_data.train)
-    plan = plan_data(shards, None, sequence_length=16, batch_size=2)
+    plan = plan_of(shards, sequence_length=16, batch_size=2)
+    (train,) = plan.train.sources
     assert plan.val_source == "reserved"
-    assert plan.val.stop == plan.train.start
+    assert plan.val.stop == train.start
     assert plan.val.stop in shards.document_ends
     assert plan.val.stop >= 16 * 2 * 16 + 1
-    assert plan.train.stop == shards.num_tokens
+    assert train.stop == shards.num_tokens
+    assert plan.unique_train_tokens == train.stop - train.start
 
 
 def test_a_corpus_too_small_to_reserve_from_is_refused(run_data: RunData) -> None:
     shards = ShardReader.open(run_data.train)
     with pytest.raises(Refusal) as refused:
-        plan_data(shards, None, sequence_length=2048, batch_size=64)
+        plan_of(shards, sequence_length=2048, batch_size=64)
     assert refused.value.id == "preflight.val-empty"
     assert Path(refused.value.where) == run_data.train

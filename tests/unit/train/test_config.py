@@ -134,4 +134,5 @@ def test_a_missing_required_path_is_named() -> None:
 
 def test_recorded_paths_do_not_depend_on_the_working_directory() -> None:
     config = absolute_paths(resolve_config(REQUIRED))
-    assert all(path.is_absolute() for path in (config.dataset, config.tokenizer, config.run_dir))
+    paths = (config.dataset[0].path, config.tokenizer, config.run_dir)
+    assert all(path.is_absolute() for path in paths)

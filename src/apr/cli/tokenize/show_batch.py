@@ -40,19 +40,21 @@ def command(run: Path, step: int, row: int | None) -> output.Result:
 
 def _text(batch: "ShownBatch") -> str:
     past = "" if batch.step <= batch.num_steps else f", which ends after step {batch.num_steps}"
+    shards = ", ".join(sha256[:12] for sha256 in batch.manifests_sha256.values())
     lines = [
         f"step {batch.step} of {batch.run_dir}{past}",
-        f"  rows of {batch.sequence_length} + 1 tokens, shards {batch.manifest_sha256[:12]}",
+        f"  rows of {batch.sequence_length} + 1 tokens, shards {shards}",
     ]
+    is_mixture = len(batch.manifests_sha256) > 1
     for row in batch.rows:
-        lines += ["", *_row_lines(row)]
+        lines += ["", *_row_lines(row, row.dataset if is_mixture else "the data")]
     return "\n".join(lines)
 
 
-def _row_lines(row: "ShownRow") -> list[str]:
+def _row_lines(row: "ShownRow", data: str) -> list[str]:
     last = row.first_token + row.num_tokens - 1
     lines = [
-        f"== row {row.row}: row {row.row_index} of the data in epoch {row.epoch}, "
+        f"== row {row.row}: row {row.row_index} of {data} in epoch {row.epoch}, "
         f"tokens {row.first_token} to {last}"
     ]
     for piece in row.pieces:

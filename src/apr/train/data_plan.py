@@ -1,0 +1,76 @@
+"""Which tokens train and which are held out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from apr.errors import Refusal
+from apr.shards.reader import ShardReader
+from apr.train.batches import TokenRows
+from apr.train.mixture import Mixture, mix
+
+
+@dataclass(frozen=True)
+class DataPlan:
+    """Rows of both sides, and whether the held-out ones were `given` or `reserved`."""
+
+    train: Mixture
+    val: TokenRows
+    val_source: str
+
+    @property
+    def unique_train_tokens(self) -> int:
+        """Tokens of the training documents, over all sources, each counted once."""
+        return self.train.unique_tokens
+
+
+def plan_data(
+    train: Sequence[ShardReader],
+    val: ShardReader | None,
+    *,
+    weights: Sequence[float | None],
+    sequence_length: int,
+    batch_size: int,
+) -> DataPlan:
+    """Lay rows over the data; without held-out shards, set the first documents aside whole.
+
+    The reserve is the documents that hold the first 16 batches; training never reads them.
+
+    Refuses: preflight.val-empty (FALSIFY-PRETRAIN-VAL-SHARD-003) when nothing would be left;
+    config.mixture-share for a source that holds nothing to train on.
+    """
+    if val is not None:
+        return DataPlan(
+            mix([_whole(shards, sequence_length) for shards in train], weights),
+            _whole(val, sequence_length),
+            "given",
+        )
+    (shards,) = train
+    border = _reserve(shards, sequence_length=sequence_length, batch_size=batch_size)
+    return DataPlan(
+        mix([TokenRows(shards, border, shards.num_tokens, sequence_length)], weights),
+        TokenRows(shards, 0, border, sequence_length),
+        "reserved",
+    )
+
+
+def _whole(shards: ShardReader, sequence_length: int) -> TokenRows:
+    return TokenRows(shards, 0, shards.num_tokens, sequence_length)
+
+
+def _reserve(shards: ShardReader, *, sequence_length: int, batch_size: int) -> int:
+    """Where the documents to set aside end in the stream."""
+    wanted = 16 * batch_size * sequence_length + 1
+    ends = shards.document_ends
+    border = int(ends[min(np.searchsorted(ends, wanted), len(ends) - 1)])
+    if shards.num_tokens - border < sequence_length + 1:
+        raise Refusal(
+            "preflight.val-empty",
+            shards.directory,
+            found=f"{shards.num_tokens} tokens, {border} of them in the documents to set aside",
+            expected=f"{wanted} tokens to hold out and more to train on",
+            fix="encode a held-out corpus and pass it with --val-shard",
+            upstream_id="FALSIFY-PRETRAIN-VAL-SHARD-003",
+        )
+    return border
