@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.run_data import RunData
@@ -38,6 +39,7 @@ from apr.train.gates import (
 from apr.train.loss import summed_loss
 from apr.train.preflight import check_files, open_inputs
 from apr.train.probes import check_gradients, check_init_loss
+from apr.train.row_losses import RowLosses
 from apr.train.validation import ValidationResult
 
 
@@ -216,7 +218,8 @@ def test_f41_unknown_blocks_and_a_crashing_check_fails() -> None:
 
 
 def held_out(loss_nats: float) -> ValidationResult:
-    return ValidationResult(loss_nats, None, 1000, "0" * 64)
+    rows = RowLosses(np.array([500 * loss_nats] * 2), np.array([500, 500]))
+    return ValidationResult(loss_nats, None, 1000, "0" * 64, rows)
 
 
 def test_f31_the_first_loss_lies_around_ln_v_on_both_sides() -> None:
@@ -245,7 +248,7 @@ def test_f05_weights_too_large_leave_the_band(run_data: RunData, tmp_path: Path)
 
     def loss() -> float:
         tensors = (batch.input_ids_BT, batch.target_ids_BT, batch.document_numbers_BT)
-        total = summed_loss(model, *(torch.from_numpy(array) for array in tensors))
+        total = summed_loss(model, *(torch.from_numpy(array) for array in tensors)).sum()
         return float(total.detach()) / batch.num_counted_tokens
 
     assert check_init_loss(model, held_out(loss())).verdict == "PASS"

@@ -37,6 +37,12 @@ class Batch:
         """Targets that count."""
         return int((self.target_ids_BT != IGNORED_TARGET).sum())
 
+    @property
+    def num_counted_tokens_by_row(self) -> NDArray[np.int64]:
+        """Targets that count in each row, without the rows that only fill the batch up."""
+        counts = (self.target_ids_BT != IGNORED_TARGET).sum(axis=1, dtype=np.int64)
+        return counts[: len(self.row_indices)]
+
     def split(self, num_parts: int) -> list["Batch"]:
         """Equal micro-batches, in order."""
         size = len(self.row_indices) // num_parts

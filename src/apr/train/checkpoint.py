@@ -41,6 +41,7 @@ class TrainState:
     tokens_seen: int = 0
     best_step: int | None = None
     best_loss_nats: float | None = None
+    improved_loss_nats: float | None = None
     stale_validations: int = 0
     ended: Ending | None = None
     train_s: float = 0.0

@@ -87,7 +87,9 @@ class TrainConfig(BaseModel):
     patience: Positive = 5
     """Validations without improvement before the run stops early."""
     min_delta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """Nats by which a loss must be lower to count as an improvement."""
+    """Standard errors by which a held-out loss must be lower to count as an improvement."""
+    resolution_nats: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
+    """Smallest difference that the held-out set is asked to show."""
     keep: Positive = 2
     """Latest checkpoints kept; the best one is kept besides."""
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 42

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from apr.errors import UsageRefusal
 from apr.model.init import initialize
 from apr.model.transformer import Transformer
 from apr.progress import Report, silent
@@ -55,15 +56,17 @@ class Judgement:
 def prepare(config: TrainConfig, inputs: Inputs, *, notify: Callable[[str], None]) -> PreparedRun:
     """Choose device and precision, initialise the model, lay out batches and held-out sets.
 
-    Refuses: config.device-unavailable, config.no-compiler.
+    Refuses: config.device-unavailable, config.no-compiler, config.min-delta-unmeasurable.
     """
+    rows = inputs.data.val
+    periodic_set = subset(rows, inputs.tokenizer, max_tokens=config.eval_tokens)
+    _require_margin(config, periodic_set)
     acceleration = choose_acceleration(config, inputs.architecture)
     for notice in acceleration.notices:
         notify(notice)
     model = Transformer(inputs.architecture)
     initialize(model, seed=config.seed)
     model.compute_dtype = acceleration.compute_dtype
-    rows = inputs.data.val
     return PreparedRun(
         config=config.model_copy(
             update={
@@ -77,9 +80,21 @@ def prepare(config: TrainConfig, inputs: Inputs, *, notify: Callable[[str], None
         model=model.to(acceleration.device),
         summed_loss=acceleration.loss_function(),
         order=BatchOrder(inputs.data.train, config.batch_size, config.seed),
-        periodic_set=subset(rows, inputs.tokenizer, max_tokens=config.eval_tokens),
+        periodic_set=periodic_set,
         whole_set=whole_set(rows, inputs.tokenizer),
     )
+
+
+def _require_margin(config: TrainConfig, periodic_set: ValidationSet) -> None:
+    num_rows = len(periodic_set.row_indices)
+    if config.min_delta > 0 and num_rows < 2:
+        raise UsageRefusal(
+            "config.min-delta-unmeasurable",
+            "--min-delta",
+            found=f"{config.min_delta:g} standard errors of a held-out set of {num_rows} rows",
+            expected="at least two rows, which have a standard error",
+            fix="hold out more text, shorten --seq-length, or leave --min-delta at 0",
+        )
 
 
 def judge_files(config: TrainConfig, inputs: Inputs) -> list[Gate]:

@@ -16,6 +16,7 @@ from apr.train.batches import Batch
 from apr.train.optimizer import applied_learning_rate, set_learning_rate
 
 SummedLoss = Callable[[Transformer, Tensor, Tensor, Tensor | None], Tensor]
+"""As `apr.train.loss.summed_loss`: nats per row, (B,)."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def accumulate(
     total_nats = 0.0
     for batch in micro_batches:
         inputs, targets, documents = to_device(batch, model, document_mask=document_mask)
-        loss = summed_loss(model, inputs, targets, documents) / num_tokens
+        loss = summed_loss(model, inputs, targets, documents).sum() / num_tokens
         loss.backward()
         total_nats += float(loss.detach())
     return total_nats

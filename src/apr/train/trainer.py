@@ -103,12 +103,7 @@ class Trainer:
 
     def _validate_and_save(self, state: TrainState) -> None:
         periodic, config = self._validate(state), self.run.config
-        best = state.best_loss_nats
-        if best is None or periodic.loss_nats < best - config.min_delta:
-            state.best_step, state.best_loss_nats = state.step, periodic.loss_nats
-            state.stale_validations = 0
-        else:
-            state.stale_validations += 1
+        note_validation(state, periodic, min_delta=config.min_delta)
         # The verdict is saved with the step: a run killed while it ends must end the same way.
         if self._target_reached(periodic):
             state.ended = "target_met"
@@ -131,6 +126,7 @@ class Trainer:
             bits_per_byte=result.bits_per_byte,
             num_tokens=result.num_tokens,
             set_sha256=result.set_sha256,
+            **result.standard_error_facts(),
         )
         return result
 
@@ -161,6 +157,35 @@ class Trainer:
         )
         prune(self.run_dir, keep=self.run.config.keep)
         state.checkpoint_s += time.monotonic() - started_s
+
+
+def note_validation(state: TrainState, periodic: ValidationResult, *, min_delta: float) -> None:
+    """Remember the lowest loss, and count validations without an improvement.
+
+    The lowest loss is the best, by however little, and its checkpoint is kept. An improvement is
+    a loss that lies `min_delta` standard errors, of this validation, below the last one that was.
+    """
+    lowest, last_improvement = state.best_loss_nats, state.improved_loss_nats
+    if lowest is None or periodic.loss_nats < lowest:
+        state.best_step, state.best_loss_nats = state.step, periodic.loss_nats
+    if last_improvement is None:
+        # Not on record in a checkpoint of an earlier version, which knew one number for both.
+        last_improvement = lowest
+    if last_improvement is None or periodic.loss_nats < last_improvement - margin_nats(
+        periodic, min_delta
+    ):
+        state.improved_loss_nats, state.stale_validations = periodic.loss_nats, 0
+    else:
+        state.stale_validations += 1
+
+
+def margin_nats(periodic: ValidationResult, min_delta: float) -> float:
+    """What `min_delta` standard errors of a validation are in nats."""
+    if min_delta == 0.0:
+        return 0.0
+    error_nats = periodic.standard_error_nats
+    assert error_nats is not None, "prepare refuses a margin in standard errors of one row"
+    return min_delta * error_nats
 
 
 def learning_rate_at(step: int, config: TrainConfig) -> float:
