@@ -51,11 +51,15 @@ class RowLosses:
         spread = float(residuals @ residuals) * num_rows / (num_rows - 1)
         return math.sqrt(spread) / self.total_tokens
 
+    def is_aligned_with(self, other: "RowLosses") -> bool:
+        """Whether both are of rows with the same numbers of tokens."""
+        return np.array_equal(self.num_tokens, other.num_tokens)
+
     def minus(self, other: "RowLosses") -> "RowLosses":
         """Row by row what these lose more than others on the same rows.
 
         The mean of the result is the difference of the means, and its standard error is that of
         the difference: what makes a row hard for both cancels.
         """
-        assert np.array_equal(self.num_tokens, other.num_tokens), "rows of two different sets"
+        assert self.is_aligned_with(other), "rows of two different sets"
         return RowLosses(self.nats - other.nats, self.num_tokens)

@@ -165,22 +165,20 @@ def note_validation(state: TrainState, periodic: ValidationResult, *, min_delta:
     The lowest loss is the best, by however little, and its checkpoint is kept. An improvement is
     a loss that lies `min_delta` standard errors, of this validation, below the last one that was.
     """
-    lowest, last_improvement = state.best_loss_nats, state.improved_loss_nats
+    lowest = state.best_loss_nats
     if lowest is None or periodic.loss_nats < lowest:
         state.best_step, state.best_loss_nats = state.step, periodic.loss_nats
-    if last_improvement is None:
-        # Not on record in a checkpoint of an earlier version, which knew one number for both.
-        last_improvement = lowest
-    if last_improvement is None or periodic.loss_nats < last_improvement - margin_nats(
-        periodic, min_delta
-    ):
+    if state.improved_loss_nats is None:
+        # A checkpoint of an earlier version knew one number for both.
+        state.improved_loss_nats = lowest
+    last, margin_nats = state.improved_loss_nats, _margin_nats(periodic, min_delta)
+    if last is None or periodic.loss_nats < last - margin_nats:
         state.improved_loss_nats, state.stale_validations = periodic.loss_nats, 0
     else:
         state.stale_validations += 1
 
 
-def margin_nats(periodic: ValidationResult, min_delta: float) -> float:
-    """What `min_delta` standard errors of a validation are in nats."""
+def _margin_nats(periodic: ValidationResult, min_delta: float) -> float:
     if min_delta == 0.0:
         return 0.0
     error_nats = periodic.standard_error_nats

@@ -17,6 +17,7 @@ _ALLOWED_TAGS = {
     "figcaption", "details", "summary", "table", "caption", "thead", "tbody", "tr", "th",
     "td", "ul", "li", "svg", "desc", "line", "path", "circle", "rect", "text",
 }  # fmt: skip
+RUNS = tuple(f"run{number}" for number in range(1, 9))
 _VARIABLE = re.compile(r"--(\w+): (#[0-9a-f]{6});")
 
 
@@ -68,7 +69,7 @@ def test_text_is_readable_in_both_themes(page: Page, theme: str) -> None:
     if theme == "dark":
         colours |= dict(_VARIABLE.findall(dark))
     for ground in ("paper", "panel"):
-        for text in ("ink", "soft", "train", "val", "good", "bad", "open"):
+        for text in ("ink", "soft", "train", "val", "good", "bad", "open", *RUNS):
             assert _contrast(colours[ground], colours[text]) >= 4.5, (ground, text)
     assert _contrast(colours["paper"], colours["bar"]) >= 3
 
