@@ -1,5 +1,6 @@
 """`apr compare`: runs side by side, ranked only on one held-out set."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,8 @@ def _text(found: "Comparison", page: Path | None) -> str:
     lines += ["", *(f"note: {caution}" for caution in found.cautions)]
     if page is not None:
         lines += ["", f"page: {page}"]
-    return "\n".join(lines)
+    # A name with a line end in it must not look like a line of its own.
+    return "\n".join(line.replace("\r", " ").replace("\n", " ") for line in lines)
 
 
 def _losses(found: "Comparison") -> list[str]:
@@ -115,23 +117,14 @@ def _number(value: float | None, spec: str) -> str:
 
 
 def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else _json(value)
-    # One line each: a value must not look like another row.
-    text = " ".join(text.split())
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
 
 
-def _json(value: Any) -> str:
-    import json
-
-    return json.dumps(value, ensure_ascii=False)
-
-
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    cells = [[" ".join(cell.split()) for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  "
         + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in cells
+        for row in rows
     ]
