@@ -4,7 +4,9 @@ With it two runs on one set can be compared row by row, which shows far smaller 
 their two means do. It holds sums and counts, no text and no ids.
 """
 
+import json
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +14,12 @@ from safetensors.numpy import save
 
 from apr.convert.huggingface.safetensors_file import SafetensorsFile
 from apr.errors import DamagedFile
-from apr.files import sha256_bytes, sha256_file, write_bytes
+from apr.files import parse_json, sha256_bytes, sha256_file, write_bytes
 from apr.train.row_losses import RowLosses
 
 ROWS_FILE = "held-out.safetensors"
 _SCHEMA = "apr-held-out-v1"
+_ABOUT = "apr_held_out"
 _NATS, _NUM_TOKENS = "row_nats", "row_num_tokens"
 _DTYPES = {_NATS: ("F64", "<f8"), _NUM_TOKENS: ("I64", "<i8")}
 
@@ -31,8 +34,9 @@ def write_rows(path: Path, rows: RowLosses, *, set_sha256: str, step: int) -> st
         _NATS: rows.nats.astype("<f8"),
         _NUM_TOKENS: rows.num_tokens.astype("<i8"),
     }
-    metadata = {"schema": _SCHEMA, "set_sha256": set_sha256, "step": str(step)}
-    data = save(tensors, metadata)
+    about = {"schema": _SCHEMA, "set_sha256": set_sha256, "step": step}
+    # One key: the library writes several in any order, and the same rows have the same bytes.
+    data = save(tensors, {_ABOUT: json.dumps(about, sort_keys=True)})
     write_bytes(path, data)
     return sha256_bytes(data)
 
@@ -47,8 +51,9 @@ def read_rows(path: Path, *, sha256: str, set_sha256: str) -> RowLosses:
     found = sha256_file(path)
     if found != sha256:
         raise _damaged(path, f"sha256 {found}", f"{sha256}, as run.json says")
-    if file.metadata.get("schema") != _SCHEMA or file.metadata.get("set_sha256") != set_sha256:
-        told = f"{file.metadata.get('schema')!r:.40}, set {file.metadata.get('set_sha256')!r:.80}"
+    about = _about(file)
+    if about.get("schema") != _SCHEMA or about.get("set_sha256") != set_sha256:
+        told = f"{about.get('schema')!r:.40}, set {about.get('set_sha256')!r:.80}"
         raise _damaged(path, told, f"{_SCHEMA} of set {set_sha256:.64}")
     nats, num_tokens = (_array(file, name) for name in (_NATS, _NUM_TOKENS))
     rows = RowLosses(nats.astype(np.float64), num_tokens.astype(np.int64))
@@ -58,6 +63,14 @@ def read_rows(path: Path, *, sha256: str, set_sha256: str) -> RowLosses:
     if not np.isfinite(rows.nats).all() or (rows.num_tokens < 1).any():
         raise _damaged(path, "a row without a finite loss or without a token", "neither")
     return rows
+
+
+def _about(file: SafetensorsFile) -> dict[str, Any]:
+    try:
+        about = parse_json(file.metadata.get(_ABOUT, "{}"))
+    except ValueError as err:
+        raise _damaged(file.path, f"{_ABOUT}: {err}", "one JSON object") from err
+    return cast(dict[str, Any], about) if isinstance(about, dict) else {}
 
 
 def _array(file: SafetensorsFile, name: str) -> NDArray[np.float64] | NDArray[np.int64]:

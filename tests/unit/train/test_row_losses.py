@@ -1,5 +1,6 @@
 """The mean of row losses, its standard error, and what becomes of them on disk."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -80,19 +81,31 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
     found = read_rows(tmp_path / "rows", sha256=sha256, set_sha256=SET)
     assert found.nats.tolist() == rows.nats.tolist()
     assert found.num_tokens.tolist() == [7, 7, 3]
-    assert write_rows(tmp_path / "again", rows, set_sha256=SET, step=4) == sha256
+    for number in range(8):
+        again = write_rows(tmp_path / f"{number}", rows, set_sha256=SET, step=4)
+        assert again == sha256, "the same rows have the same bytes"
 
 
 GOOD = {"row_nats": np.array([1.0, 2.0]), "row_num_tokens": np.array([1, 2])}
-NAMED = {"schema": "apr-held-out-v1", "set_sha256": SET}
+
+
+def about(**changes: str) -> dict[str, str]:
+    facts = {"schema": "apr-held-out-v1", "set_sha256": SET} | changes
+    return {"apr_held_out": json.dumps(facts)}
+
+
+NAMED = about()
 
 
 @pytest.mark.parametrize(
     ("tensors", "metadata"),
     [
-        (GOOD, NAMED | {"schema": "apr-held-out-v2"}),
-        (GOOD, NAMED | {"set_sha256": "0b" * 32}),
+        (GOOD, about(schema="apr-held-out-v2")),
+        (GOOD, about(set_sha256="0b" * 32)),
         (GOOD, {}),
+        (GOOD, {"apr_held_out": "{"}),
+        (GOOD, {"apr_held_out": "[]"}),
+        (GOOD, {"apr_held_out": "[" * 100_000}),
         ({"row_nats": GOOD["row_nats"]}, NAMED),
         (GOOD | {"row_nats": np.array([1.0, np.nan])}, NAMED),
         (GOOD | {"row_nats": np.array([1.0, np.inf])}, NAMED),
