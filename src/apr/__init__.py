@@ -16,6 +16,7 @@ _PUBLIC: dict[str, str] = {
     "SplitRule": "apr.corpus.splitting.split_rule",
     "Tokenizer": "apr.tokenizer.tokenizer",
     "TrainConfig": "apr.train.config",
+    "compare_runs": "apr.report.comparison",
     "decontaminate_corpus": "apr.corpus.decontamination.decontaminate",
     "dedup_corpus": "apr.corpus.deduplication.dedup",
     "demo": "apr.jobs.demo",

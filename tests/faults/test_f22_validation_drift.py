@@ -5,6 +5,7 @@ so its loss does not depend on the size of a batch. Numbers of two sets are neve
 ranks do not exist yet, so what each of them would read is not tested.
 """
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ from apr.shards.encode import encode_corpus
 from apr.shards.reader import ShardReader
 from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.batches import TokenRows
+from apr.train.held_out_file import ROWS_FILE, read_rows
 from apr.train.loss import summed_loss
 from apr.train.step import SummedLoss
 from apr.train.validation import ValidationSet, subset, validate, whole_set
@@ -96,6 +98,36 @@ def test_every_token_of_the_set_counts_once_in_batches_of_any_size(tmp_path: Pat
     expected = loss_by_hand(chosen)
     for found in losses(chosen, (1, 3, 8, rows.num_rows, 100)):
         assert found == pytest.approx(expected, rel=TOLERANCE)
+
+
+def test_every_row_of_the_set_is_kept_and_no_row_that_only_fills_a_batch(tmp_path: Path) -> None:
+    chosen = held_out(tmp_path)
+    options: dict[str, Any] = {"document_mask": True, "summed_loss": summed_loss}
+    found = [
+        validate(small_model(), chosen, batch_size=size, **options).rows
+        for size in (1, 8, chosen.rows.num_rows, 100)
+    ]
+    for rows in found:
+        assert len(rows.nats) == len(rows.num_tokens) == chosen.rows.num_rows
+        assert rows.total_tokens == chosen.num_tokens
+        assert rows.num_tokens.min() >= 1
+        np.testing.assert_allclose(rows.nats, found[0].nats, rtol=100 * TOLERANCE)
+        assert rows.standard_error_nats == pytest.approx(found[0].standard_error_nats, rel=1e-4)
+    short = chosen.rows.num_targets % SEQUENCE_LENGTH
+    assert found[0].num_tokens.tolist() == [SEQUENCE_LENGTH] * (chosen.rows.num_rows - 1) + [short]
+
+
+def test_a_set_of_one_row_has_a_loss_and_no_standard_error(tmp_path: Path) -> None:
+    chosen = held_out(tmp_path, length=4096)
+    found = validate(
+        small_model(), chosen, batch_size=2, document_mask=True, summed_loss=summed_loss
+    )
+    assert found.standard_error_facts("best_") == {
+        "best_standard_error_nats": None,
+        "best_standard_error_nats_reason": "fewer than two rows, which have no spread",
+    }
+    two = subset(rows_of(tmp_path, name="two"), SMALL, max_tokens=1)
+    assert len(two.row_indices) == 2
 
 
 def mean_of_means(*, num_tokens: int, num_batches: int) -> SummedLoss:
@@ -189,6 +221,14 @@ def test_a_run_writes_the_set_and_its_size_beside_every_loss(
     validations = [line for line in lines if '"val"' in line]
     assert len(validations) == 2
     assert all(whole.sha256 in line for line in validations)
+    errors = [json.loads(line)["standard_error_nats"] for line in validations]
+    val = record["val"]
+    assert errors == [val["init_standard_error_nats"], val["last_standard_error_nats"]]
+    assert 0 < val["best_standard_error_nats"] < 0.1
+    kept = tmp_path / "run" / ROWS_FILE
+    rows = read_rows(kept, sha256=val["rows"]["sha256"], set_sha256=whole.sha256)
+    assert rows.mean_nats == val["best_loss_nats"]
+    assert rows.standard_error_nats == val["best_standard_error_nats"]
 
 
 def test_the_loss_on_one_set_is_not_accepted_for_another(run_data: RunData, tmp_path: Path) -> None:

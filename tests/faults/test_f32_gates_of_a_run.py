@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.run_data import RunData
@@ -39,7 +40,9 @@ from apr.train.gates import (
 from apr.train.gradients_gate import check_gradients
 from apr.train.init_loss_gate import check_fresh_loss
 from apr.train.loss import summed_loss
+from apr.train.mixture import mix
 from apr.train.preflight import check_files, check_token_budget, open_inputs
+from apr.train.row_losses import RowLosses
 from apr.train.validation import ValidationResult
 
 
@@ -171,7 +174,8 @@ def test_f32_the_token_budget_and_its_waiver(run_data: RunData, tmp_path: Path) 
     enough = math.ceil(20 * parameters / (4 * 32))
 
     inputs = open_inputs(run_data.config(tmp_path / "run"))
-    plenty = replace(inputs.data.train, stop=1 << 40)
+    (source,) = inputs.data.train.sources
+    plenty = mix([replace(source, stop=1 << 40)], [None])
     inputs = replace(inputs, data=replace(inputs.data, train=plenty))
 
     def gate(num_steps: int) -> Finding:
@@ -222,7 +226,8 @@ def test_f41_unknown_blocks_and_a_crashing_check_fails() -> None:
 
 
 def held_out(loss_nats: float) -> ValidationResult:
-    return ValidationResult(loss_nats, None, 1000, "0" * 64)
+    rows = RowLosses(np.array([500 * loss_nats] * 2), np.array([500, 500]))
+    return ValidationResult(loss_nats, None, 1000, "0" * 64, rows)
 
 
 def test_f31_the_first_loss_lies_around_ln_v_on_both_sides() -> None:
@@ -251,7 +256,7 @@ def test_f05_weights_too_large_leave_the_band(run_data: RunData, tmp_path: Path)
 
     def loss() -> float:
         tensors = (batch.input_ids_BT, batch.target_ids_BT, batch.document_numbers_BT)
-        total = summed_loss(model, *(torch.from_numpy(array) for array in tensors))
+        total = summed_loss(model, *(torch.from_numpy(array) for array in tensors)).sum()
         return float(total.detach()) / batch.num_counted_tokens
 
     assert check_fresh_loss(model, held_out(loss())).verdict == "PASS"

@@ -13,6 +13,7 @@ PUBLIC = [
     "Tokenizer",
     "TrainConfig",
     "__version__",
+    "compare_runs",
     "decontaminate_corpus",
     "dedup_corpus",
     "demo",

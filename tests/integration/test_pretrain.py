@@ -24,6 +24,7 @@ from apr.train.batches import TokenRows
 from apr.train.checkpoint import checkpoint_dir, latest_checkpoint
 from apr.train.config import TrainConfig
 from apr.train.gates import NEVER_WAIVED, UPSTREAM_IDS
+from apr.train.held_out_file import ROWS_FILE
 from apr.train.loss import summed_loss
 from apr.train.trainer import learning_rate_at
 from apr.train.validation import validate, whole_set
@@ -151,6 +152,8 @@ def same_run(one: Path, other: Path) -> None:
     assert all(tensor.equal(expected[name]) for name, tensor in moments.items())
     models = [load_model(run / "model.apr").model.state_dict() for run in (one, other)]
     assert all(tensor.equal(models[0][name]) for name, tensor in models[1].items())
+    rows = [(run / ROWS_FILE).read_bytes() for run in (one, other)]
+    assert rows[0] == rows[1]
     logs = [
         [{k: v for k, v in line.items() if k != "elapsed_s"} for line in steps_of(run)]
         for run in (one, other)

@@ -30,6 +30,7 @@ VERBS: Table = {
     "stamp": ("apr.cli.stamp:command", "Add provenance and identity to an .apr file."),
     "run": ("apr.cli.run:command", "Write text with a model (also: generate)."),
     "report": ("apr.cli.report:command", "Write a run's page again from its record."),
+    "compare": ("apr.cli.compare:command", "Rank runs on one held-out set, and lay them over."),
 }
 ALIASES = {"convert": "import", "generate": "run"}
 

@@ -67,7 +67,12 @@ _FIELD_OF_FLAG = {"lr": "learning_rate"}
 @click.option("--max-skipped-steps", type=int, help="Steps of any hundred that may be skipped.")
 @click.option("--spike-factor", type=float, help="Multiple of the median gradient norm to skip at.")
 @click.option("--patience", type=int, help="Validations without improvement before stopping.")
-@click.option("--min-delta", type=float, help="Nats that count as an improvement.")
+@click.option(
+    "--min-delta", type=float, help="Standard errors of the loss that count as an improvement."
+)
+@click.option(
+    "--resolution-nats", type=float, help="Smallest difference the held-out set must show."
+)
 @click.option("--keep", type=int, help="Latest checkpoints kept, beside the best.")
 @click.option("--seed", type=int, help="Decides initial weights and batch order.")
 @click.option("--device", help="auto, cpu, cuda or cuda:N; only auto may fall back.")
@@ -185,8 +190,11 @@ def _ending_text(record: dict[str, Any], run_dir: Path) -> str:
         "early_stop": "the held-out loss stopped improving",
     }[record["outcome"]]
     bits = val["bits_per_byte"]
-    measured = f"{val['best_loss_nats']:.4f} nats per token" + (
-        f", {bits:.3f} bits per byte" if bits is not None else ""
+    error_nats = val["best_standard_error_nats"]
+    measured = (
+        f"{val['best_loss_nats']:.4f} nats per token"
+        + (f" (standard error {error_nats:.4f})" if error_nats is not None else "")
+        + (f", {bits:.3f} bits per byte" if bits is not None else "")
     )
     no_better = (
         ""

@@ -4,13 +4,10 @@ import gzip
 import math
 from collections.abc import Iterable
 
-import numpy as np
-
 from apr.errors import Refusal
 from apr.shards.reader import ShardReader
+from apr.train.unigram import count_ids, surprisals_nats
 from apr.units import bits_per_byte
-
-_CHUNK_TOKENS = 1 << 22
 
 
 def unigram_bits_per_byte(train: ShardReader, val: ShardReader) -> float:
@@ -20,14 +17,12 @@ def unigram_bits_per_byte(train: ShardReader, val: ShardReader) -> float:
 
     Refuses: baseline.no-text.
     """
-    rows = train.manifest.vocab_size
-    counts = _counts(train, rows).astype(np.float64) + 1.0
-    log_probabilities = np.log(counts / counts.sum())
+    num_ids = train.manifest.vocab_size
+    surprisals = surprisals_nats(count_ids(train, 0, train.num_tokens, num_ids=num_ids))
     # The first token of the set is nobody's target, for this model as for the trained one.
-    held_out = _counts(val, rows)
-    held_out[int(val.read(0, 1)[0])] -= 1
+    held_out = count_ids(val, 1, val.num_tokens, num_ids=num_ids)
     num_targets = int(held_out.sum())
-    loss_nats = float(-(held_out * log_probabilities).sum()) / num_targets
+    loss_nats = float((held_out * surprisals).sum()) / num_targets
     bits = bits_per_byte(
         loss_nats=loss_nats, num_tokens=num_targets, text_bytes=val.manifest.text_bytes
     )
@@ -50,11 +45,3 @@ def gzip_bits_per_byte(texts: Iterable[str]) -> float:
         compressed_bytes += len(gzip.compress(data, 9, mtime=0))
         text_bytes += len(data)
     return compressed_bytes * 8 / text_bytes
-
-
-def _counts(shards: ShardReader, num_ids: int) -> np.ndarray:
-    counts = np.zeros(num_ids, np.int64)
-    for at in range(0, shards.num_tokens, _CHUNK_TOKENS):
-        ids = shards.read(at, min(at + _CHUNK_TOKENS, shards.num_tokens))
-        counts += np.bincount(ids, minlength=num_ids)
-    return counts

@@ -13,6 +13,7 @@ from apr.model.generate import generate
 from apr.model.weights import end_of_text_ids, load_model, save_model
 from apr.report.page import write_report
 from apr.train.checkpoint import Ending, TrainState, checkpoint_dir, read_state, require_verified
+from apr.train.held_out_file import ROWS_FILE, write_rows
 from apr.train.run_record import RunRecord
 from apr.train.trainer import Trainer
 from apr.train.validation import ValidationResult
@@ -25,7 +26,7 @@ def end_run(trainer: Trainer, record: RunRecord, state: TrainState, outcome: End
     """Measure the end, ship the best model, write the ending.
 
     Raises Interrupted, with the command that continues, when the run was stopped.
-    Writes: RUN/model.apr, RUN/run.json, RUN/report.html.
+    Writes: RUN/model.apr, RUN/held-out.safetensors, RUN/run.json, RUN/report.html.
     """
     mixture = trainer.run.inputs.data.train
     record.data |= {
@@ -81,12 +82,21 @@ def _ship_best(trainer: Trainer, record: RunRecord, state: TrainState) -> None:
         "best_loss_nats_reason": None,
         "last_loss_nats": last.loss_nats,
         "last_loss_nats_reason": None,
+        **best.standard_error_facts("best_"),
+        **last.standard_error_facts("last_"),
+        **_keep_rows(record.run_dir, best, best_step),
         "best_step": best_step,
         "bits_per_byte": best.bits_per_byte,
         "bits_per_byte_reason": None,
     }
     record.data["samples"] = _read_back_and_sample(path, trainer)
     record.data |= {"model": {"path": path.name, "sha256": sha256_file(path)}, "model_reason": None}
+
+
+def _keep_rows(run_dir: Path, best: ValidationResult, step: int) -> dict[str, Any]:
+    path = run_dir / ROWS_FILE
+    sha256 = write_rows(path, best.rows, set_sha256=best.set_sha256, step=step)
+    return {"rows": {"path": path.name, "sha256": sha256}, "rows_reason": None}
 
 
 def _whole_set(trainer: Trainer, activity: str) -> ValidationResult:

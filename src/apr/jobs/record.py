@@ -20,6 +20,7 @@ from apr.train.run_record import RunRecord
 if TYPE_CHECKING:
     # A record is also read by commands that compute nothing, and these should not load torch.
     from apr.train.prepare import Judgement, PreparedRun
+    from apr.train.validation import ValidationResult
 
 # What a resume reads, and of what kind it must be.
 _KINDS: dict[str, type] = {
@@ -78,6 +79,9 @@ def first_record(
             "text_bytes": held_out.text_bytes,
             "set_sha256": held_out.sha256,
             "init_bits_per_byte": init.bits_per_byte if init else None,
+            **_standard_errors(init),
+            "rows": None,
+            "rows_reason": unmeasured,
         },
         baselines=baselines,
         unique_tokens=inputs.unique_train_tokens,
@@ -196,6 +200,23 @@ def _changed(name: str, found: object, before: object) -> Refusal:
         expected=f"{before}, as at the start",
         fix="put the original back, name where it lies now, or start a new run",
     )
+
+
+def _standard_errors(init: "ValidationResult | None") -> dict[str, Any]:
+    before = (
+        init.standard_error_facts("init_")
+        if init
+        else {
+            "init_standard_error_nats": None,
+            "init_standard_error_nats_reason": "the fresh model could not be measured",
+        }
+    )
+    at_the_end = {
+        f"{which}_standard_error_nats{suffix}": value
+        for which in ("best", "last")
+        for suffix, value in (("", None), ("_reason", "the run has not ended"))
+    }
+    return before | at_the_end
 
 
 def _shards_input(shards: ShardReader) -> dict[str, Any]:

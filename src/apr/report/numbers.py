@@ -22,6 +22,11 @@ def loss_words(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 1000 else f"{value:.3g}"
 
 
+def error_words(value: float) -> str:
+    """A standard error with two digits that count."""
+    return f"{value:.4f}" if 0.001 <= abs(value) < 1000 else f"{value:.2g}"
+
+
 def ratio_words(value: float) -> str:
     """A small quantity with two decimals, or three digits where those would say nothing."""
     return f"{value:.2f}" if 0.01 <= abs(value) < 1000 else f"{value:.3g}"

@@ -4,20 +4,18 @@ The page loads nothing and runs nothing: its own policy allows one style sheet, 
 files give the same bytes.
 """
 
-import base64
-import hashlib
 import math
-from importlib.resources import files as package_files
 from pathlib import Path
 
 from apr import __version__
 from apr.files import sha256_file, write_bytes
 from apr.progress import Report, silent
 from apr.report import curves, summary, tables
+from apr.report.document import document
 from apr.report.gates import gates
 from apr.report.history import HeldOutSet, History, Validation, read_history
 from apr.report.loss import loss_chart, readings
-from apr.report.markup import Html, element, escape, join, section
+from apr.report.markup import Html, element, escape, section
 from apr.report.numbers import moment_words
 from apr.report.outcome import Outcome, read_outcome
 from apr.report.record import Record, read_record
@@ -68,26 +66,11 @@ def _add_whole_set_readings(record: Record, history: History) -> None:
 
 def _document(name: str, record: Record, history: History, record_sha256: str) -> Html:
     outcome = read_outcome(record, history)
-    style = package_files("apr.report").joinpath("style.css").read_text(encoding="ascii")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    body = join(
-        [
-            _header(name, record),
-            element("main", *_sections(record, history, outcome)),
-            _footer(history, record_sha256),
-        ]
-    )
-    title = escape(f"{name}: {outcome.headline.lower()} (apr run)")
-    return Html(
-        "<!DOCTYPE html>\n"
-        '<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        '<meta name="referrer" content="no-referrer">\n'
-        f"<title>{title}</title>\n<style>{style}</style>\n</head>\n"
-        f"<body>\n{body}\n</body>\n</html>\n"
+    return document(
+        escape(f"{name}: {outcome.headline.lower()} (apr run)"),
+        _header(name, record),
+        element("main", *_sections(record, history, outcome)),
+        _footer(history, record_sha256),
     )
 
 

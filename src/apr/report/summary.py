@@ -5,7 +5,14 @@ from collections.abc import Callable, Sequence
 from apr.report.bars import Bar, draw_bars
 from apr.report.history import History
 from apr.report.markup import Html, element, escape, join, not_measured, paragraph, section
-from apr.report.numbers import count_words, loss_words, moment, ratio_words, short_words
+from apr.report.numbers import (
+    count_words,
+    error_words,
+    loss_words,
+    moment,
+    ratio_words,
+    short_words,
+)
 from apr.report.outcome import Outcome
 from apr.report.record import Record
 from apr.units import format_duration
@@ -105,8 +112,11 @@ def _tokens_detail(record: Record, _value: float) -> str:
 
 
 def _loss_detail(val: Record, _value: float) -> str:
-    step = val.number("best_step")
-    return "per token" if step is None else f"per token, at step {count_words(step)}"
+    step, error_nats = val.number("best_step"), val.number("best_standard_error_nats")
+    parts = ["per token"] if step is None else [f"per token, at step {count_words(step)}"]
+    if error_nats is not None:
+        parts.append(f"standard error {error_words(error_nats)}")
+    return ", ".join(parts)
 
 
 def _text_detail(val: Record, _value: float) -> str:

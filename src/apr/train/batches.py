@@ -38,12 +38,17 @@ class Batch:
         """Targets that count."""
         return int((self.target_ids_BT != IGNORED_TARGET).sum())
 
+    @property
+    def num_counted_tokens_by_row(self) -> NDArray[np.int64]:
+        """Targets that count in each row, without the rows that only fill the batch up."""
+        counts = (self.target_ids_BT != IGNORED_TARGET).sum(axis=1, dtype=np.int64)
+        return counts[: len(self.row_indices)]
+
     def counted_tokens_by_source(self, num_sources: int) -> list[int]:
         """Targets that count, of each source."""
         assert self.source_indices is not None, "these rows were not drawn from sources"
-        counts = (self.target_ids_BT != IGNORED_TARGET).sum(axis=1)
         by_source = np.zeros(num_sources, np.int64)
-        np.add.at(by_source, list(self.source_indices), counts)
+        np.add.at(by_source, list(self.source_indices), self.num_counted_tokens_by_row)
         return by_source.tolist()
 
     def split(self, num_parts: int) -> list["Batch"]:

@@ -43,6 +43,7 @@ KINDS: dict[str, Kind] = {
     "stop_at_target": "said",
     "patience": "said",
     "min_delta": "said",
+    "resolution_nats": "refused",
     "divergence_factor": "said",
     "max_skipped_steps": "said",
     "spike_factor": "said",

@@ -44,6 +44,7 @@ class TrainState:
     """Of `tokens_seen`, those of each source."""
     best_step: int | None = None
     best_loss_nats: float | None = None
+    improved_loss_nats: float | None = None
     stale_validations: int = 0
     start_loss_nats: float | None = None
     guard: GuardState = field(default_factory=GuardState)

@@ -89,7 +89,9 @@ class TrainConfig(BaseModel):
     patience: Positive = 5
     """Validations without improvement before the run stops early."""
     min_delta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """Nats by which a loss must be lower to count as an improvement."""
+    """Standard errors by which a held-out loss must be lower to count as an improvement."""
+    resolution_nats: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
+    """Smallest difference that the held-out set is asked to show."""
     divergence_factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 2.0
     """Multiple of the best held-out loss above which the run has diverged and is aborted."""
     max_skipped_steps: Annotated[int, Field(ge=0)] = 3

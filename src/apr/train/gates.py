@@ -21,6 +21,7 @@ UPSTREAM_IDS: dict[str, str | None] = {
     "preflight.vocab-size": "GATE-ARCH-370M-011",
     "preflight.id-range": "INV-PRETOK-001",
     "preflight.val-empty": "FALSIFY-PRETRAIN-VAL-SHARD-003",
+    "preflight.val-size": None,
     "preflight.val-overlap": None,
     "preflight.split-certificate": None,
     "preflight.token-budget": "GATE-CHINCHILLA-001",

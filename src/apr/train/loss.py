@@ -1,4 +1,4 @@
-"""The loss of a micro-batch as a sum, so that the caller can weight by counted tokens."""
+"""The loss of every row of a micro-batch as a sum, so that the caller can weight by tokens."""
 
 from torch import Tensor
 from torch.nn import functional
@@ -13,15 +13,16 @@ def summed_loss(
     target_ids_BT: Tensor,
     document_numbers_BT: Tensor | None,
 ) -> Tensor:
-    """Cross-entropy of the next token, summed over counted targets.
+    """Cross-entropy of the next token, summed over the counted targets of each row.
 
     Divide by the number of counted targets of the whole step, not of the micro-batch: a mean of
     means weights tokens by the company they keep. None for the documents lets every token see
     all before it in its row.
 
     Units: nats.
-    Shapes: as annotated; the result is a float32 scalar whatever the model computes in.
-    Source: torch.nn.functional.cross_entropy(reduction="sum").
+    Shapes: as annotated; the result is (B,), float32 whatever the model computes in. A training
+    step adds it up, a validation keeps it; one function and one compiled kernel serve both.
+    Source: torch.nn.functional.cross_entropy(reduction="none").
     """
     mask_BTS = (
         causal_mask(0, input_ids_BT.shape[1], device=input_ids_BT.device)
@@ -29,9 +30,10 @@ def summed_loss(
         else document_mask(document_numbers_BT)
     )
     logits_BTV = model(input_ids_BT, mask_BTS=mask_BTS)
-    return functional.cross_entropy(
+    losses = functional.cross_entropy(
         logits_BTV.flatten(0, 1).float(),
         target_ids_BT.flatten(),
         ignore_index=IGNORED_TARGET,
-        reduction="sum",
+        reduction="none",
     )
+    return losses.view_as(target_ids_BT).sum(dim=1)

@@ -32,6 +32,7 @@ from apr.train.token_budget import (
     sufficient_tokens,
     zone,
 )
+from apr.train.val_size_gate import check_val_size
 from apr.units import format_count
 
 _SCAN_TOKENS = 1 << 24
@@ -142,7 +143,8 @@ def check_files(config: TrainConfig, inputs: Inputs) -> list[Gate]:
         judge("preflight.tokenizer-fingerprint", lambda: check_tokenizer(inputs)),
         judge("preflight.vocab-size", lambda: check_vocab_size(inputs)),
         judge("preflight.id-range", lambda: check_id_range(inputs)),
-        judge("preflight.val-empty", lambda: check_val_size(config, inputs)),
+        judge("preflight.val-empty", lambda: check_val_empty(config, inputs)),
+        judge("preflight.val-size", lambda: check_resolution(config, inputs)),
         judge("preflight.val-overlap", lambda: check_val_overlap(inputs)),
         judge("preflight.split-certificate", lambda: check_split(inputs)),
         judge("preflight.token-budget", lambda: check_token_budget(config, inputs)),
@@ -215,7 +217,7 @@ def check_id_range(inputs: Inputs) -> Finding:
     )
 
 
-def check_val_size(config: TrainConfig, inputs: Inputs) -> Finding:
+def check_val_empty(config: TrainConfig, inputs: Inputs) -> Finding:
     """The held-out set fills at least one batch."""
     rows = inputs.data.val
     tokens = rows.stop - rows.start
@@ -227,6 +229,11 @@ def check_val_size(config: TrainConfig, inputs: Inputs) -> Finding:
         "at least 1",
         "encode more held-out text: apr tokenize encode-corpus --corpus ... -o data/val",
     )
+
+
+def check_resolution(config: TrainConfig, inputs: Inputs) -> Finding:
+    """The held-out set can show differences as small as it is asked to."""
+    return check_val_size(inputs.data, resolution_nats=config.resolution_nats)
 
 
 def check_val_overlap(inputs: Inputs) -> Finding:

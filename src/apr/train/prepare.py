@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from apr.errors import UsageRefusal
 from apr.model.init import initialize
 from apr.model.transformer import Transformer
 from apr.model.weights import load_model
@@ -70,9 +71,12 @@ def prepare(
     The weights are those of the initial file, or fresh ones; `fill` stands in for both, where a
     checkpoint will bring them.
 
-    Refuses: config.device-unavailable, config.no-compiler, and what loading the initial file
-    refuses.
+    Refuses: config.device-unavailable, config.no-compiler, config.min-delta-unmeasurable, and what
+    loading the initial file refuses.
     """
+    rows = inputs.data.val
+    periodic_set = subset(rows, inputs.tokenizer, max_tokens=config.eval_tokens or _EVAL_TOKENS)
+    _require_margin(config, periodic_set)
     acceleration = choose_acceleration(config, inputs.architecture)
     for notice in acceleration.notices:
         notify(notice)
@@ -85,7 +89,6 @@ def prepare(
     else:
         initialize(model, seed=config.seed)
     model.compute_dtype = acceleration.compute_dtype
-    rows = inputs.data.val
     return PreparedRun(
         config=config.model_copy(
             update={
@@ -99,7 +102,7 @@ def prepare(
         model=model.to(acceleration.device),
         summed_loss=acceleration.loss_function(),
         order=BatchOrder(inputs.data.train, config.batch_size, config.seed),
-        periodic_set=subset(rows, inputs.tokenizer, max_tokens=config.eval_tokens or _EVAL_TOKENS),
+        periodic_set=periodic_set,
         whole_set=whole_set(rows, inputs.tokenizer),
     )
 
@@ -116,6 +119,18 @@ def affordable_set(run: PreparedRun, *, limit_s: float) -> ValidationSet:
     if affordable >= run.whole_set.num_tokens:
         return run.whole_set
     return subset(run.whole_set.rows, run.inputs.tokenizer, max_tokens=affordable)
+
+
+def _require_margin(config: TrainConfig, periodic_set: ValidationSet) -> None:
+    num_rows = len(periodic_set.row_indices)
+    if config.min_delta > 0 and num_rows < 2:
+        raise UsageRefusal(
+            "config.min-delta-unmeasurable",
+            "--min-delta",
+            found=f"{config.min_delta:g} standard errors of a held-out set of {num_rows} rows",
+            expected="at least two rows, which have a standard error",
+            fix="hold out more text, shorten --seq-length, or leave --min-delta at 0",
+        )
 
 
 def judge_files(config: TrainConfig, inputs: Inputs) -> list[Gate]:

@@ -17,6 +17,7 @@ from apr.train.optimizer import applied_learning_rate, set_learning_rate
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 SummedLoss = Callable[[Transformer, Tensor, Tensor, Tensor | None], Tensor]
+"""As `apr.train.loss.summed_loss`: nats per row, (B,)."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def accumulate(
     total_nats = 0.0
     for batch in micro_batches:
         inputs, targets, documents = to_device(batch, model, document_mask=document_mask)
-        loss = summed_loss(model, inputs, targets, documents) / num_tokens
+        loss = summed_loss(model, inputs, targets, documents).sum() / num_tokens
         loss.backward()
         total_nats += float(loss.detach())
     return total_nats

@@ -16,6 +16,7 @@ from apr.progress import Progress, Report
 from apr.train.batches import Batch
 from apr.train.checkpoint import Ending, TrainState, prune, save_checkpoint
 from apr.train.guards import require_converging, require_finite_weights
+from apr.train.improvement import note_validation
 from apr.train.prepare import PreparedRun
 from apr.train.run_record import StepLog
 from apr.train.schedule import learning_rate_at
@@ -197,19 +198,14 @@ class Trainer:
 
     def _validate_and_save(self, state: TrainState) -> None:
         periodic, config = self._validate(state), self.run.config
-        best = state.best_loss_nats
-        known = [each for each in (best, state.start_loss_nats) if each is not None]
+        known = [each for each in (state.best_loss_nats, state.start_loss_nats) if each is not None]
         require_converging(
             periodic,
             best_loss_nats=min(known, default=None),
             factor=config.divergence_factor,
             vocab_size=self.run.inputs.architecture.vocab_size,
         )
-        if best is None or periodic.loss_nats < best - config.min_delta:
-            state.best_step, state.best_loss_nats = state.step, periodic.loss_nats
-            state.stale_validations = 0
-        else:
-            state.stale_validations += 1
+        note_validation(state, periodic, min_delta=config.min_delta)
         # The verdict is saved with the step: a run killed while it ends must end the same way.
         if self._target_reached(periodic):
             state.ended = "target_met"
@@ -232,6 +228,7 @@ class Trainer:
             bits_per_byte=result.bits_per_byte,
             num_tokens=result.num_tokens,
             set_sha256=result.set_sha256,
+            **result.standard_error_facts(),
         )
         return result
 

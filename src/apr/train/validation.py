@@ -12,6 +12,8 @@ from apr.progress import Progress, Report, silent
 from apr.tokenizer.conservation import bytes_per_id
 from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.batches import Batch, TokenRows, permute
+from apr.train.plausible import LOWEST_NATS, implausible
+from apr.train.row_losses import ONE_ROW, RowLosses
 from apr.train.step import SummedLoss, to_device
 from apr.units import bits_per_byte
 
@@ -32,12 +34,26 @@ class ValidationSet:
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """The loss over one set; `set_sha256` says which."""
+    """The loss over one set; `set_sha256` says which, `rows` what it is the mean of."""
 
     loss_nats: float
     bits_per_byte: float | None
     num_tokens: int
     set_sha256: str
+    rows: RowLosses
+
+    @property
+    def standard_error_nats(self) -> float | None:
+        """How far the loss may be off because this text was drawn and no other."""
+        return self.rows.standard_error_nats
+
+    def standard_error_facts(self, prefix: str = "") -> dict[str, float | str | None]:
+        """The standard error as records keep it: a number, or null with the reason beside it."""
+        error_nats = self.standard_error_nats
+        return {
+            f"{prefix}standard_error_nats": error_nats,
+            f"{prefix}standard_error_nats_reason": ONE_ROW if error_nats is None else None,
+        }
 
 
 def whole_set(rows: TokenRows, tokenizer: Tokenizer) -> ValidationSet:
@@ -49,11 +65,14 @@ def whole_set(rows: TokenRows, tokenizer: Tokenizer) -> ValidationSet:
 
 
 def subset(rows: TokenRows, tokenizer: Tokenizer, *, max_tokens: int) -> ValidationSet:
-    """A fixed choice of rows, spread over the set; the same for every run on the same shards."""
+    """A fixed choice of rows, spread over the set; the same for every run on the same shards.
+
+    At least two rows where there are two, because one alone has no standard error.
+    """
     # The last row may be short, so that whole rows alone would leave some of the set out.
     if max_tokens >= rows.num_targets:
         return whole_set(rows, tokenizer)
-    wanted = max(1, max_tokens // rows.sequence_length)
+    wanted = min(rows.num_rows, max(2, max_tokens // rows.sequence_length))
     places = np.arange(wanted, dtype=np.uint64)
     key = f"validation subset of {rows.shards.manifest_sha256}"
     return _validation_set(rows, np.sort(permute(places, rows.num_rows, key=key)), tokenizer, None)
@@ -74,25 +93,19 @@ def validate(
     Runs the training loss itself, gradients on, so that validation and training are the same
     function and a compiled kernel serves both.
 
-    Refuses: train.non-finite-validation.
+    Refuses: train.non-finite-validation, train.impossible-validation.
     """
-    total_nats, num_tokens = 0.0, 0
+    nats, counts, num_tokens = list[NDArray[np.float64]](), list[NDArray[np.int64]](), 0
     batches = held_out.rows.in_order(batch_size=batch_size, row_indices=held_out.row_indices)
     for batch in batches:
-        total_nats += _batch_nats(model, batch, summed_loss, document_mask=document_mask)
+        nats.append(_row_nats(model, batch, summed_loss, document_mask=document_mask))
+        counts.append(batch.num_counted_tokens_by_row)
         num_tokens += batch.num_counted_tokens
         progress(Progress(activity, num_tokens, held_out.num_tokens, "tokens"))
     assert num_tokens == held_out.num_tokens, "a validation read another set than it names"
-    loss_nats = total_nats / num_tokens
-    if not math.isfinite(loss_nats):
-        raise Refusal(
-            "train.non-finite-validation",
-            str(held_out.rows.shards.directory),
-            found=f"held-out loss {loss_nats}",
-            expected="a finite loss",
-            fix="resume from an earlier checkpoint with a lower learning rate in a new run",
-            upstream_id="GATE-TRAIN-007",
-        )
+    losses = RowLosses(np.concatenate(nats), np.concatenate(counts))
+    loss_nats = losses.mean_nats
+    _require_possible(loss_nats, held_out)
     bits = (
         None
         if held_out.text_bytes is None
@@ -100,14 +113,39 @@ def validate(
             loss_nats=loss_nats, num_tokens=num_tokens, text_bytes=held_out.text_bytes
         )
     )
-    return ValidationResult(loss_nats, bits, num_tokens, held_out.sha256)
+    return ValidationResult(loss_nats, bits, num_tokens, held_out.sha256, losses)
 
 
-def _batch_nats(
+def _require_possible(loss_nats: float, held_out: ValidationSet) -> None:
+    where = held_out.rows.shards.directory
+    if not math.isfinite(loss_nats):
+        raise Refusal(
+            "train.non-finite-validation",
+            where,
+            found=f"held-out loss {loss_nats}",
+            expected="a finite loss",
+            fix="resume from an earlier checkpoint with a lower learning rate in a new run",
+            upstream_id="GATE-TRAIN-007",
+        )
+    problem = implausible(loss_nats)
+    if problem is not None:
+        raise Refusal(
+            "train.impossible-validation",
+            where,
+            found=problem,
+            expected=f"at least {LOWEST_NATS:g} nats per token",
+            fix="look for the held-out text in the training text (apr tokenize explain, "
+            "apr corpus decontaminate), and whether the text repeats one token",
+        )
+
+
+def _row_nats(
     model: Transformer, batch: Batch, summed_loss: SummedLoss, *, document_mask: bool
-) -> float:
+) -> NDArray[np.float64]:
+    """The loss of every row of the set that is in the batch, without those that fill it up."""
     inputs, targets, documents = to_device(batch, model, document_mask=document_mask)
-    return float(summed_loss(model, inputs, targets, documents).detach())
+    losses_B = summed_loss(model, inputs, targets, documents).detach().cpu()
+    return losses_B.numpy().astype(np.float64)[: len(batch.row_indices)]
 
 
 def _validation_set(

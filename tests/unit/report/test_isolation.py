@@ -11,12 +11,13 @@ from tests.unit.report.synthetic_run import run_record, write_run
 
 from apr.report.page import write_report
 
-_ALLOWED_TAGS = {
+ALLOWED_TAGS = {
     "html", "head", "meta", "title", "style", "body", "header", "main", "section", "footer",
     "h1", "h2", "h3", "p", "span", "div", "dl", "dt", "dd", "code", "pre", "b", "figure",
     "figcaption", "details", "summary", "table", "caption", "thead", "tbody", "tr", "th",
     "td", "ul", "li", "svg", "desc", "line", "path", "circle", "rect", "text",
 }  # fmt: skip
+RUNS = tuple(f"run{number}" for number in range(1, 9))
 _VARIABLE = re.compile(r"--(\w+): (#[0-9a-f]{6});")
 
 
@@ -28,7 +29,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
 
 
 def test_no_element_can_load_or_run_anything(page: Page) -> None:
-    assert set(page.tags) <= _ALLOWED_TAGS, set(page.tags) - _ALLOWED_TAGS
+    assert set(page.tags) <= ALLOWED_TAGS, set(page.tags) - ALLOWED_TAGS
 
 
 def test_no_attribute_refers_anywhere(page: Page) -> None:
@@ -68,7 +69,7 @@ def test_text_is_readable_in_both_themes(page: Page, theme: str) -> None:
     if theme == "dark":
         colours |= dict(_VARIABLE.findall(dark))
     for ground in ("paper", "panel"):
-        for text in ("ink", "soft", "train", "val", "good", "bad", "open"):
+        for text in ("ink", "soft", "train", "val", "good", "bad", "open", *RUNS):
             assert _contrast(colours[ground], colours[text]) >= 4.5, (ground, text)
     assert _contrast(colours["paper"], colours["bar"]) >= 3
 

@@ -346,3 +346,17 @@ def test_a_hostile_directory_name_is_escaped_in_title_and_heading(tmp_path: Path
     page = _page(tmp_path / "<img src=x onerror=alert(1)>\x1b[2J", _MINIMAL, [])
     assert "<img src=x onerror=alert(1)>\u27e8U+001B\u27e9[2J: outcome unknown" in page.text
     assert "img" not in page.tags
+
+
+def test_a_standard_error_stands_beside_the_loss(tmp_path: Path) -> None:
+    record = run_record()
+    record["val"]["best_standard_error_nats"] = 0.01234
+    page = _page(tmp_path / "run", record, [])
+    assert "per token, at step 900, standard error 0.0123" in page.texts["numbers"]
+    record["val"] |= {
+        "best_standard_error_nats": None,
+        "best_standard_error_nats_reason": "one row",
+    }
+    page = _page(tmp_path / "older", record, [])
+    assert "standard error" not in page.texts["numbers"]
+    assert "one row" in page.texts["not-measured"]

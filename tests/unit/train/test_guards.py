@@ -2,19 +2,22 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from tests.unit.train.batch_fixture import VOCAB_SIZE, tiny_model
 
 from apr.errors import Refusal
 from apr.train.guards import GuardState, require_converging, require_finite_weights
+from apr.train.row_losses import RowLosses
 from apr.train.validation import ValidationResult
 
 OPTIONS = {"spike_factor": 20.0, "max_grad_norm": 1.0}
 
 
 def held_out(loss_nats: float) -> ValidationResult:
-    return ValidationResult(loss_nats, None, 1000, "0" * 64)
+    rows = RowLosses(np.array([loss_nats]), np.array([1]))
+    return ValidationResult(loss_nats, None, 1, "0" * 64, rows)
 
 
 def state_of(norms: list[float]) -> GuardState:
