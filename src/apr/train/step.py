@@ -16,6 +16,7 @@ from apr.train.batches import Batch
 from apr.train.optimizer import applied_learning_rate, set_learning_rate
 
 SummedLoss = Callable[[Transformer, Tensor, Tensor, Tensor | None], Tensor]
+MaskedLogits = Callable[[Transformer, Tensor, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
