@@ -101,7 +101,7 @@ def check_bf16(
 
 
 def _largest_ratio(ours: Gradients, eager: Gradients, exact: Gradients) -> tuple[float, str]:
-    """How much farther from fp32 than eager a gradient is; a small share of it is always allowed."""
+    """How much farther from fp32 than eager a gradient is; a small share is always allowed."""
     worst, worst_name = 0.0, "none"
     for name, reference in exact.tensors.items():
         floor = _BF16_FLOOR * exact.norms[name]

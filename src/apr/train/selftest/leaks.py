@@ -15,6 +15,7 @@ from torch import Tensor
 from apr.model.transformer import Transformer
 from apr.train.batches import IGNORED_TARGET, Batch
 from apr.train.gates import Finding
+from apr.train.loss import masked_logits
 from apr.train.selftest.small_run import size_of
 from apr.train.step import MaskedLogits, SummedLoss, to_device
 
@@ -82,6 +83,7 @@ def check_document_leak(
     *,
     logits: MaskedLogits,
     summed_loss: SummedLoss,
+    unmasked_logits: MaskedLogits = masked_logits,
 ) -> Finding:
     """A document moves its own logits and no others of its row; without the mask it would.
 
@@ -99,7 +101,8 @@ def check_document_leak(
         return Finding("FAIL", found, _DOCUMENTS, _FIX)
     if not masked[inside_BT].all():
         return Finding("UNKNOWN", "a perturbed token moves no logit", _DOCUMENTS, _FIX)
-    unmasked = _Probe(model, packed, document_mask=False, logits=logits).moved_by(inside_BT)
+    without = _Probe(model, packed, document_mask=False, logits=unmasked_logits)
+    unmasked = without.moved_by(inside_BT)
     if not (unmasked & after_BT).any(1).all():
         return Finding("UNKNOWN", "without the mask the probe sees no leak", _DOCUMENTS, _FIX)
     halves = _two_documents_per_row(batch)

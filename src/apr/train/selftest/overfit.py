@@ -19,7 +19,7 @@ from apr.train.step import StepResult, SummedLoss
 
 _LARGEST_FRACTION = 0.05
 _LEAST_RIGHT = 0.95
-_MOST_STEPS = 200
+_MOST_STEPS = 300
 _LEARNING_RATE = 1e-3
 _WARMUP_STEPS = 10
 _BELOW_UNIFORM_NATS = 0.5
