@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from apr.cli import output
+from apr.cli.gate_table import gate_lines
 from apr.cli.stopping import graceful_stop
 from apr.cli.values import LOCAL_PATH
 from apr.errors import UsageRefusal
@@ -13,8 +14,8 @@ from apr.errors import UsageRefusal
 if TYPE_CHECKING:
     from apr.jobs.pretrain import Plan
 
-# flag -> the configuration field it overrides, where the two names differ
-_FIELD_OF_FLAG = {"lr": "learning_rate"}
+# flag -> the configuration field it overrides, where the two names differ; so in selftest
+FIELD_OF_FLAG = {"lr": "learning_rate"}
 
 
 @click.command("pretrain", short_help="Train a model on shards, or resume a run.")
@@ -84,7 +85,7 @@ def command(
     from apr.train.gates import parse_waivers
 
     given = {
-        _FIELD_OF_FLAG.get(flag, flag): value for flag, value in flags.items() if value is not None
+        FIELD_OF_FLAG.get(flag, flag): value for flag, value in flags.items() if value is not None
     }
     with graceful_stop() as should_stop:
         listener = Listener(
@@ -163,14 +164,8 @@ def _judged(plan: "Plan") -> output.Result:
         f"{format_bytes(plan.architecture.training_state_bytes())} of weights, gradients and "
         "optimizer state",
         "",
-        "verdict  gate",
+        *gate_lines(plan.gates),
     ]
-    for gate in plan.gates:
-        lines.append(f"{gate.verdict:<8} {gate.id}: {gate.found}; expected {gate.expected}")
-        if gate.waiver:
-            lines.append(f"         waived: {gate.waiver['reason']}")
-        elif gate.blocks:
-            lines.append(f"         fix: {gate.fix}")
     lines.append("\nthe run may start" if plan.may_start else "\nthe run would be refused")
     return output.Result(
         data=plan.as_dict(),

@@ -83,8 +83,10 @@ def check_save_load(model: Transformer, run: Continuing) -> Finding:
     """
     with tempfile.TemporaryDirectory(prefix="apr-selftest-") as directory:
         side = _Side.fresh(few_layers_of(model), run)
+        # Values that no fresh state has, so that one which is not saved is missed.
+        side.state.best_step, side.state.best_loss_nats = 1, 1.25
+        side.state.stale_validations, side.state.train_s = 3, 0.5
         side.advance(1)
-        torch.manual_seed(run.config.seed)
         saved = run.save(
             Path(directory), side.model, side.optimizer, side.state, tokenizer=run.tokenizer
         )

@@ -57,7 +57,7 @@ def check_causal_leak(
         reaches_later |= bool(moved_BT[:, at + 1 :].any())
     if not reaches_later:
         return Finding("UNKNOWN", "no token moves any later logit", _CAUSAL, _FIX)
-    for at in sorted({1, batch.input_ids_BT.shape[1] // 2, batch.input_ids_BT.shape[1] - 1}):
+    for at in sorted({batch.input_ids_BT.shape[1] // 2, batch.input_ids_BT.shape[1] - 1}):
         reached = _losses_moved(
             model,
             batch,

@@ -21,7 +21,7 @@ from apr.train.selftest.small_run import SmallRun, small_run
 from apr.train.selftest.update import check_optimizer
 from apr.train.step import train_step
 
-_LEAK_ROWS, _LEAK_TOKENS = 2, 512
+_LEAK_ROWS = 2
 _OVERFIT_ROWS, _OVERFIT_TOKENS = 2, 64
 _STEPS_WITH_PACKED_ROWS = 4
 
@@ -66,7 +66,7 @@ def _not_applicable(run: PreparedRun) -> dict[str, str]:
 def _checks(small: SmallRun, progress: Report) -> Iterator[tuple[str, Callable[[], Finding]]]:
     model, config, mask = small.model, small.config, small.config.document_mask
     batch = small.micro_batches(1)[0]
-    few = small.rows_of(1, rows=_LEAK_ROWS, length=_LEAK_TOKENS)
+    few = small.rows_of(1, rows=_LEAK_ROWS, length=small.leak_length)
     continuing = Continuing(
         config, small.tokenizer, small.micro_batches, train_step, small.summed_loss
     )
@@ -137,7 +137,7 @@ def _checks(small: SmallRun, progress: Report) -> Iterator[tuple[str, Callable[[
 
 def _packed(small: SmallRun) -> Batch:
     batches = [
-        small.rows_of(step, rows=small.config.batch_size, length=_LEAK_TOKENS)
+        small.rows_of(step, rows=small.config.batch_size, length=small.leak_length)
         for step in range(1, _STEPS_WITH_PACKED_ROWS + 1)
     ]
     return packed_rows(batches, most_rows=_LEAK_ROWS)

@@ -15,9 +15,10 @@ from apr.train.config import TrainConfig
 from apr.train.prepare import PreparedRun
 from apr.train.step import MaskedLogits, SummedLoss
 
-_MOST_ROWS, _MOST_TOKENS = 4, 128
-# What a step does to its parameters does not depend on how many layers there are.
 _LARGE_PARAMETERS = 1 << 26
+_MOST_ROWS, _MOST_TOKENS, _MOST_LEAK_TOKENS = 4, 128, 512
+_MOST_ROWS_OF_LARGE, _MOST_TOKENS_OF_LARGE, _MOST_LEAK_TOKENS_OF_LARGE = 2, 64, 128
+# What a step does to its parameters does not depend on how many layers there are.
 _LEADING_LAYERS = 2
 
 
@@ -38,6 +39,7 @@ class SmallRun:
     run_batch: Callable[[int], Batch]
     rows: int
     length: int
+    leak_length: int
     num_parts: int
 
     def micro_batches(self, step: int) -> list[Batch]:
@@ -54,11 +56,12 @@ def small_run(run: PreparedRun) -> SmallRun:
     config = run.config
     micro_rows = config.batch_size // config.grad_accum
     num_parts = min(2, config.grad_accum)
+    most_rows, most_tokens, leak_tokens = _most(run)
     if run.acceleration.compiled:
         rows, length = micro_rows * num_parts, config.seq_length
     else:
-        rows = max(1, min(micro_rows, _MOST_ROWS // num_parts)) * num_parts
-        length = min(config.seq_length, _MOST_TOKENS)
+        rows = max(1, min(micro_rows, most_rows // num_parts)) * num_parts
+        length = min(config.seq_length, most_tokens)
     return SmallRun(
         config=config,
         acceleration=run.acceleration,
@@ -69,8 +72,17 @@ def small_run(run: PreparedRun) -> SmallRun:
         run_batch=run.order.batch,
         rows=rows,
         length=length,
+        leak_length=leak_tokens,
         num_parts=num_parts,
     )
+
+
+def _most(run: PreparedRun) -> tuple[int, int, int]:
+    """Rows, tokens of a row, and tokens of a row of a leak probe, that take seconds."""
+    is_large = run.inputs.architecture.num_parameters > _LARGE_PARAMETERS
+    if is_large and run.acceleration.device.type == "cpu":
+        return _MOST_ROWS_OF_LARGE, _MOST_TOKENS_OF_LARGE, _MOST_LEAK_TOKENS_OF_LARGE
+    return _MOST_ROWS, _MOST_TOKENS, _MOST_LEAK_TOKENS
 
 
 def cut(batch: Batch, *, rows: int, length: int) -> Batch:
