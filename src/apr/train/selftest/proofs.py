@@ -34,6 +34,17 @@ class Proofs:
     not_applicable: dict[str, str]
 
 
+@dataclass(frozen=True)
+class _Proof:
+    """A check that has not been made yet."""
+
+    id: str
+    check: Callable[[], Finding]
+
+    def judged(self) -> Gate:
+        return judge(self.id, self.check)
+
+
 def prove(run: PreparedRun, *, progress: Report = silent) -> Proofs:
     """Run every proof that applies, one after another, on copies of the model.
 
@@ -41,12 +52,12 @@ def prove(run: PreparedRun, *, progress: Report = silent) -> Proofs:
     """
     small, skipped = small_run(run), _not_applicable(run)
     gates: list[Gate] = []
-    checks = [(id, check) for id, check in _checks(small, progress) if id not in skipped]
+    proofs = [proof for proof in _proofs(small, progress) if proof.id not in skipped]
     with torch.random.fork_rng():
-        for done, (id, check) in enumerate(checks):
-            progress(Progress("proving", done, len(checks), "proofs", id))
-            gates.append(judge(id, check))
-        progress(Progress("proving", len(checks), len(checks), "proofs"))
+        for done, proof in enumerate(proofs):
+            progress(Progress("proving", done, len(proofs), "proofs", proof.id))
+            gates.append(proof.judged())
+        progress(Progress("proving", len(proofs), len(proofs), "proofs"))
     return Proofs(gates, skipped)
 
 
@@ -63,14 +74,15 @@ def _not_applicable(run: PreparedRun) -> dict[str, str]:
     return skipped
 
 
-def _checks(small: SmallRun, progress: Report) -> Iterator[tuple[str, Callable[[], Finding]]]:
-    model, config, mask = small.model, small.config, small.config.document_mask
-    batch = small.micro_batches(1)[0]
+def _proofs(small: SmallRun, progress: Report) -> Iterator[_Proof]:
+    yield from _of_the_loss(small)
+    yield from _of_the_update(small, progress)
+
+
+def _of_the_loss(small: SmallRun) -> Iterator[_Proof]:
+    model, mask, batch = small.model, small.config.document_mask, small.micro_batches(1)[0]
     few = small.rows_of(1, rows=_LEAK_ROWS, length=small.leak_length)
-    continuing = Continuing(
-        config, small.tokenizer, small.micro_batches, train_step, small.summed_loss
-    )
-    yield (
+    yield _Proof(
         "selftest.causal-leak",
         lambda: check_causal_leak(
             model,
@@ -81,45 +93,52 @@ def _checks(small: SmallRun, progress: Report) -> Iterator[tuple[str, Callable[[
             summed_loss=small.summed_loss,
         ),
     )
-    yield (
+    yield _Proof(
         "selftest.document-leak",
         lambda: check_document_leak(
             model, _packed(small), batch, logits=small.logits, summed_loss=small.summed_loss
         ),
     )
-    yield (
+    yield _Proof(
         "selftest.cross-entropy",
         lambda: check_cross_entropy(
             model, batch, document_mask=mask, summed_loss=small.summed_loss
         ),
     )
-    yield (
+    yield _Proof(
         "selftest.compiled",
         lambda: check_compiled(model, batch, document_mask=mask, compiled_loss=small.summed_loss),
     )
-    yield (
+    yield _Proof(
         "selftest.bf16",
         lambda: check_bf16(model, batch, document_mask=mask, accelerated_loss=small.summed_loss),
     )
-    yield (
+
+
+def _of_the_update(small: SmallRun, progress: Report) -> Iterator[_Proof]:
+    model, config, batch = small.model, small.config, small.micro_batches(1)[0]
+    continuing = Continuing(
+        config, small.tokenizer, small.micro_batches, train_step, small.summed_loss
+    )
+    yield _Proof(
         "selftest.parameters-change",
         lambda: check_parameters_change(
             model, batch, config, step=train_step, summed_loss=small.summed_loss
         ),
     )
-    yield (
+    yield _Proof(
         "selftest.micro-batches",
         lambda: check_micro_batches(
             model, rows_to_divide(batch), config, step=train_step, summed_loss=summed_loss
         ),
     )
-    yield (
+    yield _Proof(
         "selftest.optimizer",
         lambda: check_optimizer(
             model, _two_batches(small), config, step=train_step, summed_loss=small.summed_loss
         ),
     )
-    yield (
+    yield _Proof(
         "selftest.overfit",
         lambda: check_overfit(
             model,
@@ -131,8 +150,8 @@ def _checks(small: SmallRun, progress: Report) -> Iterator[tuple[str, Callable[[
             progress=progress,
         ),
     )
-    yield "selftest.save-load", lambda: check_save_load(model, continuing)
-    yield "selftest.resume", lambda: check_resume(model, continuing)
+    yield _Proof("selftest.save-load", lambda: check_save_load(model, continuing))
+    yield _Proof("selftest.resume", lambda: check_resume(model, continuing))
 
 
 def _packed(small: SmallRun) -> Batch:
