@@ -1,7 +1,7 @@
 """Does the model learn what it is shown: one batch by heart, and the next token of it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Protocol
 
@@ -74,7 +74,15 @@ def check_overfit(
     )
     batch = replace(batch, document_numbers_BT=np.zeros_like(batch.document_numbers_BT))
     learnt = copy_of(model)
-    losses = _learn(learnt, batch, config, step=step, summed_loss=summed_loss, progress=progress)
+    losses: list[float] = []
+    steps = _learning(learnt, batch, config, step=step, summed_loss=summed_loss)
+    for number, loss_nats in enumerate(steps, start=1):
+        losses.append(loss_nats)
+        progress(Progress("overfitting one batch", number, None, "steps", f"{loss_nats:.3f} nats"))
+        # Deeper than asked for, so that the last few tokens are learnt as well.
+        is_learnt = loss_nats <= 0.5 * _LARGEST_FRACTION * losses[0]
+        if is_learnt or not lower <= losses[0] <= upper:
+            break
     right = _share_right(learnt, batch)
     passed = (
         lower <= losses[0] <= upper
@@ -90,17 +98,15 @@ def check_overfit(
     )
 
 
-def _learn(
+def _learning(
     model: Transformer,
     batch: Batch,
     config: TrainConfig,
     *,
     step: Step,
     summed_loss: SummedLoss,
-    progress: Report,
-) -> list[float]:
+) -> Iterator[float]:
     optimizer = build_optimizer(model, config)
-    losses: list[float] = []
     for number in range(1, _MOST_STEPS + 1):
         result = step(
             model,
@@ -112,12 +118,7 @@ def _learn(
             document_mask=config.document_mask,
             summed_loss=summed_loss,
         )
-        losses.append(result.loss_nats)
-        progress(Progress("overfitting one batch", number, None, "steps", f"{losses[-1]:.3f} nats"))
-        # Deeper than asked for, so that the last few tokens are learnt as well.
-        if losses[-1] <= 0.5 * _LARGEST_FRACTION * losses[0]:
-            break
-    return losses
+        yield result.loss_nats
 
 
 def _share_right(model: Transformer, batch: Batch) -> float:
