@@ -121,7 +121,14 @@ def _blind(model: Transformer, ids_BT: Tensor, _documents: Tensor | None) -> Ten
     return masked_logits(model, torch.zeros_like(ids_BT), None)
 
 
+def _numb_at_the_end(model: Transformer, ids_BT: Tensor, documents: Tensor | None) -> Tensor:
+    logits_BTV = masked_logits(model, ids_BT, documents)
+    logits_BTV[:, -1] = 0.0
+    return logits_BTV
+
+
 def test_a_probe_that_sees_nothing_has_proven_nothing() -> None:
+    assert causal(logits=_numb_at_the_end).verdict == "UNKNOWN"
     assert causal(logits=masked_by(_itself_only)).verdict == "UNKNOWN"
     assert causal(logits=_blind).verdict == "UNKNOWN"
     assert documents(logits=_blind).verdict == "UNKNOWN"

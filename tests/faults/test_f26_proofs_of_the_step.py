@@ -4,6 +4,7 @@ F27's slip of fp32 into a bf16 run is seen by the same proof.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -43,6 +44,12 @@ def _stretched(factor: float) -> Loss:
     return loss
 
 
+def _value_only(*arguments: Any) -> Tensor:
+    """A thousandth too much, with the right gradient."""
+    nats = summed_loss(*arguments)
+    return nats + 0.001 * nats.detach()
+
+
 def _without(name: str) -> Loss:
     """The right loss, and no gradient for one parameter."""
 
@@ -79,6 +86,7 @@ def _last_row_dropped(model: Transformer, *arguments: Any) -> Tensor:
 LOSSES: dict[str, Loss] = {
     "gradient x 1.001": _stretched(1.001),
     "gradient x 0.999": _stretched(0.999),
+    "value x 1.001": _value_only,
     "a bias without gradient": _without("model.layers.0.self_attn.k_proj.bias"),
     "a norm without gradient": _without("model.layers.1.input_layernorm.weight"),
     "ignored targets count": _ignored_counts,
@@ -106,9 +114,14 @@ def test_a_loss_that_is_not_cross_entropy_fails(planted: str) -> None:
     assert cross_entropy(torch.float32, LOSSES[planted]).verdict == "FAIL"
 
 
-@pytest.mark.parametrize("planted", [*LOSSES][2:])
+@pytest.mark.parametrize("planted", [*LOSSES][3:])
 def test_in_bf16_all_but_a_thousandth_is_seen(planted: str) -> None:
     assert cross_entropy(torch.bfloat16, LOSSES[planted]).verdict == "FAIL"
+
+
+def test_in_bf16_a_hundredth_is_seen() -> None:
+    finding = cross_entropy(torch.bfloat16, _stretched(1.01))
+    assert finding.verdict == "FAIL"
 
 
 def compiled(dtype: torch.dtype, loss: Loss) -> Finding:
@@ -208,7 +221,14 @@ def _rate_ignored(*arguments: Any, **given: Any) -> StepResult:
     return train_step(*arguments, **given | {"learning_rate": 0.1 * given["learning_rate"]})
 
 
-@pytest.mark.parametrize("step", [_not_clipped, _clipped_by_the_square, _rate_ignored])
+def _norm_after_clipping(*arguments: Any, **given: Any) -> StepResult:
+    result = train_step(*arguments, **given)
+    return replace(result, grad_norm=min(result.grad_norm, given["max_grad_norm"]))
+
+
+@pytest.mark.parametrize(
+    "step", [_not_clipped, _clipped_by_the_square, _rate_ignored, _norm_after_clipping]
+)
 def test_another_step_fails(step: Callable[..., StepResult]) -> None:
     assert updated(step=step).verdict == "FAIL"
 
@@ -276,7 +296,7 @@ def _twice(*arguments: Any, **given: Any) -> StepResult:
 
 def _says_another_rate(*arguments: Any, **given: Any) -> StepResult:
     result = train_step(*arguments, **given)
-    return StepResult(result.loss_nats, result.grad_norm, 0.0, result.num_tokens)
+    return replace(result, lr_applied=0.0)
 
 
 @pytest.mark.parametrize("step", [_layer_frozen, _twice, _rate_ignored, _says_another_rate])
@@ -288,7 +308,7 @@ def test_a_parameter_without_a_gradient_fails() -> None:
     name = "model.layers.1.self_attn.v_proj.bias"
     finding = changed(summed_loss=_without(name))
     assert finding.verdict == "FAIL"
-    assert name in finding.found
+    assert finding.found == f"{name} without a finite, non-zero gradient"
 
 
 def test_a_parameter_that_is_not_finite_fails() -> None:

@@ -82,9 +82,28 @@ def test_steps_that_do_not_learn_fail(step: Callable[..., StepResult]) -> None:
     assert overfit(step=step).verdict == "FAIL"
 
 
-@pytest.mark.parametrize("offset", [-60.0, 60.0])
-def test_a_loss_off_its_band_fails_even_if_the_batch_is_learnt(offset: float) -> None:
-    assert overfit(summed_loss=lambda *a: summed_loss(*a) + offset).verdict == "FAIL"
+def _saying(says: Callable[[float], float]) -> Callable[..., StepResult]:
+    """A step that learns, and says another loss."""
+
+    def step(*arguments: Any, **given: Any) -> StepResult:
+        result = train_step(*arguments, **given)
+        return replace(result, loss_nats=says(result.loss_nats))
+
+    return step
+
+
+@pytest.mark.parametrize("factor", [0.8, 1.2])
+def test_a_loss_that_starts_off_its_band_fails(factor: float) -> None:
+    finding = overfit(step=_saying(lambda loss_nats: factor * loss_nats))
+    assert finding.verdict == "FAIL"
+    assert "in 1 steps" in finding.found  # It is not learnt any further.
+
+
+def test_a_loss_that_falls_below_zero_fails_though_the_batch_is_learnt() -> None:
+    finding = overfit(step=_saying(lambda loss_nats: loss_nats if loss_nats > 0.11 else -0.01))
+    assert finding.verdict == "FAIL"
+    assert "to -0.0100 nats" in finding.found
+    assert "100% of the next tokens right" in finding.found
 
 
 def test_a_trained_model_may_start_below_ln_v_and_a_fresh_one_may_not() -> None:

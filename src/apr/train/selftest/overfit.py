@@ -18,7 +18,7 @@ from apr.train.selftest.small_run import copy_of, size_of
 from apr.train.step import StepResult, SummedLoss
 
 _LARGEST_FRACTION = 0.05
-_LEAST_RIGHT = 0.95
+_LEAST_RIGHT = 0.9
 _MOST_STEPS = 300
 _LEARNING_RATE = 1e-3
 _WARMUP_STEPS = 10
