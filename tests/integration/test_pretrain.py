@@ -26,7 +26,7 @@ from apr.train.config import TrainConfig
 from apr.train.gates import NEVER_WAIVED, UPSTREAM_IDS
 from apr.train.held_out_file import ROWS_FILE
 from apr.train.loss import summed_loss
-from apr.train.trainer import learning_rate_at
+from apr.train.schedule import learning_rate_at
 from apr.train.validation import validate, whole_set
 
 

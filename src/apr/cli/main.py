@@ -21,6 +21,7 @@ VERBS: Table = {
     "corpus": ("apr.cli.corpus.group:command", "Split a corpus and certify its two parts."),
     "tokenize": ("apr.cli.tokenize.group:command", "Train tokenizers; turn a corpus into shards."),
     "pretrain": ("apr.cli.pretrain:command", "Train a model on shards, or resume a run."),
+    "selftest": ("apr.cli.selftest:command", "Prove a run on its own model and data."),
     "import": ("apr.cli.import_model:command", "Turn a model from elsewhere into an .apr file."),
     "export": ("apr.cli.export:command", "Write a model for Hugging Face or llama.cpp."),
     "inspect": ("apr.cli.inspect:command", "Show what an .apr file holds."),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from apr.cli import output
+from apr.cli.gate_table import gate_lines
 from apr.cli.stopping import graceful_stop, save_on_signal
 from apr.cli.values import LOCAL_PATH, Dataset
 from apr.errors import UsageRefusal
@@ -14,8 +15,8 @@ from apr.errors import UsageRefusal
 if TYPE_CHECKING:
     from apr.jobs.pretrain import Plan
 
-# flag -> the configuration field it overrides, where the two names differ
-_FIELD_OF_FLAG = {"lr": "learning_rate"}
+# flag -> the configuration field it overrides, where the two names differ; so in selftest
+FIELD_OF_FLAG = {"lr": "learning_rate"}
 
 
 @click.command("pretrain", short_help="Train a model on shards, or resume a run.")
@@ -126,13 +127,12 @@ def command(
     from apr.train.gates import parse_waivers
 
     given = {
-        _FIELD_OF_FLAG.get(flag, flag): value
+        FIELD_OF_FLAG.get(flag, flag): value
         for flag, value in flags.items()
         if value is not None and value != ()
     }
     if flags["deterministic"]:
-        # cuBLAS reads it when it is first used, and is not repeatable without.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        make_cuda_repeatable()
     with graceful_stop() as should_stop, save_on_signal() as should_save:
         listener = Listener(
             progress=output.progress(),
@@ -159,6 +159,11 @@ def command(
         if dry_run:
             return _judged(preflight(config, listener=listener))
         return ended(pretrain(config, listener=listener), config.run_dir)
+
+
+def make_cuda_repeatable() -> None:
+    """Set what cuBLAS reads when it is first used, and is not repeatable without."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def ended(record: dict[str, Any], run_dir: Path) -> output.Result:
@@ -223,14 +228,8 @@ def _judged(plan: "Plan") -> output.Result:
         if shape
         else "a model whose shape is not known",
         "",
-        "verdict  gate",
+        *gate_lines(plan.gates),
     ]
-    for gate in plan.gates:
-        lines.append(f"{gate.verdict:<8} {gate.id}: {gate.found}; expected {gate.expected}")
-        if gate.waiver:
-            lines.append(f"         waived: {gate.waiver['reason']}")
-        elif gate.blocks:
-            lines.append(f"         fix: {gate.fix}")
     lines.append("\nthe run may start" if plan.may_start else "\nthe run would be refused")
     return output.Result(
         data=plan.as_dict(),

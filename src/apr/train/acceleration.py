@@ -20,8 +20,8 @@ from torch import Tensor
 from apr.architecture import Architecture
 from apr.errors import FeatureMissing, Refusal
 from apr.train.config import TrainConfig
-from apr.train.loss import summed_loss
-from apr.train.step import SummedLoss
+from apr.train.loss import masked_logits, summed_loss
+from apr.train.step import MaskedLogits, SummedLoss
 
 # Below this much work the seconds that compiling costs are not earned back.
 _WORTH_COMPILING_FLOPS = 2e13
@@ -49,6 +49,12 @@ class Acceleration:
         if not self.compiled:
             return summed_loss
         return torch.compile(summed_loss, dynamic=False)
+
+    def logits_function(self) -> MaskedLogits:
+        """The logits below that loss, compiled where that was chosen."""
+        if not self.compiled:
+            return masked_logits
+        return torch.compile(masked_logits, dynamic=False)
 
     def environment(self) -> dict[str, Any]:
         """What a result depends on beside configuration and data."""

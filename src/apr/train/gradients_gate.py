@@ -32,7 +32,7 @@ def check_gradients(
     The second half matters where precision is lower or kernels are compiled: the fast path is
     compared with eager fp32 on this device and these shapes before it is used.
     """
-    fast = _gradients(model, batch, accelerated_loss, document_mask=document_mask)
+    fast = measure_gradients(model, batch, accelerated_loss, document_mask=document_mask)
     dead = sorted(
         name for name, norm in fast.norms.items() if not math.isfinite(norm) or norm == 0.0
     )
@@ -47,9 +47,9 @@ def check_gradients(
     expected = "every parameter finite and non-zero"
     if not acceleration.compiled and acceleration.compute_dtype is torch.float32:
         return Finding("PASS", found, expected)
-    exact = _fp32_gradients(model, batch, document_mask=document_mask)
+    exact = fp32_gradients(model, batch, document_mask=document_mask)
     difference = abs(fast.loss_nats - exact.loss_nats)
-    cosine, name = _lowest_cosine(fast, exact)
+    cosine, name = lowest_cosine(fast, exact)
     agrees = difference <= _LARGEST_LOSS_DIFFERENCE and cosine >= _LOWEST_COSINE
     return Finding(
         "PASS" if agrees else "FAIL",
@@ -61,15 +61,18 @@ def check_gradients(
 
 
 @dataclass(frozen=True)
-class _Gradients:
+class Gradients:
+    """The gradient of a mean loss by parameter, zeros where there is none, and each one's norm."""
+
     loss_nats: float
     tensors: dict[str, Tensor]
     norms: dict[str, float]
 
 
-def _gradients(
+def measure_gradients(
     model: Transformer, batch: Batch, loss_function: SummedLoss, *, document_mask: bool
-) -> _Gradients:
+) -> Gradients:
+    """The gradient of one micro-batch; the model keeps none of it."""
     model.zero_grad(set_to_none=True)
     loss_nats = accumulate(
         model,
@@ -84,19 +87,20 @@ def _gradients(
     }
     model.zero_grad(set_to_none=True)
     norms = {name: float(gradient.double().norm()) for name, gradient in tensors.items()}
-    return _Gradients(loss_nats, tensors, norms)
+    return Gradients(loss_nats, tensors, norms)
 
 
-def _fp32_gradients(model: Transformer, batch: Batch, *, document_mask: bool) -> _Gradients:
+def fp32_gradients(model: Transformer, batch: Batch, *, document_mask: bool) -> Gradients:
+    """The same by eager kernels in fp32, whatever the run computes with."""
     chosen = model.compute_dtype
     model.compute_dtype = torch.float32
     try:
-        return _gradients(model, batch, summed_loss, document_mask=document_mask)
+        return measure_gradients(model, batch, summed_loss, document_mask=document_mask)
     finally:
         model.compute_dtype = chosen
 
 
-def _lowest_cosine(fast: _Gradients, exact: _Gradients) -> tuple[float, str]:
+def lowest_cosine(fast: Gradients, exact: Gradients) -> tuple[float, str]:
     """The worst agreement of direction and length over all parameters that matter."""
     floor = _NEGLIGIBLE_NORM * max(exact.norms.values())
     worst, worst_name = 1.0, "none"

@@ -7,6 +7,21 @@ from apr.model.transformer import Transformer, causal_mask, document_mask
 from apr.train.batches import IGNORED_TARGET
 
 
+def masked_logits(
+    model: Transformer, input_ids_BT: Tensor, document_numbers_BT: Tensor | None
+) -> Tensor:
+    """Logits of the next token at every position, as a training step masks them.
+
+    None for the documents lets every token see all before it in its row.
+    """
+    mask_BTS = (
+        causal_mask(0, input_ids_BT.shape[1], device=input_ids_BT.device)
+        if document_numbers_BT is None
+        else document_mask(document_numbers_BT)
+    )
+    return model(input_ids_BT, mask_BTS=mask_BTS)
+
+
 def summed_loss(
     model: Transformer,
     input_ids_BT: Tensor,
@@ -24,12 +39,7 @@ def summed_loss(
     step adds it up, a validation keeps it; one function and one compiled kernel serve both.
     Source: torch.nn.functional.cross_entropy(reduction="none").
     """
-    mask_BTS = (
-        causal_mask(0, input_ids_BT.shape[1], device=input_ids_BT.device)
-        if document_numbers_BT is None
-        else document_mask(document_numbers_BT)
-    )
-    logits_BTV = model(input_ids_BT, mask_BTS=mask_BTS)
+    logits_BTV = masked_logits(model, input_ids_BT, document_numbers_BT)
     losses = functional.cross_entropy(
         logits_BTV.flatten(0, 1).float(),
         target_ids_BT.flatten(),

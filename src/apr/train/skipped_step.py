@@ -42,12 +42,12 @@ def _from_json(value: Any) -> Any:
     return _NOT_FINITE.get(value, value) if isinstance(value, str) else value
 
 
-def _to_json(value: float) -> float | str:
-    # JSON has no word for these; Python's own spelling is one of the three keys.
+def json_number(value: float) -> float | str:
+    """A number as JSON can hold it; one that is not finite becomes `nan`, `inf` or `-inf`."""
     return value if math.isfinite(value) else str(value)
 
 
-AnyFloat = Annotated[float, BeforeValidator(_from_json), PlainSerializer(_to_json)]
+AnyFloat = Annotated[float, BeforeValidator(_from_json), PlainSerializer(json_number)]
 
 
 class SkippedFacts(BaseModel):
@@ -184,7 +184,9 @@ def _read_batch(directory: Path, facts: SkippedFacts) -> Batch:
     (shape,) = shapes
     if len(shape) != 2 or not shape[1] or not len(facts.rows) == shape[0]:
         raise _damaged(directory, f"a batch of shape {shape} for {len(facts.rows)} rows")
-    if not shape[0] or shape[0] % facts.grad_accum:
+    if not batch.num_counted_tokens:
+        raise _damaged(directory, "no target that counts")
+    if shape[0] % facts.grad_accum:
         raise _damaged(directory, f"{shape[0]} rows, which {facts.grad_accum} does not divide")
     return batch
 

@@ -18,6 +18,7 @@ from apr.train.optimizer import applied_learning_rate, set_learning_rate
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 SummedLoss = Callable[[Transformer, Tensor, Tensor, Tensor | None], Tensor]
 """As `apr.train.loss.summed_loss`: nats per row, (B,)."""
+MaskedLogits = Callable[[Transformer, Tensor, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)

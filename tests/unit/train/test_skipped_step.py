@@ -127,6 +127,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "narrow ids": (_other_batch(input_ids_BT=np.zeros((4, 16), np.int32)), "other tensors"),
     "shapes": (_other_batch(input_ids_BT=np.zeros((4, 15), np.int64)), "other tensors"),
     "no row of its own": (_other_batch(input_ids_BT=np.full((4, 16), 61)), "ids 61 to 61"),
+    "no target": (_other_batch(target_ids_BT=np.full((4, 16), -100)), "no target that counts"),
     "a negative target": (_other_batch(target_ids_BT=np.full((4, 16), -1)), "ids -1 to -1"),
 }
 

@@ -1,0 +1,19 @@
+"""Verdicts of gates as lines for a person."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from apr.train.gates import Gate
+
+
+def gate_lines(gates: "Iterable[Gate]") -> list[str]:
+    """A heading, and for each gate its verdict, what was found, and the fix where it blocks."""
+    lines = ["verdict  gate"]
+    for gate in gates:
+        lines.append(f"{gate.verdict:<8} {gate.id}: {gate.found}; expected {gate.expected}")
+        if gate.waiver:
+            lines.append(f"         waived: {gate.waiver['reason']}")
+        elif gate.blocks:
+            lines.append(f"         fix: {gate.fix}")
+    return lines

@@ -1,0 +1,108 @@
+"""Does every parameter get a gradient, and does a step move it as far as its rate says."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from apr.model.transformer import Transformer
+from apr.train.batches import Batch
+from apr.train.config import TrainConfig
+from apr.train.gates import Finding
+from apr.train.gradients_gate import measure_gradients
+from apr.train.optimizer import build_optimizer
+from apr.train.selftest.overfit import OptimizerOf, Step
+from apr.train.selftest.small_run import copy_of, size_of
+from apr.train.step import SummedLoss
+
+# AdamW's first step moves a coordinate by rate * |g| / (|g| + eps): by the rate, or a little less.
+_LEAST_SHARE_OF_RATE, _MOST_SHARE_OF_RATE = 0.5, 1.001
+_ROUNDINGS = 4.0
+_FIX = "a parameter that does not move is never learnt; report this"
+
+
+def check_parameters_change(
+    model: Transformer,
+    batch: Batch,
+    config: TrainConfig,
+    *,
+    step: Step,
+    summed_loss: SummedLoss,
+    build: OptimizerOf = build_optimizer,
+) -> Finding:
+    """Every parameter is finite, has a finite non-zero gradient, and moves by the rate.
+
+    The rate is the peak of the run. Beside it a matrix decays by rate times weight decay.
+
+    Source: Loshchilov and Hutter 2019, algorithm 2, at t = 1.
+    """
+    assert config.learning_rate is not None
+    rate, parameters = config.learning_rate, dict(model.named_parameters())
+    expected = (
+        f"all {len(parameters)} parameters finite, with a gradient that is finite and not zero, "
+        f"moved by {_LEAST_SHARE_OF_RATE:g} to 1 times the rate {rate:g} and their decay"
+    )
+    if not_finite := [n for n, p in parameters.items() if not bool(torch.isfinite(p).all())]:
+        return Finding("FAIL", f"{_first(not_finite)} not finite", expected, _FIX)
+    moved = copy_of(model)
+    gradients = measure_gradients(moved, batch, summed_loss, document_mask=config.document_mask)
+    dead = [name for name, norm in gradients.norms.items() if not 0.0 < norm < math.inf]
+    if dead:
+        found = f"{_first(dead)} without a finite, non-zero gradient"
+        return Finding("FAIL", found, expected, _FIX)
+    del gradients
+    result = step(
+        moved,
+        build(moved, config),
+        [batch],
+        step=1,
+        learning_rate=rate,
+        max_grad_norm=config.max_grad_norm,
+        document_mask=config.document_mask,
+        summed_loss=summed_loss,
+    )
+    moves = {
+        name: _moved(parameter, moved.get_parameter(name), rate, config.weight_decay)
+        for name, parameter in parameters.items()
+    }
+    wrong = [
+        name
+        for name, move in moves.items()
+        if not (move.farthest >= _LEAST_SHARE_OF_RATE and move.surely <= _MOST_SHARE_OF_RATE)
+    ]
+    if result.lr_applied != rate:
+        found = f"the step says that it applied {result.lr_applied:g}"
+    elif wrong:
+        found = f"{_first(wrong)} moved by {moves[wrong[0]].farthest:.3g} of the rate"
+    else:
+        least = min(moves, key=lambda name: moves[name].farthest)
+        found = (
+            f"{len(moves)} of {len(moves)}; over {size_of(batch)} each moved by "
+            f"{moves[least].farthest:.3f} of the rate or more ({least})"
+        )
+    good = result.lr_applied == rate and not wrong
+    return Finding("PASS" if good else "FAIL", found, expected, _FIX)
+
+
+@dataclass(frozen=True)
+class _Move:
+    """How far a parameter's coordinates moved at most, and at most beyond what fp32 rounds away.
+
+    Units: the learning rate; the decay is taken off.
+    """
+
+    farthest: float
+    surely: float
+
+
+def _moved(before: Tensor, after: Tensor, rate: float, weight_decay: float) -> _Move:
+    old, new = before.detach().double(), after.detach().double()
+    decay = weight_decay if before.ndim >= 2 else 0.0
+    moved = (new - old * (1.0 - rate * decay)).abs()
+    rounding = _ROUNDINGS * torch.finfo(torch.float32).eps * old.abs()
+    return _Move(float(moved.max()) / rate, float((moved - rounding).max()) / rate)
+
+
+def _first(names: list[str]) -> str:
+    return f"{len(names)} parameters, first {names[0]}," if len(names) > 1 else names[0]
