@@ -13,7 +13,7 @@ from apr.train.gates import Finding
 from apr.train.loss import summed_loss
 from apr.train.step import SummedLoss, accumulate
 
-_LOWEST_COSINE = 0.98
+_LEAST_OVERALL, _LEAST_OF_ONE = 0.98, 0.9
 _LARGEST_LOSS_DIFFERENCE = 0.01
 # A gradient this much smaller than the largest is rounding noise in bf16.
 _NEGLIGIBLE_NORM = 1e-5
@@ -49,13 +49,12 @@ def check_gradients(
         return Finding("PASS", found, expected)
     exact = fp32_gradients(model, batch, document_mask=document_mask)
     difference = abs(fast.loss_nats - exact.loss_nats)
-    cosine, name = lowest_cosine(fast, exact)
-    agrees = difference <= _LARGEST_LOSS_DIFFERENCE and cosine >= _LOWEST_COSINE
+    agreed = agreement(fast, exact)
+    agrees = difference <= _LARGEST_LOSS_DIFFERENCE and agreed.is_close
     return Finding(
         "PASS" if agrees else "FAIL",
-        f"{found}; against eager fp32 the loss differs by {difference:.1e} nats, the lowest "
-        f"cosine is {cosine:.5f} ({name})",
-        f"{expected}; at most {_LARGEST_LOSS_DIFFERENCE:g} nats, at least {_LOWEST_COSINE:g}",
+        f"{found}; against eager fp32 the loss differs by {difference:.1e} nats, {agreed}",
+        f"{expected}; at most {_LARGEST_LOSS_DIFFERENCE:g} nats, {LEAST_AGREEMENT}",
         "run with --no-compile --precision fp32, and report this",
     )
 
@@ -100,16 +99,46 @@ def fp32_gradients(model: Transformer, batch: Batch, *, document_mask: bool) -> 
         model.compute_dtype = chosen
 
 
-def lowest_cosine(fast: Gradients, exact: Gradients) -> tuple[float, str]:
-    """The worst agreement of direction and length over all parameters that matter."""
+@dataclass(frozen=True)
+class Agreement:
+    """How far gradients have direction and length in common with exact ones; 1 is all of it."""
+
+    overall: float
+    lowest: float
+    name: str
+    """The parameter that agrees least, of those that matter."""
+
+    @property
+    def is_close(self) -> bool:
+        """Whether all of it agrees, and no single parameter is something else.
+
+        One matrix of a trained model may keep little of its gradient in bf16, where large terms
+        cancel; all of them together do not.
+        """
+        return self.overall >= _LEAST_OVERALL and self.lowest >= _LEAST_OF_ONE
+
+    def __str__(self) -> str:
+        """As a verdict says it."""
+        return f"cosine {self.overall:.5f} over all, the lowest {self.lowest:.5f} ({self.name})"
+
+
+LEAST_AGREEMENT = (
+    f"cosine at least {_LEAST_OVERALL:g} over all, {_LEAST_OF_ONE:g} of each parameter"
+)
+
+
+def agreement(fast: Gradients, exact: Gradients) -> Agreement:
+    """Compare two gradients, of each parameter that matters and of all together."""
     floor = _NEGLIGIBLE_NORM * max(exact.norms.values())
-    worst, worst_name = 1.0, "none"
+    lowest, lowest_name, total_dot = 1.0, "none", 0.0
     for name, reference in exact.tensors.items():
+        dot = float((fast.tensors[name].double() * reference.double()).sum())
+        total_dot += dot
         if exact.norms[name] < floor:
             continue
-        dot = float((fast.tensors[name].double() * reference.double()).sum())
         # Divided by the larger squared length, so that a scaled gradient disagrees as well.
-        agreement = dot / max(fast.norms[name], exact.norms[name]) ** 2
-        if agreement < worst:
-            worst, worst_name = agreement, name
-    return worst, worst_name
+        share = dot / max(fast.norms[name], exact.norms[name]) ** 2
+        if not share >= lowest:
+            lowest, lowest_name = share, name
+    lengths = (math.hypot(*each.norms.values()) for each in (fast, exact))
+    return Agreement(total_dot / max(lengths) ** 2, lowest, lowest_name)

@@ -10,7 +10,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from apr.model.transformer import Transformer
 from apr.train.batches import Batch
 from apr.train.gates import Finding
-from apr.train.gradients_gate import Gradients, fp32_gradients, lowest_cosine, measure_gradients
+from apr.train.gradients_gate import (
+    LEAST_AGREEMENT,
+    Gradients,
+    agreement,
+    fp32_gradients,
+    measure_gradients,
+)
 from apr.train.loss import summed_loss
 from apr.train.selftest.distances import farthest
 from apr.train.selftest.small_run import size_of
@@ -21,7 +27,6 @@ from apr.train.step import SummedLoss
 _LARGEST_FP32_LOSS_NATS, _LARGEST_FP32_DISTANCE = 1e-5, 2e-4
 _LARGEST_BF16_RATIO, _BF16_FLOOR = 2.0, 0.02
 _LARGEST_BF16_LOSS_NATS = 0.01
-_LOWEST_COSINE = 0.98
 _FIX_COMPILED = (
     "run with --no-compile; or, where the reduction of two orders is to blame, with "
     "TORCHINDUCTOR_MIX_ORDER_REDUCTION=0, and report this"
@@ -72,8 +77,8 @@ def check_bf16(
     forward and backward pass must have inputs of bf16.
     """
     expected = (
-        f"every product in bf16; above 0 and at most {_LARGEST_BF16_LOSS_NATS:g} nats, cosine at "
-        f"least {_LOWEST_COSINE:g}"
+        f"every product in bf16; above 0 and at most {_LARGEST_BF16_LOSS_NATS:g} nats, "
+        f"{LEAST_AGREEMENT}"
     )
     with _counting_products() as counts:
         eager = measure_gradients(model, batch, summed_loss, document_mask=document_mask)
@@ -84,17 +89,17 @@ def check_bf16(
     exact = fp32_gradients(model, batch, document_mask=document_mask)
     apart_nats = abs(ours.loss_nats - exact.loss_nats)
     moved_nats = abs(eager.loss_nats - exact.loss_nats)
-    cosine, name = lowest_cosine(ours, exact)
+    agreed = agreement(ours, exact)
     agrees = (
         counts.get(torch.bfloat16, 0) == products
         and moved_nats > 0.0
         and 0.0 < apart_nats <= _LARGEST_BF16_LOSS_NATS
-        and cosine >= _LOWEST_COSINE
+        and agreed.is_close
     )
     return Finding(
         "PASS" if agrees else "FAIL",
         f"{counts.get(torch.bfloat16, 0)} of {products} products in bf16; {apart_nats:.1e} nats "
-        f"apart, lowest cosine {cosine:.5f} ({name}), over {size_of(batch)}",
+        f"apart, {agreed}, over {size_of(batch)}",
         expected,
         "run with --precision fp32, and report this",
     )
