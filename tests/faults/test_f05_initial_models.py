@@ -5,6 +5,7 @@ Every fault is planted in the `.apr` file or in an option; the verdict is the on
 """
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tests.container_models import ModelFile, hashes
+from tests.hf_models import hf_model
 from tests.run_data import RunData
+from tests.source_models import QUICK
 
 from apr.container import free_keys
 from apr.container.embedded_tokenizer import embed_tokenizer
@@ -22,12 +25,16 @@ from apr.container.metadata import metadata_from_architecture
 from apr.container.reader import Container
 from apr.container.stamp import Claims, stamp
 from apr.errors import Refusal
+from apr.jobs.import_model import import_model
 from apr.jobs.pretrain import preflight, pretrain
 from apr.model.weights import load_model
 from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.gates import Gate
 from apr.train.init_file import read_init
+from apr.train.init_loss_gate import check_initial_loss
 from apr.train.preflight import check_vocab_size, open_inputs
+from apr.train.row_losses import RowLosses
+from apr.train.validation import ValidationResult
 
 DOWN = "model.layers.0.mlp.down_proj.weight"
 EMBEDDING = "model.embed_tokens.weight"
@@ -314,3 +321,34 @@ def test_a_continued_run_carries_its_origin(run_data: RunData, tmp_path: Path, b
     # And the next run can tell how much the weights have seen in all.
     gates = verdicts(run_data, tmp_path / "next", tmp_path / "run" / "model.apr")
     assert f"after {(60 * 8 + 4 * 4) * 32 / 1e3:.1f}" in gates["token-budget"].found
+
+
+@pytest.mark.parametrize("kind", ["bias zeroed", "heads permuted", "norm doubled", "sound"])
+def test_f01_weights_changed_after_their_import_have_another_loss_on_its_probes(
+    tmp_path: Path, kind: str
+) -> None:
+    """Sound in every byte and every hash, and in a band that says nothing: the proof remembers."""
+    source = hf_model("qwen2")
+    for array in source.arrays.values():
+        # Far from zero, as in a model that has learned: near it, every loss is ln V.
+        array *= 8.0
+    import_model(source.write(tmp_path / "hf"), output=tmp_path / "base.apr", **QUICK)
+
+    def change(arrays: Arrays) -> None:
+        if kind == "bias zeroed":
+            arrays["model.layers.0.self_attn.v_proj.bias"][:] = 0.0
+        if kind == "heads permuted":
+            name = "model.layers.1.self_attn.q_proj.weight"
+            arrays[name] = np.roll(arrays[name], 4, axis=0)
+        if kind == "norm doubled":
+            arrays["model.norm.weight"] *= 2.0
+
+    init = read_init(rewritten(tmp_path / "base.apr", tmp_path / "x.apr", change))
+    assert {gate.verdict for gate in init.gates} == {"PASS"}
+    model = load_model(init.path).model
+    in_band = 0.5 * math.log(model.architecture.vocab_size)
+    rows = RowLosses(np.array([in_band]), np.array([1]))
+    held_out = ValidationResult(in_band, None, 1, "0" * 64, rows)
+    finding = check_initial_loss(model, init, held_out)
+    assert "on the import's probes" in finding.found
+    assert finding.verdict == ("PASS" if kind == "sound" else "FAIL")

@@ -15,7 +15,7 @@ from apr.jobs.run_lock import hold_run
 from apr.jobs.sitting import SILENT, Listener, sit
 from apr.train.acceleration import keep_freed_memory, repeatable
 from apr.train.checkpoint import TrainState
-from apr.train.config import TrainConfig, absolute_paths
+from apr.train.config import TrainConfig, absolute_paths, without_a_met_target
 from apr.train.gates import (
     NEVER_WAIVED,
     UPSTREAM_IDS,
@@ -25,7 +25,14 @@ from apr.train.gates import (
 from apr.train.init_file import InitFile, read_init
 from apr.train.optimizer import build_optimizer
 from apr.train.preflight import open_inputs, require_enough_held_out
-from apr.train.prepare import affordable_set, judge_files, judge_model, prepare
+from apr.train.prepare import (
+    Judgement,
+    PreparedRun,
+    affordable_set,
+    judge_files,
+    judge_model,
+    prepare,
+)
 from apr.train.run_record import require_no_run
 
 # Behind these a model cannot be built, or its numbers would say nothing.
@@ -43,8 +50,9 @@ def pretrain(
 
     `baselines` are yardsticks in bits per byte, recorded beside the model's own figure.
 
-    Refuses: every preflight gate by its id, config.eval-tokens, run.exists, run.busy, train.*,
-    files.io-failed. Raises Interrupted after saving when the listener asks to stop.
+    Refuses: every preflight gate by its id, config.eval-tokens, config.target-met-already,
+    run.exists, run.busy, train.*, files.io-failed. Raises Interrupted after saving when the
+    listener asks to stop.
     Writes: the run directory.
     """
     config = absolute_paths(config)
@@ -62,6 +70,7 @@ def pretrain(
         judgement = judge_model(run, progress=listener.progress)
         gates += judgement.gates
         require_passed(gates, config.run_dir)
+        run = _with_a_target_to_meet(run, judgement, listener)
         if listener.should_stop():
             raise Interrupted("stopped before step 1; nothing was written")
         with hold_run(config.run_dir):
@@ -70,6 +79,19 @@ def pretrain(
             record.write()
             optimizer = build_optimizer(run.model, run.config)
             return sit(run, record, optimizer, TrainState(), listener=listener)
+
+
+def _with_a_target_to_meet(
+    run: PreparedRun, judgement: Judgement, listener: Listener
+) -> PreparedRun:
+    if judgement.init is None:
+        return run
+    config = without_a_met_target(run.config, judgement.init.loss_nats)
+    if config is not run.config:
+        listener.notify(
+            f"no target: the model is past {run.config.target_val_loss:g}, its mode's, already"
+        )
+    return replace(run, config=config)
 
 
 @dataclass(frozen=True)

@@ -126,6 +126,29 @@ class TrainConfig(BaseModel):
         return self.num_steps * self.batch_tokens
 
 
+def without_a_met_target(config: TrainConfig, init_loss_nats: float) -> TrainConfig:
+    """The configuration with a target that is still to be met, or with none.
+
+    The target of a mode says nothing about a model that is past it before step 1; one that a
+    person asked for is then a mistake.
+
+    Refuses: config.target-met-already.
+    """
+    target = config.target_val_loss
+    if target is None or init_loss_nats > target:
+        return config
+    assert config.mode is not None
+    if target != _MODE_DEFAULTS[config.mode]["target_val_loss"]:
+        raise UsageRefusal(
+            "config.target-met-already",
+            "--target-val-loss",
+            found=f"{target:g}, and a held-out loss of {init_loss_nats:.4f} before step 1",
+            expected="a target that training is needed for",
+            fix="ask for a lower loss",
+        )
+    return config.model_copy(update={"target_val_loss": None, "stop_at_target": False})
+
+
 def resolve_config(options: dict[str, Any], *, config_path: Path | None = None) -> TrainConfig:
     """Merge a TOML file with overrides, fill in what follows, and refuse what cannot be.
 

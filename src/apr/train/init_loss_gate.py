@@ -25,7 +25,7 @@ _FIX_INIT = (
 # Upstream's bound for a continued model, and what no model of real text has been seen to reach.
 _KNOWS_SOMETHING, _TOO_GOOD_NATS = 0.7, 0.1
 _SAME_WEIGHTS_NATS, _ROUNDED_WEIGHTS_NATS = 0.02, 0.1
-_SAME_PROBE_LOSS_NATS = 0.01
+_SAME_PROBE_LOSS_NATS = 1e-3
 
 
 def check_fresh_loss(model: Transformer, held_out: ValidationResult) -> Finding:
