@@ -45,6 +45,11 @@ _FIELD_OF_FLAG = {"lr": "learning_rate"}
 @click.option("--warmup-steps", type=int, help="Updates of linear warm-up.")
 @click.option("--target-val-loss", type=float, help="Held-out nats per token that end the run.")
 @click.option("--eval-every", "--steps-per-epoch", type=int, help="Updates between validations.")
+@click.option(
+    "--checkpoint-every",
+    type=int,
+    help="Updates between checkpoints; by default as between validations.",
+)
 @click.option("--patience", type=int, help="Validations without improvement before stopping.")
 @click.option("--min-delta", type=float, help="Nats that count as an improvement.")
 @click.option("--keep", type=int, help="Latest checkpoints kept, beside the best.")

@@ -135,4 +135,6 @@ def _throughput(record: RunRecord, state: TrainState) -> dict[str, Any]:
         "data_wait_fraction_reason": None,
         "checkpoint_fraction": state.checkpoint_s / state.elapsed_s,
         "checkpoint_fraction_reason": None,
+        "checkpoint_background_fraction": state.checkpoint_write_s / state.elapsed_s,
+        "checkpoint_background_fraction_reason": None,
     }

@@ -28,6 +28,7 @@ from apr.progress import Report, silent
 from apr.report.page import write_report
 from apr.train.acceleration import keep_freed_memory, repeatable
 from apr.train.checkpoint import TrainState, latest_checkpoint, load_checkpoint
+from apr.train.checkpoint_writer import CheckpointWriter
 from apr.train.config import TrainConfig, absolute_paths
 from apr.train.gates import Gate, require_passed
 from apr.train.optimizer import build_optimizer
@@ -163,6 +164,15 @@ def _work(
     with (
         _truthful_ending(record),
         StepLog.open(record.run_dir, keep_through_step=last_known_step) as log,
+        CheckpointWriter(
+            record.run_dir,
+            run.model,
+            optimizer,
+            tokenizer=run.inputs.tokenizer,
+            keep=run.config.keep,
+            before_writing=log.sync,
+            saved_step=state.step,
+        ) as checkpoints,
     ):
         trainer = Trainer(
             run=run,
@@ -170,6 +180,7 @@ def _work(
             optimizer=optimizer,
             run_record_sha256=record.frozen_sha256(),
             log=log,
+            checkpoints=checkpoints,
             progress=listener.progress,
         )
         outcome = trainer.train(state, should_stop=listener.should_stop)

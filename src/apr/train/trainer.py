@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from apr.progress import Progress, Report
-from apr.train.checkpoint import Ending, TrainState, prune, save_checkpoint
+from apr.train.checkpoint import Ending, TrainState
+from apr.train.checkpoint_writer import CheckpointWriter
 from apr.train.config import TrainConfig
 from apr.train.prepare import PreparedRun
 from apr.train.run_record import StepLog
@@ -31,6 +32,7 @@ class Trainer:
     optimizer: torch.optim.Optimizer
     run_record_sha256: str
     log: StepLog
+    checkpoints: CheckpointWriter
     progress: Report
 
     def train(self, state: TrainState, *, should_stop: Callable[[], bool]) -> Ending:
@@ -45,10 +47,17 @@ class Trainer:
         while state.ended is None:
             if should_stop():
                 self._checkpoint(state)
+                self.checkpoints.wait(state)
                 return "interrupted"
             self._one_step(state)
+            self.checkpoints.poll(state)
+            is_due = state.step % (config.checkpoint_every or config.eval_every) == 0
             if state.step == config.num_steps or state.step % config.eval_every == 0:
-                self._validate_and_save(state)
+                is_due |= self._validate_and_judge(state)
+            # The verdict is saved with the step: a run killed while it ends must end the same way.
+            if is_due or state.ended:
+                self._checkpoint(state)
+        self.checkpoints.wait(state)
         return state.ended
 
     def provenance(self, what: str, step: int, tokens_seen: int) -> dict[str, Any]:
@@ -101,22 +110,23 @@ class Trainer:
             )
         )
 
-    def _validate_and_save(self, state: TrainState) -> None:
+    def _validate_and_judge(self, state: TrainState) -> bool:
+        """Whether the weights are the best so far; whether the run has ended is in the state."""
         periodic, config = self._validate(state), self.run.config
         best = state.best_loss_nats
-        if best is None or periodic.loss_nats < best - config.min_delta:
+        is_best = best is None or periodic.loss_nats < best - config.min_delta
+        if is_best:
             state.best_step, state.best_loss_nats = state.step, periodic.loss_nats
             state.stale_validations = 0
         else:
             state.stale_validations += 1
-        # The verdict is saved with the step: a run killed while it ends must end the same way.
         if self._target_reached(periodic):
             state.ended = "target_met"
         elif state.step == config.num_steps:
             state.ended = "budget_exhausted"
         elif state.stale_validations >= config.patience:
             state.ended = "early_stop"
-        self._checkpoint(state)
+        return is_best
 
     def _validate(self, state: TrainState) -> ValidationResult:
         started_s = time.monotonic()
@@ -150,17 +160,9 @@ class Trainer:
         # Before the first update there is no optimizer state, and nothing to lose.
         if state.step == 0:
             return
-        started_s = time.monotonic()
-        save_checkpoint(
-            self.run_dir,
-            self.run.model,
-            self.optimizer,
-            state,
-            tokenizer=self.run.inputs.tokenizer,
-            provenance=[self.provenance("checkpoint", state.step, state.tokens_seen)],
+        self.checkpoints.save(
+            state, provenance=[self.provenance("checkpoint", state.step, state.tokens_seen)]
         )
-        prune(self.run_dir, keep=self.run.config.keep)
-        state.checkpoint_s += time.monotonic() - started_s
 
 
 def learning_rate_at(step: int, config: TrainConfig) -> float:
