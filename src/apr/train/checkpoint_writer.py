@@ -16,7 +16,13 @@ import torch
 
 from apr.model.transformer import Transformer
 from apr.tokenizer.tokenizer import Tokenizer
-from apr.train.checkpoint import Snapshot, TrainState, take_snapshot, write_checkpoint
+from apr.train.checkpoint import (
+    Snapshot,
+    TrainState,
+    checkpoint_dir,
+    take_snapshot,
+    write_checkpoint,
+)
 from apr.train.retention import Retention, clear_leftovers
 
 
@@ -49,11 +55,14 @@ class CheckpointWriter:
         self._snapshot: Snapshot | None = None
 
     def __enter__(self) -> Self:
-        """Make the place for checkpoints.
+        """Make the place for checkpoints, and finish the deleting that a kill cut short.
 
         Refuses: files.io-failed.
         """
         clear_leftovers(self._run_dir)
+        if self._saved_step:
+            directory = checkpoint_dir(self._run_dir, self._saved_step)
+            self._in_flight = self._background.submit(self._keep, directory)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -102,7 +111,12 @@ class CheckpointWriter:
         written = write_checkpoint(
             self._run_dir, snapshot, tokenizer=self._tokenizer, provenance=provenance
         )
-        self._retention.vouch(written)
+        self._keep(written)
+        return time.monotonic() - started_s
+
+    def _keep(self, verified: Path) -> float:
+        started_s = time.monotonic()
+        self._retention.vouch(verified)
         self._retention.apply()
         return time.monotonic() - started_s
 
