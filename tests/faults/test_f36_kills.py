@@ -35,14 +35,15 @@ def trials(warm: Trials) -> Generator[Trials]:
 
 
 def points(trials: Trials, *, count: int, seed: int) -> list[int]:
-    """Each rename that decides something, and others by chance."""
+    """Each rename that decides something, half of a deletion, and others by chance."""
     of_checkpoint = {f"checkpoints/{MIDDLE_STEP}", "run.json", "model.apr"}
     everywhere = trials.write_points()
+    half_deleted = f"os.remove checkpoints/.{MIDDLE_STEP}.*.old/model.apr"
     decisive = [
         point
         for point in everywhere
-        if trials.operations[point - 1].startswith("os.rename")
-        and set(trials.operations[point - 1].split()) & of_checkpoint
+        if (operation := trials.operations[point - 1]) == half_deleted
+        or (operation.startswith("os.rename") and set(operation.split()) & of_checkpoint)
     ]
     others = sorted(set(everywhere) - set(decisive))
     return decisive + random.Random(seed).sample(others, count)

@@ -74,12 +74,19 @@ class Trials:
         return sorted(points + log)
 
     def points_where_it_fails(self, kind: DiskFault) -> list[int]:
-        """Write points that a failing disk can be noticed at: a full one still renames."""
-        return [
-            point
-            for point in self.write_points()
-            if Fault(point, kind).fails(point, self.operations[point - 1].split()[0])
-        ]
+        """Write points that a failing disk must be noticed at.
+
+        A full disk still renames, and making sure of a directory that is there needs no disk.
+        """
+        points = list[int]()
+        for point in self.write_points():
+            operation = self.operations[point - 1]
+            is_there = (
+                operation.startswith("os.mkdir") and operation in self.operations[: point - 1]
+            )
+            if Fault(point, kind).fails(point, operation.split()[0]) and not is_there:
+                points.append(point)
+        return points
 
     def strike(self, fault: Fault | None = None, *, kill_after_s: float | None = None) -> Ended:
         """Start the run, or go on with it, and let that happen to it."""
