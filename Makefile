@@ -4,13 +4,14 @@
 #   TORCH=torch==2.13.0+cpu    another build of torch than the pinned one; remembered
 #   DEMO_FLAGS=...             passed to `apr demo`
 #   TEST_FLAGS=...             passed to pytest
+#   KILLS_FLAGS=...            passed to tests.kills.run, such as --seed 1 --random 500
 #   FUZZ_FLAGS=...             passed to tests.fuzz.run, such as --seed 1 --executions 10000000
 
 export PYTHON TORCH
 VENV := .venv/bin
 CHECKS := check-lint check-format check-types check-layers
 
-.PHONY: help setup demo test check $(CHECKS) bench fuzz llama-cpp transformers-4 clean
+.PHONY: help setup demo test check $(CHECKS) bench fuzz kills llama-cpp transformers-4 clean
 
 help:
 	@echo "make demo    train a small model on your interpreter's sources: no network once set up"
@@ -19,6 +20,7 @@ help:
 	@echo "make setup   only build .venv/, with the development tools"
 	@echo "make bench   time and memory; numbers, no verdict"
 	@echo "make fuzz    a million damaged files to every reader: six to fifteen minutes on two cores"
+	@echo "make kills   a training run killed 140 times, at every write point: three to ten minutes"
 	@echo "make llama-cpp  compare with a real llama.cpp; builds it first, which takes minutes"
 	@echo "make transformers-4  the parity tests against transformers 4"
 	@echo "make clean   remove .venv/, .venv-*/ and what the tools wrote"
@@ -62,10 +64,15 @@ bench: setup .venv-peers/bin/inspect_data
 	@$(VENV)/python benchmarks/encode.py
 	@$(VENV)/python benchmarks/convert.py
 	@$(VENV)/python benchmarks/train_throughput.py
+	@$(VENV)/python benchmarks/checkpoint.py
 
 # Ends with 5 and the bytes in fuzz-findings/ when a reader crashes, hangs or takes too much memory.
 fuzz: setup
 	@PYTHONPATH=. $(VENV)/python -m tests.fuzz.run --executions 1000000 $(FUZZ_FLAGS)
+
+# Ends with 5 when a run that went on was not the run that nobody disturbed.
+kills: setup
+	@PYTHONPATH=. $(VENV)/python -m tests.kills.run $(KILLS_FLAGS)
 
 # The reader that exported files are for. LLAMA_CPP=PYTHON names one that has it already.
 LLAMA_CPP ?= .venv-llama/bin/python

@@ -18,6 +18,7 @@ from tests.run_data import RunData
 
 from apr.errors import Refusal
 from apr.train.checkpoint import TrainState, latest_checkpoint, read_state
+from apr.train.checkpoint_writer import CheckpointWriter
 from apr.train.loss import summed_loss
 from apr.train.optimizer import build_optimizer
 from apr.train.preflight import open_inputs
@@ -41,13 +42,25 @@ def prepared(run_data: RunData, run_dir: Path, **changes: Any) -> PreparedRun:
 @contextmanager
 def trainer_of(run: PreparedRun, said: list[str]) -> Generator[Trainer]:
     run.config.run_dir.mkdir(exist_ok=True)
-    with StepLog.open(run.config.run_dir, keep_through_step=-1) as log:
+    optimizer = build_optimizer(run.model, run.config)
+    with (
+        StepLog.open(run.config.run_dir, keep_through_step=-1) as log,
+        CheckpointWriter(
+            run.config.run_dir,
+            run.model,
+            optimizer,
+            tokenizer=run.inputs.tokenizer,
+            keep=run.config.keep,
+            before_writing=log.sync,
+        ) as checkpoints,
+    ):
         yield Trainer(
             run=run,
             run_dir=run.config.run_dir,
-            optimizer=build_optimizer(run.model, run.config),
+            optimizer=optimizer,
             origin=Origin("0" * 64),
             log=log,
+            checkpoints=checkpoints,
             progress=lambda _progress: None,
             notify=said.append,
         )

@@ -10,15 +10,18 @@ from tests.unit.train.batch_fixture import tiny_model
 
 from apr.architecture import preset
 from apr.cli.main import run
-from apr.errors import DamagedFile, Refusal
+from apr.errors import DamagedFile, Interrupted, Refusal
+from apr.files import sha256_file
 from apr.jobs.pretrain import pretrain
+from apr.jobs.resume import resume
+from apr.jobs.sitting import Listener
 from apr.model.init import initialize
 from apr.model.transformer import Transformer
 from apr.model.weights import load_model, save_model
 from apr.shards.reader import ShardReader
 from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.batches import TokenRows
-from apr.train.checkpoint import load_checkpoint, require_verified
+from apr.train.checkpoint import checkpoint_dir, load_checkpoint, require_verified
 from apr.train.config import TrainConfig
 from apr.train.loss import summed_loss
 from apr.train.optimizer import build_optimizer
@@ -115,3 +118,39 @@ def test_a_run_that_is_no_demo_is_not_shown_as_one(
 ) -> None:
     assert run(["demo", "-o", str(finished), "--json"]) == 5
     assert json.loads(capsys.readouterr().out)["refused"]["id"] == "demo.another-run"
+
+
+def _say_that_step_2_was_the_best(checkpoint: Path) -> None:
+    state = json.loads((checkpoint / "state.json").read_text())
+    state |= {"best_step": 2, "best_loss_nats": 4.0}
+    (checkpoint / "state.json").write_text(json.dumps(state))
+    listing = json.loads((checkpoint / "checkpoint.json").read_text())
+    listing["files"]["state.json"] = {
+        "size_bytes": (checkpoint / "state.json").stat().st_size,
+        "sha256": sha256_file(checkpoint / "state.json"),
+    }
+    (checkpoint / "checkpoint.json").write_text(json.dumps(listing))
+
+
+@pytest.mark.parametrize("is_damaged", [True, False])
+def test_a_run_whose_best_checkpoint_is_damaged_ends_with_its_last_and_says_so(
+    run_data: RunData, tmp_path: Path, is_damaged: bool
+) -> None:
+    run_dir, asked = tmp_path / "run", iter(range(7))
+    with pytest.raises(Interrupted):
+        pretrain(
+            run_data.config(run_dir, keep=9),
+            listener=Listener(should_stop=lambda: next(asked, None) is None),
+        )
+    _say_that_step_2_was_the_best(checkpoint_dir(run_dir, 6))
+    if is_damaged:
+        with (checkpoint_dir(run_dir, 2) / "model.apr").open("r+b") as file:
+            file.seek(-5000, 2)
+            file.write(b"\1\2\3")
+    said: list[str] = []
+    record = resume(run_dir, listener=Listener(notify=said.append))
+    assert record["outcome"] == "budget_exhausted"
+    assert record["val"]["best_step"] == 8
+    assert (run_dir / "model.apr").is_file()
+    assert ("lost_best" in record["val"]) == is_damaged
+    assert any("the best so far, is lost" in text for text in said) == is_damaged

@@ -67,6 +67,11 @@ FIELD_OF_FLAG = {"lr": "learning_rate"}
 @click.option("--divergence-factor", type=float, help="Multiple of the best loss that aborts.")
 @click.option("--max-skipped-steps", type=int, help="Steps of any hundred that may be skipped.")
 @click.option("--spike-factor", type=float, help="Multiple of the median gradient norm to skip at.")
+@click.option(
+    "--checkpoint-every",
+    type=int,
+    help="Updates between checkpoints; by default as between validations.",
+)
 @click.option("--patience", type=int, help="Validations without improvement before stopping.")
 @click.option(
     "--min-delta", type=float, help="Standard errors of the loss that count as an improvement."

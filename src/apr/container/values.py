@@ -24,7 +24,7 @@ _SCALES_AT: dict[str, tuple[int, ...]] = {"q4": (0,), "q4_k": (0, 2), "q6_k": (2
 _Q8_SCALE_BYTES = 4
 
 
-def count_non_finite(dtype: str, chunk: bytes, *, is_first: bool) -> int:
+def count_non_finite(dtype: str, chunk: bytes | memoryview, *, is_first: bool) -> int:
     """How many floats in whole elements or blocks of a tensor are NaN or infinite.
 
     `is_first` says that the chunk starts the tensor; integers are always finite.
@@ -48,7 +48,7 @@ def count_non_finite(dtype: str, chunk: bytes, *, is_first: bool) -> int:
     return 0
 
 
-def _count(chunk: bytes, bits: DTypeLike, mask: int) -> int:
+def _count(chunk: bytes | memoryview, bits: DTypeLike, mask: int) -> int:
     return _num_with(np.frombuffer(chunk, dtype=bits), mask)
 
 

@@ -53,11 +53,10 @@ def _ship_best(trainer: Trainer, record: RunRecord, state: TrainState) -> None:
     last = _whole_set(trainer, "validating the last step")
     best, best_step = last, state.step
     if state.best_step is not None and state.best_step != state.step:
-        _load_weights(trainer, state.best_step)
-        candidate = _whole_set(trainer, f"validating step {state.best_step}")
-        if candidate.loss_nats < last.loss_nats:
+        candidate = _candidate(trainer, record, state.best_step)
+        if candidate is not None and candidate.loss_nats < last.loss_nats:
             best, best_step = candidate, state.best_step
-        else:
+        elif candidate is not None:
             _load_weights(trainer, state.step)
     path = record.run_dir / "model.apr"
     tokens_seen = read_state(checkpoint_dir(record.run_dir, best_step)).tokens_seen
@@ -97,6 +96,21 @@ def _keep_rows(run_dir: Path, best: ValidationResult, step: int) -> dict[str, An
     path = run_dir / ROWS_FILE
     sha256 = write_rows(path, best.rows, set_sha256=best.set_sha256, step=step)
     return {"rows": {"path": path.name, "sha256": sha256}, "rows_reason": None}
+
+
+def _candidate(trainer: Trainer, record: RunRecord, best_step: int) -> ValidationResult | None:
+    """The loss of the best checkpoint, whose weights are then loaded; None when it is damaged.
+
+    The weights of the last step are sound, and a run that could never end would help nobody.
+    """
+    try:
+        _load_weights(trainer, best_step)
+    except DamagedFile as refusal:
+        lost = f"the checkpoint of step {best_step}, the best so far, is lost: {refusal.found}"
+        record.data["val"]["lost_best"] = lost
+        trainer.notify(f"{lost}; the last step takes its place")
+        return None
+    return _whole_set(trainer, f"validating step {best_step}")
 
 
 def _whole_set(trainer: Trainer, activity: str) -> ValidationResult:
@@ -151,4 +165,6 @@ def _throughput(record: RunRecord, state: TrainState) -> dict[str, Any]:
         "data_wait_fraction_reason": None,
         "checkpoint_fraction": state.checkpoint_s / state.elapsed_s,
         "checkpoint_fraction_reason": None,
+        "checkpoint_background_fraction": state.checkpoint_write_s / state.elapsed_s,
+        "checkpoint_background_fraction_reason": None,
     }

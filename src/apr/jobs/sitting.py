@@ -12,6 +12,7 @@ from apr.jobs.finish import end_run
 from apr.progress import Report, silent
 from apr.report.page import write_report
 from apr.train.checkpoint import TrainState
+from apr.train.checkpoint_writer import CheckpointWriter
 from apr.train.prepare import PreparedRun
 from apr.train.run_record import RunRecord, StepLog
 from apr.train.trainer import Origin, Trainer
@@ -48,6 +49,15 @@ def sit(
     with (
         _truthful_ending(record),
         StepLog.open(record.run_dir, keep_through_step=last_known_step) as log,
+        CheckpointWriter(
+            record.run_dir,
+            run.model,
+            optimizer,
+            tokenizer=run.inputs.tokenizer,
+            keep=run.config.keep,
+            before_writing=log.sync,
+            saved_step=state.step,
+        ) as checkpoints,
     ):
         trainer = Trainer(
             run=run,
@@ -55,6 +65,7 @@ def sit(
             optimizer=optimizer,
             origin=_origin(record),
             log=log,
+            checkpoints=checkpoints,
             progress=listener.progress,
             notify=listener.notify,
         )

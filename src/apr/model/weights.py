@@ -4,7 +4,7 @@ Every tensor of the file is consumed exactly once, by name, shape and floating d
 left over and nothing keeps its initial value. The writer records a sha256 per tensor.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from apr.architecture import Architecture
 from apr.container import free_keys
 from apr.container.contents import require_contents
 from apr.container.embedded_tokenizer import embed_tokenizer, restore_tokenizer
@@ -20,6 +21,7 @@ from apr.container.layout import DTYPES
 from apr.container.metadata import metadata_from_architecture
 from apr.container.named_keys import Metadata
 from apr.container.reader import Container
+from apr.container.values import count_non_finite
 from apr.container.writer import TensorSource, write_container
 from apr.errors import DamagedFile
 from apr.files import sha256_chunks
@@ -66,11 +68,37 @@ def save_model(
 
     A tied head is the embedding's own storage and is stored once.
 
-    Refuses: files.exists, files.io-failed, and what `container.writer` refuses.
+    Refuses: as `save_weights`.
     Writes: `path`, atomically.
     """
-    architecture = model.architecture
-    parameters = dict(model.named_parameters())
+    save_weights(
+        path,
+        model.architecture,
+        dict(model.named_parameters()),
+        tokenizer=tokenizer,
+        provenance=provenance,
+        dtype=dtype,
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
+def save_weights(
+    path: Path,
+    architecture: Architecture,
+    parameters: Mapping[str, Tensor],
+    *,
+    tokenizer: Tokenizer | None,
+    provenance: list[dict[str, Any]],
+    dtype: str = "f32",
+    overwrite: bool = False,
+    progress: Report = silent,
+) -> None:
+    """Write the parameters of a model as an `.apr` file; they must not change meanwhile.
+
+    Refuses: files.exists, files.io-failed, model.non-finite, and what `container.writer` refuses.
+    Writes: `path`, atomically.
+    """
     assert {n: tuple(p.shape) for n, p in parameters.items()} == architecture.parameter_shapes()
     sources = [
         TensorSource(name, dtype, tuple(parameter.shape), _chunks_of(parameter, dtype))
@@ -79,7 +107,7 @@ def save_model(
     free: dict[str, Any] = {
         free_keys.PROVENANCE: provenance,
         free_keys.TENSOR_SHA256: {
-            s.name: sha256_chunks(s.chunks())
+            s.name: _finite_sha256(s)
             for s in sorted(sources, key=lambda source: source.name.encode())
         },
     }
@@ -131,15 +159,25 @@ def _tensor(container: Container, name: str) -> Tensor:
 
 def _chunks_of(parameter: Tensor, dtype: str) -> Callable[[], Iterable[memoryview]]:
     def chunks() -> Iterable[memoryview]:
-        stored = parameter.detach().to("cpu", _TORCH_DTYPES[dtype]).contiguous()
-        if not bool(torch.isfinite(stored).all()):
-            raise DamagedFile(
-                "model.non-finite",
-                dtype,
-                found="a weight that is not finite",
-                expected="finite weights",
-                fix="resume from an earlier checkpoint",
-            )
-        yield stored.view(torch.uint8).numpy().data.cast("B")
+        yield tensor_bytes(parameter.detach().to("cpu", _TORCH_DTYPES[dtype]))
 
     return chunks
+
+
+def tensor_bytes(tensor: Tensor) -> memoryview:
+    """The bytes of a tensor on the CPU, in place where they lie in order."""
+    return tensor.contiguous().view(-1).view(torch.uint8).numpy().data.cast("B")
+
+
+def _finite_sha256(source: TensorSource) -> str:
+    chunks = list(source.chunks())
+    # In numpy: torch would start threads of its own beside those that train.
+    if any(count_non_finite(source.dtype, chunk, is_first=True) for chunk in chunks):
+        raise DamagedFile(
+            "model.non-finite",
+            source.name,
+            found="a weight that is not finite",
+            expected="finite weights",
+            fix="resume from an earlier checkpoint",
+        )
+    return sha256_chunks(chunks)

@@ -38,6 +38,7 @@ KINDS: dict[str, Kind] = {
     "max_grad_norm": "said",
     "document_mask": "refused",
     "eval_every": "said",
+    "checkpoint_every": "free",
     "eval_tokens": "refused",
     "target_val_loss": "said",
     "stop_at_target": "said",

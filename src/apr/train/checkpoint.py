@@ -1,23 +1,29 @@
 """Checkpoints that are verified or do not exist.
 
-A checkpoint is a directory written beside its place, hashed, read back, and renamed into it;
+A checkpoint is a directory written beside its place, read back, hashed, and renamed into it;
 `checkpoint.json` lists every file with size and sha256, and without it the directory does not
-count. The weights are an `.apr` file of their own.
+count. The weights are an `.apr` file of their own. What is written is a snapshot, so that training
+may go on meanwhile.
 """
 
-import shutil
+import copy
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from torch import Tensor
 
-from apr.errors import DamagedFile, IoFailed, Refusal
-from apr.files import atomic_directory, io_refusals, read_json, sha256_file, write_json
+from apr.architecture import Architecture
+from apr.convert.huggingface.safetensors_writer import write_safetensors
+from apr.convert.source import SourceTensor
+from apr.errors import DamagedFile, Refusal
+from apr.files import atomic_directory, read_json, sha256_file, write_json
 from apr.model.transformer import Transformer
-from apr.model.weights import load_model, save_model
+from apr.model.weights import load_model, save_weights, tensor_bytes
 from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.guards import GuardState
 from apr.train.optimizer import load_state_tensors, state_tensors
@@ -25,6 +31,7 @@ from apr.train.optimizer import load_state_tensors, state_tensors
 _SCHEMA = "apr-checkpoint-v1"
 _LISTING_LIMIT_BYTES = 1 << 20
 _RNG = "rng/torch"
+_STORED_DTYPES = {torch.float32: "f32", torch.uint8: "u8"}
 
 
 Ending = Literal["target_met", "budget_exhausted", "early_stop", "interrupted"]
@@ -53,6 +60,9 @@ class TrainState:
     data_s: float = 0.0
     validation_s: float = 0.0
     checkpoint_s: float = 0.0
+    """What checkpoints held up the training."""
+    checkpoint_write_s: float = 0.0
+    """What writing them took in the background, beside the training."""
 
     def __post_init__(self) -> None:
         """Take the guard's state as JSON has it, too."""
@@ -65,9 +75,45 @@ class TrainState:
         return self.train_s + self.validation_s + self.checkpoint_s
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything a checkpoint holds, as it was at one moment, in memory of its own on the CPU."""
+
+    architecture: Architecture
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    rng: Tensor
+    state: TrainState
+
+
+def take_snapshot(
+    model: Transformer,
+    optimizer: torch.optim.Optimizer,
+    state: TrainState,
+    *,
+    reuse: Snapshot | None = None,
+) -> Snapshot:
+    """Copy weights, moments, RNG and state; whoever goes on training changes none of the copies.
+
+    The tensors of `reuse`, which nobody may need any more, take the new values.
+    """
+    return Snapshot(
+        architecture=model.architecture,
+        weights=_copied(dict(model.named_parameters()), reuse.weights if reuse else {}),
+        optimizer=_copied(state_tensors(model, optimizer), reuse.optimizer if reuse else {}),
+        rng=torch.get_rng_state(),
+        state=copy.deepcopy(state),
+    )
+
+
 def checkpoint_dir(run_dir: Path, step: int) -> Path:
     """Where the checkpoint of a step lies."""
     return run_dir / "checkpoints" / f"step-{step:08d}"
+
+
+def checkpoint_dirs(run_dir: Path) -> list[Path]:
+    """Whatever lies where checkpoints do, the newest first."""
+    return sorted((run_dir / "checkpoints").glob("step-" + "[0-9]" * 8), reverse=True)
 
 
 def save_checkpoint(
@@ -79,35 +125,64 @@ def save_checkpoint(
     tokenizer: Tokenizer,
     provenance: list[dict[str, Any]],
 ) -> Path:
-    """Write, hash, read back and rename one checkpoint.
+    """Write one checkpoint and wait for it; a run under way has `CheckpointWriter`.
 
-    Refuses: files.io-failed, checkpoint.read-back.
+    Refuses: as `write_checkpoint`.
     Writes: RUN/checkpoints/step-NNNNNNNN/.
     """
-    target = checkpoint_dir(run_dir, state.step)
+    snapshot = take_snapshot(model, optimizer, state)
+    return write_checkpoint(run_dir, snapshot, tokenizer=tokenizer, provenance=provenance)
+
+
+def write_checkpoint(
+    run_dir: Path,
+    snapshot: Snapshot,
+    *,
+    tokenizer: Tokenizer,
+    provenance: list[dict[str, Any]],
+) -> Path:
+    """Write, read back, hash and rename one checkpoint.
+
+    Each file is compared with what was in memory, then hashed once from the file system.
+
+    Refuses: files.io-failed, model.non-finite, checkpoint.read-back, and what the writers of the
+    two formats refuse.
+    Writes: RUN/checkpoints/step-NNNNNNNN/.
+    """
+    target = checkpoint_dir(run_dir, snapshot.state.step)
     with atomic_directory(target, overwrite=True) as staged:
-        save_model(staged / "model.apr", model, tokenizer=tokenizer, provenance=provenance)
-        tensors = state_tensors(model, optimizer) | {_RNG: torch.get_rng_state()}
-        try:
-            save_file(tensors, staged / "state.safetensors")
-        except SafetensorError as err:
-            raise IoFailed(
-                "files.io-failed",
-                target,
-                found=str(err),
-                expected="a writable file system",
-                fix="free space, then resume the run",
-            ) from err
-        write_json(staged / "state.json", asdict(state))
+        save_weights(
+            staged / "model.apr",
+            snapshot.architecture,
+            snapshot.weights,
+            tokenizer=tokenizer,
+            provenance=provenance,
+        )
+        write_safetensors(
+            staged / "state.safetensors",
+            [
+                _stored(name, each)
+                for name, each in (snapshot.optimizer | {_RNG: snapshot.rng}).items()
+            ],
+            metadata={},
+        )
+        write_json(staged / "state.json", asdict(snapshot.state))
         listing = {
             file.name: {"size_bytes": file.stat().st_size, "sha256": sha256_file(file)}
             for file in sorted(staged.iterdir())
         }
         write_json(
             staged / "checkpoint.json",
-            {"schema": _SCHEMA, "step": state.step, "files": listing},
+            {"schema": _SCHEMA, "step": snapshot.state.step, "files": listing},
         )
-        require_verified(staged)
+        if read_state(staged) != snapshot.state or _read_listing(staged) != listing:
+            raise DamagedFile(
+                "checkpoint.read-back",
+                target,
+                found=f"state {read_state(staged)}",
+                expected=f"{snapshot.state}, as it was in memory",
+                fix="check the disk, then resume the run",
+            )
     return target
 
 
@@ -148,22 +223,7 @@ def require_verified(directory: Path) -> None:
 
     Refuses: checkpoint.damaged.
     """
-    listing_path = directory / "checkpoint.json"
-    if not listing_path.is_file():
-        raise _damaged(directory, "no checkpoint.json: it was never finished")
-    listing = read_json(
-        listing_path,
-        limit_bytes=_LISTING_LIMIT_BYTES,
-        id="checkpoint.damaged",
-        what="a checkpoint's file list",
-    )
-    files = listing.get("files") if isinstance(listing, dict) else None
-    if not isinstance(files, dict) or not files or listing.get("schema") != _SCHEMA:
-        raise _damaged(directory, "checkpoint.json is not a file list")
-    present = {file.name for file in directory.iterdir()} - {"checkpoint.json"}
-    if present != set(files):
-        raise _damaged(directory, "other files than listed: " + ", ".join(present ^ set(files)))
-    for name, facts in files.items():
+    for name, facts in _read_listing(directory).items():
         path = directory / name
         found = {"size_bytes": path.stat().st_size, "sha256": sha256_file(path)}
         if found != facts:
@@ -173,7 +233,7 @@ def require_verified(directory: Path) -> None:
 def latest_checkpoint(run_dir: Path) -> tuple[Path | None, list[str]]:
     """The newest checkpoint that verifies, and why newer ones were passed over."""
     passed_over: list[str] = []
-    for directory in sorted((run_dir / "checkpoints").glob("step-" + "[0-9]" * 8), reverse=True):
+    for directory in checkpoint_dirs(run_dir):
         try:
             require_verified(directory)
         except Refusal as refusal:
@@ -181,26 +241,6 @@ def latest_checkpoint(run_dir: Path) -> tuple[Path | None, list[str]]:
             continue
         return directory, passed_over
     return None, passed_over
-
-
-def prune(run_dir: Path, *, keep: int) -> None:
-    """Delete all but the latest `keep` finished checkpoints and those they call the best.
-
-    Falling back to an older checkpoint then still finds its best one.
-    """
-    finished = sorted(
-        path.parent for path in (run_dir / "checkpoints").glob("step-*/checkpoint.json")
-    )
-    kept = set(finished[-keep:])
-    for directory in finished[-keep:]:
-        best_step = read_state(directory).best_step
-        if best_step is not None:
-            kept.add(checkpoint_dir(run_dir, best_step))
-    for directory in set(finished) - kept:
-        with io_refusals(directory):
-            # Without its list the directory no longer counts, whatever happens next.
-            (directory / "checkpoint.json").unlink()
-            shutil.rmtree(directory)
 
 
 def read_state(directory: Path) -> TrainState:
@@ -218,6 +258,42 @@ def read_state(directory: Path) -> TrainState:
         return TrainState(**fields)
     except TypeError as err:
         raise _damaged(directory, f"state.json: {err}") from err
+
+
+def _read_listing(directory: Path) -> dict[str, Any]:
+    """The files of a directory as its checkpoint.json has them; they are there, and no others."""
+    listing_path = directory / "checkpoint.json"
+    if not listing_path.is_file():
+        raise _damaged(directory, "no checkpoint.json: it was never finished")
+    listing = read_json(
+        listing_path,
+        limit_bytes=_LISTING_LIMIT_BYTES,
+        id="checkpoint.damaged",
+        what="a checkpoint's file list",
+    )
+    files = listing.get("files") if isinstance(listing, dict) else None
+    if not isinstance(files, dict) or not files or listing.get("schema") != _SCHEMA:
+        raise _damaged(directory, "checkpoint.json is not a file list")
+    present = {file.name for file in directory.iterdir()} - {"checkpoint.json"}
+    if present != set(files):
+        raise _damaged(directory, "other files than listed: " + ", ".join(present ^ set(files)))
+    return files
+
+
+def _copied(live: Mapping[str, Tensor], reuse: dict[str, Tensor]) -> dict[str, Tensor]:
+    with torch.no_grad():
+        return {
+            name: reuse[name].copy_(tensor)
+            if name in reuse
+            else tensor.detach().to("cpu", copy=True)
+            for name, tensor in live.items()
+        }
+
+
+def _stored(name: str, tensor: Tensor) -> SourceTensor:
+    return SourceTensor(
+        name, _STORED_DTYPES[tensor.dtype], tuple(tensor.shape), lambda: [tensor_bytes(tensor)]
+    )
 
 
 def _damaged(directory: Path, found: str) -> DamagedFile:

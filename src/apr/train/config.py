@@ -79,7 +79,9 @@ class TrainConfig(BaseModel):
     document_mask: bool = True
     """Whether packed documents are hidden from each other."""
     eval_every: Positive = 100
-    """Updates between validations; a checkpoint is written at each."""
+    """Updates between validations."""
+    checkpoint_every: Positive | None = None
+    """Updates between checkpoints, by default `eval_every`; the best and the last are saved too."""
     eval_tokens: Positive | None = None
     """Size of the fixed held-out subset that periodic validation reads; 100,000, or all."""
     target_val_loss: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
@@ -190,6 +192,8 @@ def _fill_defaults(config: TrainConfig) -> TrainConfig:
     if config.warmup_steps is None:
         # A run too short for its mode's warm-up spends half of itself on it.
         filled["warmup_steps"] = int(min(defaults["warmup_steps"], config.num_steps // 2))
+    if config.checkpoint_every is None:
+        filled["checkpoint_every"] = config.eval_every
     if config.target_val_loss is None and config.stop_at_target:
         filled["target_val_loss"] = defaults["target_val_loss"]
     return config.model_copy(update=filled)

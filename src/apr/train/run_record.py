@@ -5,6 +5,7 @@ run has ended, so a killed run never looks finished.
 """
 
 import json
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -61,6 +62,8 @@ class RunRecord:
                 "data_wait_fraction_reason": unmeasured,
                 "checkpoint_fraction": None,
                 "checkpoint_fraction_reason": unmeasured,
+                "checkpoint_background_fraction": None,
+                "checkpoint_background_fraction_reason": unmeasured,
             },
             "samples": [],
             "resumes": [],
@@ -134,6 +137,14 @@ class StepLog:
         line = json.dumps({"kind": kind, **values}, allow_nan=False)
         self._target.write(line.encode() + b"\n")
         self._target.flush()
+
+    def sync(self) -> None:
+        """Bring every line to the disk, before something is written that counts on them.
+
+        Refuses: files.io-failed.
+        """
+        with io_refusals(self.path):
+            os.fsync(self._target.fileno())
 
 
 def now() -> str:

@@ -14,7 +14,8 @@ import torch
 
 from apr.progress import Progress, Report
 from apr.train.batches import Batch
-from apr.train.checkpoint import Ending, TrainState, prune, save_checkpoint
+from apr.train.checkpoint import Ending, TrainState
+from apr.train.checkpoint_writer import CheckpointWriter
 from apr.train.guards import require_converging, require_finite_weights
 from apr.train.improvement import note_validation
 from apr.train.prepare import PreparedRun
@@ -46,6 +47,7 @@ class Trainer:
     optimizer: torch.optim.Optimizer
     origin: Origin
     log: StepLog
+    checkpoints: CheckpointWriter
     progress: Report
     notify: Callable[[str], None]
 
@@ -72,12 +74,19 @@ class Trainer:
         while state.ended is None:
             if should_stop():
                 self._checkpoint(state)
+                self.checkpoints.wait(state)
                 return "interrupted"
             if should_save():
                 self._checkpoint(state)
             self._one_step(state)
+            self.checkpoints.poll(state)
+            is_due = state.step % (config.checkpoint_every or config.eval_every) == 0
             if state.step == config.num_steps or state.step % config.eval_every == 0:
-                self._validate_and_save(state)
+                is_due |= self._validate_and_judge(state)
+            # The verdict is saved with the step: a run killed while it ends must end the same way.
+            if is_due or state.ended:
+                self._checkpoint(state)
+        self.checkpoints.wait(state)
         return state.ended
 
     def provenance(
@@ -196,7 +205,8 @@ class Trainer:
         assert sum(by_source) == state.tokens_seen, "tokens by source are not the tokens seen"
         return by_source
 
-    def _validate_and_save(self, state: TrainState) -> None:
+    def _validate_and_judge(self, state: TrainState) -> bool:
+        """Whether the weights are the best so far; whether the run has ended is in the state."""
         periodic, config = self._validate(state), self.run.config
         known = [each for each in (state.best_loss_nats, state.start_loss_nats) if each is not None]
         require_converging(
@@ -206,14 +216,13 @@ class Trainer:
             vocab_size=self.run.inputs.architecture.vocab_size,
         )
         note_validation(state, periodic, min_delta=config.min_delta)
-        # The verdict is saved with the step: a run killed while it ends must end the same way.
         if self._target_reached(periodic):
             state.ended = "target_met"
         elif state.step == config.num_steps:
             state.ended = "budget_exhausted"
         elif state.stale_validations >= config.patience:
             state.ended = "early_stop"
-        self._checkpoint(state)
+        return state.best_step == state.step
 
     def _validate(self, state: TrainState) -> ValidationResult:
         started_s = time.monotonic()
@@ -248,14 +257,6 @@ class Trainer:
         # Before the first update there is no optimizer state, and nothing to lose.
         if state.step == 0:
             return
-        started_s = time.monotonic()
-        save_checkpoint(
-            self.run_dir,
-            self.run.model,
-            self.optimizer,
-            state,
-            tokenizer=self.run.inputs.tokenizer,
-            provenance=self.provenance("checkpoint", state.step, state.tokens_seen),
+        self.checkpoints.save(
+            state, provenance=self.provenance("checkpoint", state.step, state.tokens_seen)
         )
-        prune(self.run_dir, keep=self.run.config.keep)
-        state.checkpoint_s += time.monotonic() - started_s

@@ -26,7 +26,7 @@ from apr.files import atomic_writer, syncing
 from apr.progress import Progress, Report, silent
 
 # The order of the reference library, which puts what needs the strictest alignment first.
-_WIDEST_FIRST = ("F32", "BF16", "F16")
+_WIDEST_FIRST = ("F32", "BF16", "F16", "U8")
 
 
 def write_safetensors(
@@ -36,7 +36,7 @@ def write_safetensors(
     metadata: Mapping[str, str] | None = None,
     progress: Report = silent,
 ) -> None:
-    """Write a safetensors file that holds exactly these tensors; f32, f16 and bf16.
+    """Write a safetensors file that holds exactly these tensors; f32, bf16, f16 and u8.
 
     `metadata` is `{"format": "pt"}` unless given: Hugging Face's loaders demand it.
 
@@ -73,7 +73,7 @@ def size_bytes(tensor: SourceTensor) -> int:
 def _rank(tensor: SourceTensor) -> int:
     dtype = tensor.dtype.upper()
     if dtype not in _WIDEST_FIRST:
-        raise _unwritable(tensor.name, tensor.dtype, "one of f32, bf16, f16")
+        raise _unwritable(tensor.name, tensor.dtype, f"one of {', '.join(_WIDEST_FIRST).lower()}")
     return _WIDEST_FIRST.index(dtype)
 
 

@@ -1,0 +1,128 @@
+"""Checkpoints beside the training: a copy is taken, and a thread of its own writes it.
+
+Training waits for the copy alone, and for the checkpoint before while that is still being
+written: there is never more than one copy in memory, and checkpoints appear in order. What goes
+wrong in the background is raised in the training thread.
+"""
+
+import time
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from apr.model.transformer import Transformer
+from apr.tokenizer.tokenizer import Tokenizer
+from apr.train.checkpoint import (
+    Snapshot,
+    TrainState,
+    checkpoint_dir,
+    take_snapshot,
+    write_checkpoint,
+)
+from apr.train.retention import Retention, clear_leftovers
+
+
+class CheckpointWriter:
+    """Saves the checkpoints of one run; a context manager that waits for the last.
+
+    `before_writing` is called in the background first; `saved_step` has its checkpoint already.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        model: Transformer,
+        optimizer: torch.optim.Optimizer,
+        *,
+        tokenizer: Tokenizer,
+        keep: int,
+        before_writing: Callable[[], None],
+        saved_step: int = 0,
+    ) -> None:
+        self._run_dir = run_dir
+        self._model = model
+        self._optimizer = optimizer
+        self._tokenizer = tokenizer
+        self._retention = Retention(run_dir, keep=keep)
+        self._before_writing = before_writing
+        self._saved_step = saved_step
+        self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._in_flight: Future[float] | None = None
+        self._snapshot: Snapshot | None = None
+
+    def __enter__(self) -> Self:
+        """Make the place for checkpoints, and finish the deleting that a kill cut short.
+
+        Refuses: files.io-failed.
+        """
+        clear_leftovers(self._run_dir)
+        if self._saved_step:
+            directory = checkpoint_dir(self._run_dir, self._saved_step)
+            self._in_flight = self._background.submit(self._keep, directory)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._background.shutdown()
+
+    def save(self, state: TrainState, *, provenance: list[dict[str, Any]]) -> None:
+        """Copy this moment and have it written; the state counts what that held training up.
+
+        A step that has its checkpoint keeps it: a second one would say the same.
+
+        Refuses: what went wrong with the checkpoint before, as `write_checkpoint`.
+        Writes: RUN/checkpoints/, later.
+        """
+        self.wait(state)
+        if state.step == self._saved_step:
+            return
+        with _counted(state):
+            self._snapshot = take_snapshot(
+                self._model, self._optimizer, state, reuse=self._snapshot
+            )
+            self._in_flight = self._background.submit(self._write, self._snapshot, provenance)
+        self._saved_step = state.step
+
+    def poll(self, state: TrainState) -> None:
+        """Raise what went wrong with a checkpoint, as soon as that is known.
+
+        Refuses: as `write_checkpoint`.
+        """
+        if self._in_flight is not None and self._in_flight.done():
+            self.wait(state)
+
+    def wait(self, state: TrainState) -> None:
+        """Return once every checkpoint that was asked for is on the disk.
+
+        Refuses: as `write_checkpoint`.
+        """
+        if self._in_flight is None:
+            return
+        in_flight, self._in_flight = self._in_flight, None
+        with _counted(state):
+            state.checkpoint_write_s += in_flight.result()
+
+    def _write(self, snapshot: Snapshot, provenance: list[dict[str, Any]]) -> float:
+        started_s = time.monotonic()
+        self._before_writing()
+        written = write_checkpoint(
+            self._run_dir, snapshot, tokenizer=self._tokenizer, provenance=provenance
+        )
+        self._keep(written)
+        return time.monotonic() - started_s
+
+    def _keep(self, verified: Path) -> float:
+        started_s = time.monotonic()
+        self._retention.vouch(verified)
+        self._retention.apply()
+        return time.monotonic() - started_s
+
+
+@contextmanager
+def _counted(state: TrainState) -> Generator[None]:
+    started_s = time.monotonic()
+    yield
+    state.checkpoint_s += time.monotonic() - started_s
