@@ -20,11 +20,10 @@ from apr.train.config import TrainConfig
 from apr.train.data_gate import check_degenerate
 from apr.train.gates import Finding, Gate, judge
 from apr.train.split_gate import check_split_certificate
+from apr.train.token_budget import TOKENS_PER_PARAMETER, sufficient_steps, zone
 from apr.units import format_count
 
 _SCAN_TOKENS = 1 << 24
-_TOKENS_PER_PARAMETER = 20.0
-_DEGENERATION_BELOW = 10.0
 
 
 @dataclass(frozen=True)
@@ -200,19 +199,12 @@ def check_token_budget(config: TrainConfig, inputs: Inputs) -> Finding:
     """
     parameters = inputs.architecture.num_parameters
     ratio = config.planned_tokens / parameters
-    zone = (
-        "degeneration"
-        if ratio < _DEGENERATION_BELOW
-        else "plateau"
-        if ratio < _TOKENS_PER_PARAMETER
-        else "optimal"
-    )
-    steps = int(np.ceil(_TOKENS_PER_PARAMETER * parameters / config.batch_tokens))
+    steps = sufficient_steps(parameters, batch_tokens=config.batch_tokens)
     return Finding(
-        "PASS" if ratio >= _TOKENS_PER_PARAMETER else "FAIL",
+        "PASS" if ratio >= TOKENS_PER_PARAMETER else "FAIL",
         f"{format_count(config.planned_tokens)} tokens for {parameters} parameters: "
-        f"{ratio:.2f} per parameter ({zone})",
-        f"at least {_TOKENS_PER_PARAMETER:g} per parameter",
+        f"{ratio:.2f} per parameter ({zone(ratio)})",
+        f"at least {TOKENS_PER_PARAMETER:g} per parameter",
         f"train {steps} steps, choose a smaller --arch, or pass --force-under-provisioned",
     )
 
