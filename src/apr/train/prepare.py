@@ -12,6 +12,7 @@ from apr.train.config import TrainConfig
 from apr.train.gates import Finding, Gate, apply_waivers, judge
 from apr.train.preflight import Inputs, check_files
 from apr.train.probes import check_gradients, check_init_loss
+from apr.train.resources_gate import check_resources
 from apr.train.step import SummedLoss
 from apr.train.validation import ValidationResult, ValidationSet, subset, validate, whole_set
 
@@ -84,7 +85,8 @@ def prepare(config: TrainConfig, inputs: Inputs, *, notify: Callable[[str], None
 
 def judge_files(config: TrainConfig, inputs: Inputs) -> list[Gate]:
     """The gates that need no model, waivers applied."""
-    return apply_waivers(check_files(config, inputs), config.waive)
+    gates = check_files(config, inputs) + check_resources(config, inputs)
+    return apply_waivers(gates, config.waive)
 
 
 def judge_model(run: PreparedRun, *, progress: Report = silent) -> Judgement:
