@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from apr.cli import output
+from apr.cli.costs_text import costs_lines
 from apr.cli.stopping import graceful_stop
 from apr.cli.values import LOCAL_PATH
 from apr.errors import UsageRefusal
@@ -155,16 +156,8 @@ def _ending_text(record: dict[str, Any], run_dir: Path) -> str:
 def _judged(plan: "Plan") -> output.Result:
     """A dry run's verdicts as the command's answer; a blocking gate is exit code 5."""
     from apr.errors import Refusal
-    from apr.units import format_bytes, format_count
 
-    lines = [
-        f"{format_count(plan.architecture.num_parameters)} parameters, "
-        f"{format_count(plan.config.planned_tokens)} tokens, "
-        f"{format_bytes(plan.architecture.training_state_bytes())} of weights, gradients and "
-        "optimizer state",
-        "",
-        "verdict  gate",
-    ]
+    lines = [*costs_lines(plan.costs), "", "verdict  gate"]
     for gate in plan.gates:
         lines.append(f"{gate.verdict:<8} {gate.id}: {gate.found}; expected {gate.expected}")
         if gate.waiver:

@@ -16,6 +16,7 @@ import torch
 from apr.architecture import Architecture
 from apr.errors import Interrupted, IoFailed, Refusal
 from apr.files import require_exists
+from apr.jobs.costs import costs_of_inputs
 from apr.jobs.finish import end_run
 from apr.jobs.record import (
     first_record,
@@ -30,11 +31,16 @@ from apr.train.acceleration import keep_freed_memory, repeatable
 from apr.train.checkpoint import TrainState, latest_checkpoint, load_checkpoint
 from apr.train.config import TrainConfig, absolute_paths
 from apr.train.gates import Gate, require_passed
+from apr.train.measured_rate import measure_prepared
 from apr.train.optimizer import build_optimizer
 from apr.train.preflight import open_inputs
 from apr.train.prepare import PreparedRun, judge_files, judge_model, prepare
+from apr.train.rate import Rate
 from apr.train.run_record import RunRecord, StepLog, now, require_no_run
 from apr.train.trainer import Trainer
+
+_MEASURING_S = 10.0
+_BLOCKED = "not measured: a gate says no"
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,8 @@ class Plan:
     config: TrainConfig
     architecture: Architecture
     gates: list[Gate]
+    costs: dict[str, Any]
+    """What the run would take, as `jobs.costs` says it."""
 
     @property
     def may_start(self) -> bool:
@@ -98,8 +106,7 @@ class Plan:
         return {
             "may_start": self.may_start,
             "gates": [gate.as_record() for gate in self.gates],
-            "num_parameters": self.architecture.num_parameters,
-            "planned_tokens": self.config.planned_tokens,
+            **self.costs,
             "training_state_bytes": self.architecture.training_state_bytes(),
             "config": self.config.model_dump(mode="json"),
         }
@@ -121,10 +128,15 @@ def preflight(
         inputs = open_inputs(config, progress=listener.progress)
         gates = judge_files(config, inputs)
         if any(gate.blocks for gate in gates):
-            return Plan(config, inputs.architecture, gates)
+            costs = costs_of_inputs(config, inputs, Rate(None, _BLOCKED))
+            return Plan(config, inputs.architecture, gates, costs)
         run = prepare(config, inputs, notify=listener.notify)
         gates += judge_model(run, progress=listener.progress).gates
-        return Plan(run.config, inputs.architecture, gates)
+        rate = Rate(None, _BLOCKED)
+        if not any(gate.blocks for gate in gates):
+            rate = measure_prepared(run, limit_s=_MEASURING_S)
+        costs = costs_of_inputs(run.config, inputs, rate)
+        return Plan(run.config, inputs.architecture, gates, costs)
 
 
 def resume(

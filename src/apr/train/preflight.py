@@ -50,6 +50,16 @@ def open_inputs(config: TrainConfig, *, verify: bool = True, progress: Report = 
     architecture = preset(
         config.arch, tokenizer_vocab_size=tokenizer.vocab_size, vocab_size=config.vocab_size
     )
+    require_positions(config, architecture)
+    data = plan_data(train, val, sequence_length=config.seq_length, batch_size=config.batch_size)
+    return Inputs(tokenizer, train, val, architecture, data)
+
+
+def require_positions(config: TrainConfig, architecture: Architecture) -> None:
+    """Refuse sequences that are longer than the model is meant for.
+
+    Refuses: config.sequence-too-long.
+    """
     if config.seq_length > architecture.max_position_embeddings:
         raise UsageRefusal(
             "config.sequence-too-long",
@@ -58,8 +68,6 @@ def open_inputs(config: TrainConfig, *, verify: bool = True, progress: Report = 
             expected=f"at most {architecture.max_position_embeddings}, the model's positions",
             fix="shorten the sequences or choose another --arch",
         )
-    data = plan_data(train, val, sequence_length=config.seq_length, batch_size=config.batch_size)
-    return Inputs(tokenizer, train, val, architecture, data)
 
 
 def open_val_shards(
