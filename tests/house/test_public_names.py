@@ -26,6 +26,7 @@ PUBLIC = [
     "import_tokenizer",
     "lint",
     "load_model",
+    "plan",
     "preflight",
     "pretrain",
     "resolve_config",

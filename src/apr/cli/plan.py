@@ -81,7 +81,7 @@ def command(
         speed=Speed(tokens_per_s, like, measure),
     )
     return output.Result(
-        data=found.facts | {"config": found.config.model_dump(mode="json")},
+        data=found.facts | {"config": found.known_config()},
         text=_text(found),
         next_commands=(_dry_run(found, config_path),),
     )

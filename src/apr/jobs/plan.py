@@ -18,6 +18,7 @@ from apr.jobs.expectations import budget, expected_losses
 from apr.shards.manifest import Manifest, read_manifest
 from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.config import TrainConfig, resolve_config
+from apr.train.preflight import require_positions
 from apr.train.rate import Rate, rate_of_run
 from apr.train.run_record import RunRecord
 from apr.train.token_budget import effective_tokens
@@ -46,6 +47,14 @@ class RunPlan:
     init: Path | None
     facts: dict[str, Any]
 
+    def known_config(self) -> dict[str, Any]:
+        """The configuration as far as it was given: null for paths that were not."""
+        fields = self.config.model_dump(mode="json")
+        for name, stand_in in _UNKNOWN.items():
+            if fields[name] == str(stand_in):
+                fields[name] = None
+        return fields | ({"arch": None} if self.init else {})
+
 
 def plan(
     options: dict[str, Any],
@@ -73,6 +82,7 @@ def plan(
         None if config.tokenizer == _UNKNOWN["tokenizer"] else Tokenizer.load(config.tokenizer)
     )
     architecture = _architecture(config, init, manifests, tokenizer)
+    require_positions(config, architecture)
     data = _data(manifests) if datasets else None
     rate = _rate(config, architecture, speed)
     facts = costs_of(

@@ -108,18 +108,18 @@ def _moments(work: Workload) -> dict[str, dict[str, int]]:
     comparing = standing | {"gradients": weights}
     return {
         "the loss of a micro-batch": training
-        | _forward(work, precision)
+        | saved_for_backward(work, precision)
         | {_LOSS: _loss_bytes(work)}
         | _holes(work, _HOLES_OF_MANY_STEPS),
         "the first block of a backward pass": training
-        | _forward(work, precision)
+        | saved_for_backward(work, precision)
         | {"gradients inside a block": _block_gradient_bytes(work)}
         | _holes(work, _HOLES_OF_MANY_STEPS),
         "the end of a backward pass": training
         | {"gradient of the embedding": _FP32_BYTES * embedding}
         | {"gradients inside a block": _block_gradient_bytes(work)},
         "the comparison with plain fp32 before step 1": comparing
-        | _forward(work, "fp32")
+        | saved_for_backward(work, "fp32")
         | {_LOSS: _loss_bytes(work)}
         | _holes(work, _HOLES_OF_ONE_PASS, eager=True),
         "two first gradients side by side": standing
@@ -139,7 +139,7 @@ def _around(work: Workload) -> dict[str, int]:
     }
 
 
-def _forward(work: Workload, precision: Precision) -> dict[str, int]:
+def saved_for_backward(work: Workload, precision: Precision) -> dict[str, int]:
     """What a whole forward pass keeps for the backward one."""
     shape, tokens = work.architecture, work.micro_batch_tokens
     embedding = shape.vocab_size * shape.hidden_size
@@ -182,8 +182,10 @@ def _block_bytes(shape: Architecture, precision: Precision) -> int:
     item, f = _ITEM_BYTES[precision], shape.intermediate_size
     q = shape.num_attention_heads * shape.head_dim
     kv = shape.num_key_value_heads * shape.head_dim
-    # A norm of heads saves what one of the stream does; its output is not kept.
-    head_norms = 2 * _FP32_BYTES * (q + kv) if shape.has_query_key_norm else 0
+    head_norms = 0
+    if shape.has_query_key_norm:
+        # Heads before and after their norm; in fp32 a view, which keeps the values along.
+        head_norms = 2 * _FP32_BYTES * (q + kv) + (_FP32_BYTES * kv if precision == "fp32" else 0)
     return 2 * _norm_bytes(shape, precision) + item * (2 * q + 2 * kv + 4 * f) + head_norms
 
 
