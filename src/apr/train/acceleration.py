@@ -71,7 +71,7 @@ def choose_acceleration(config: TrainConfig, architecture: Architecture) -> Acce
 
     Refuses: config.device-unavailable (GATE-GPUTRAIN-002), config.no-compiler.
     """
-    device, notices = _choose_device(config.device), list[str]()
+    device, notices = choose_device(config.device), list[str]()
     compute_dtype = _choose_precision(config.precision, device, architecture)
     work_flops = config.planned_tokens * architecture.training_flops_per_token(
         config.seq_length, convention="conventional"
@@ -128,7 +128,11 @@ def keep_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
-def _choose_device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
+    """The device of that name, or for `auto` the first that is there; allocates nothing.
+
+    Refuses: config.device-unavailable (GATE-GPUTRAIN-002).
+    """
     if name == "auto":
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     device = torch.device(name)

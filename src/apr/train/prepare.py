@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from apr.model.init import initialize
 from apr.model.transformer import Transformer
 from apr.progress import Report, silent
-from apr.train.acceleration import Acceleration, choose_acceleration
+from apr.train.acceleration import Acceleration, choose_acceleration, choose_device
 from apr.train.batches import BatchOrder
 from apr.train.config import TrainConfig
 from apr.train.gates import Finding, Gate, apply_waivers, judge
@@ -84,8 +84,12 @@ def prepare(config: TrainConfig, inputs: Inputs, *, notify: Callable[[str], None
 
 
 def judge_files(config: TrainConfig, inputs: Inputs) -> list[Gate]:
-    """The gates that need no model, waivers applied."""
-    gates = check_files(config, inputs) + check_resources(config, inputs)
+    """The gates that need no model, waivers applied.
+
+    Refuses: config.device-unavailable.
+    """
+    device = str(choose_device(config.device))
+    gates = check_files(config, inputs) + check_resources(config, inputs, device=device)
     return apply_waivers(gates, config.waive)
 
 

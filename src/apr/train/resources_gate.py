@@ -17,11 +17,11 @@ from apr.units import format_bytes
 _USABLE = 0.95
 
 
-def check_resources(config: TrainConfig, inputs: Inputs) -> list[Gate]:
-    """Whether the device holds the run, and the disk what it writes."""
+def check_resources(config: TrainConfig, inputs: Inputs, *, device: str) -> list[Gate]:
+    """Whether the device, `auto` resolved, holds the run, and the disk what it writes."""
     return [
         judge("preflight.disk-space", lambda: check_run_disk(config, inputs)),
-        judge("preflight.memory", lambda: check_run_memory(config, inputs)),
+        judge("preflight.memory", lambda: check_run_memory(config, inputs, device)),
     ]
 
 
@@ -46,9 +46,9 @@ def workload(
     )
 
 
-def check_run_memory(config: TrainConfig, inputs: Inputs) -> Finding:
+def check_run_memory(config: TrainConfig, inputs: Inputs, device_name: str) -> Finding:
     """The device of a run has the memory that it takes."""
-    device = read_device_memory(config.device)
+    device = read_device_memory(device_name)
     readers = [inputs.train] + ([inputs.val] if inputs.val else [])
     num_documents = sum(reader.num_documents for reader in readers)
     work = workload(config, inputs.architecture, device, num_documents=num_documents)

@@ -89,6 +89,17 @@ def test_half_a_billion_parameters_hold_what_the_reference_says() -> None:
     assert estimate.parts[LOGITS] == 3 * 4 * 512 * 151_936
 
 
+def test_a_checkpoint_in_writing_is_held_by_the_host_alone() -> None:
+    shape = preset("qwen2-0.5b", tokenizer_vocab_size=0)
+    work = Workload(shape, batch_size=1, sequence_length=512)
+    on_cpu, on_cuda = (
+        estimate_memory(replace(work, on_cpu=on_cpu)).parts["checkpoint snapshot"]
+        for on_cpu in (True, False)
+    )
+    # Weights and both moments, once more.
+    assert (on_cpu, on_cuda) == (12 * 494_032_768, 0)
+
+
 def test_seven_billion_do_not_fit_a_card_of_139_gib() -> None:
     shape = preset("qwen2-7b", tokenizer_vocab_size=0)
     work = Workload(shape, batch_size=16, sequence_length=2048, precision="bf16", on_cpu=False)
