@@ -30,6 +30,7 @@ _PUBLIC: dict[str, str] = {
     "import_tokenizer": "apr.jobs.import_tokenizer",
     "lint": "apr.container.inspecting.lint",
     "load_model": "apr.model.weights",
+    "plan": "apr.jobs.plan",
     "preflight": "apr.jobs.pretrain",
     "pretrain": "apr.jobs.pretrain",
     "replay": "apr.jobs.selftest",

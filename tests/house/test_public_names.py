@@ -27,6 +27,7 @@ PUBLIC = [
     "import_tokenizer",
     "lint",
     "load_model",
+    "plan",
     "preflight",
     "pretrain",
     "replay",

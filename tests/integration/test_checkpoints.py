@@ -28,7 +28,7 @@ def saved_steps(run_dir: Path) -> list[int]:
         ({}, [2, 4, 6, 8]),
         ({"checkpoint_every": 1}, [1, 2, 3, 4, 5, 6, 7, 8]),
         ({"checkpoint_every": 3, "eval_every": 4}, [3, 4, 6, 8]),
-        # Weights that do not move are best at first. The best must be there at the end, and the last.
+        # Weights that do not move are best at first: the best and the last must be there.
         ({"checkpoint_every": 100, "learning_rate": 1e-12, "patience": 100}, [2, 8]),
         ({"checkpoint_every": 3, "learning_rate": 1e-12, "patience": 100}, [2, 3, 6, 8]),
         ({"checkpoint_every": 100, "learning_rate": 1e-12, "patience": 1}, [2, 4]),

@@ -20,6 +20,7 @@ VERBS: Table = {
     "demo": ("apr.cli.demo:command", "Train a small model on your interpreter's own sources."),
     "corpus": ("apr.cli.corpus.group:command", "Split a corpus and certify its two parts."),
     "tokenize": ("apr.cli.tokenize.group:command", "Train tokenizers; turn a corpus into shards."),
+    "plan": ("apr.cli.plan:command", "Say what a run takes, before it starts."),
     "pretrain": ("apr.cli.pretrain:command", "Train a model on shards, or resume a run."),
     "selftest": ("apr.cli.selftest:command", "Prove a run on its own model and data."),
     "import": ("apr.cli.import_model:command", "Turn a model from elsewhere into an .apr file."),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from apr.cli import output
+from apr.cli.costs_text import costs_lines
 from apr.cli.gate_table import gate_lines
 from apr.cli.stopping import graceful_stop, save_on_signal
 from apr.cli.values import LOCAL_PATH, Dataset
@@ -223,18 +224,9 @@ def _ending_text(record: dict[str, Any], run_dir: Path) -> str:
 def _judged(plan: "Plan") -> output.Result:
     """A dry run's verdicts as the command's answer; a blocking gate is exit code 5."""
     from apr.errors import Refusal
-    from apr.units import format_bytes, format_count
 
-    shape = plan.architecture
-    lines = [
-        f"{format_count(shape.num_parameters)} parameters, "
-        f"{format_count(plan.config.planned_tokens)} tokens, "
-        f"{format_bytes(shape.training_state_bytes())} of weights, gradients and optimizer state"
-        if shape
-        else "a model whose shape is not known",
-        "",
-        *gate_lines(plan.gates),
-    ]
+    costs = costs_lines(plan.costs) if plan.costs else ["a model whose shape is not known"]
+    lines = [*costs, "", *gate_lines(plan.gates)]
     lines.append("\nthe run may start" if plan.may_start else "\nthe run would be refused")
     return output.Result(
         data=plan.as_dict(),

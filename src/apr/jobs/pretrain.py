@@ -10,6 +10,7 @@ from typing import Any
 
 from apr.architecture import Architecture
 from apr.errors import Interrupted
+from apr.jobs.costs import costs_of_inputs
 from apr.jobs.record import first_record
 from apr.jobs.run_lock import hold_run
 from apr.jobs.sitting import SILENT, Listener, sit
@@ -23,6 +24,7 @@ from apr.train.gates import (
     require_passed,
 )
 from apr.train.init_file import InitFile, read_init
+from apr.train.measured_rate import measure_prepared
 from apr.train.optimizer import build_optimizer
 from apr.train.preflight import open_inputs, require_enough_held_out
 from apr.train.prepare import (
@@ -33,11 +35,13 @@ from apr.train.prepare import (
     judge_model,
     prepare,
 )
+from apr.train.rate import Rate
 from apr.train.run_record import require_no_run
 
 # Behind these a model cannot be built, or its numbers would say nothing.
-_NEEDED_BY_MODEL = (*NEVER_WAIVED, "preflight.id-range", "preflight.val-empty")
-_DRY_RUN_VALIDATION_S = 30.0
+_NEEDED_BY_MODEL = (*NEVER_WAIVED, "preflight.id-range", "preflight.val-empty", "preflight.memory")
+_VALIDATING_S, _MEASURING_S = 30.0, 10.0
+_BLOCKED = "not measured: a gate says no"
 
 
 def pretrain(
@@ -102,6 +106,8 @@ class Plan:
     architecture: Architecture | None
     """None when the initial file does not say."""
     gates: list[Gate]
+    costs: dict[str, Any] | None
+    """What the run would take, as `jobs.costs` says it."""
 
     @property
     def may_start(self) -> bool:
@@ -114,8 +120,7 @@ class Plan:
         return {
             "may_start": self.may_start,
             "gates": [gate.as_record() for gate in self.gates],
-            "num_parameters": shape and shape.num_parameters,
-            "planned_tokens": self.config.planned_tokens,
+            **(self.costs or {}),
             "training_state_bytes": shape and shape.training_state_bytes(),
             "config": self.config.model_dump(mode="json"),
         }
@@ -141,16 +146,21 @@ def preflight(
         init = _read_init(config, listener)
         gates = list(init.gates) if init else []
         if init and init.architecture is None:
-            return Plan(config, None, _with_the_unjudged(gates))
+            return Plan(config, None, _with_the_unjudged(gates), None)
         inputs = open_inputs(config, init=init, progress=listener.progress)
         gates += judge_files(config, inputs)
         if any(gate.blocks and gate.id in _NEEDED_BY_MODEL for gate in gates):
-            return Plan(config, inputs.architecture, _with_the_unjudged(gates))
+            costs = costs_of_inputs(config, inputs, Rate(None, _BLOCKED))
+            return Plan(config, inputs.architecture, _with_the_unjudged(gates), costs)
         require_enough_held_out(config, inputs.data)
         run = prepare(config, inputs, notify=listener.notify, progress=listener.progress)
-        held_out = affordable_set(run, limit_s=_DRY_RUN_VALIDATION_S)
+        held_out = affordable_set(run, limit_s=_VALIDATING_S)
         gates += judge_model(run, held_out=held_out, progress=listener.progress).gates
-        return Plan(run.config, inputs.architecture, gates)
+        rate = Rate(None, _BLOCKED)
+        if not any(gate.blocks for gate in gates):
+            rate = measure_prepared(run, limit_s=_MEASURING_S)
+        costs = costs_of_inputs(run.config, inputs, rate)
+        return Plan(run.config, inputs.architecture, gates, costs)
 
 
 def _read_init(config: TrainConfig, listener: Listener) -> InitFile | None:

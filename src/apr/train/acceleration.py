@@ -77,7 +77,7 @@ def choose_acceleration(config: TrainConfig, architecture: Architecture) -> Acce
 
     Refuses: config.device-unavailable (GATE-GPUTRAIN-002), config.no-compiler.
     """
-    device, notices = _choose_device(config.device), list[str]()
+    device, notices = choose_device(config.device), list[str]()
     if config.device == "auto" and device.type == "cpu":
         notices.append("computing on the CPU: no CUDA device is there (--device cuda demands one)")
     compute_dtype = _choose_precision(config.precision, device, architecture)
@@ -137,7 +137,11 @@ def keep_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
-def _choose_device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
+    """The device of that name, or for `auto` the first that is there; allocates nothing.
+
+    Refuses: config.device-unavailable (GATE-GPUTRAIN-002).
+    """
     if name == "auto":
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     device = torch.device(name)

@@ -151,17 +151,22 @@ def without_a_met_target(config: TrainConfig, init_loss_nats: float) -> TrainCon
     return config.model_copy(update={"target_val_loss": None, "stop_at_target": False})
 
 
-def resolve_config(options: dict[str, Any], *, config_path: Path | None = None) -> TrainConfig:
+def resolve_config(
+    options: dict[str, Any],
+    *,
+    config_path: Path | None = None,
+    assumed: dict[str, Any] | None = None,
+) -> TrainConfig:
     """Merge a TOML file with overrides, fill in what follows, and refuse what cannot be.
 
-    `options` holds the fields that were given explicitly.
+    `options` holds the fields that were given explicitly; `assumed` those that neither has to give.
 
     Refuses: config.invalid, config.not-toml, config.init-missing, config.init-shape,
     config.batch-not-divisible, config.warmup-longer-than-run, config.eval-longer-than-run,
     config.without-effect, config.waiver, config.device, config.mixture-weights,
     config.mixture-without-val.
     """
-    given = (_read_toml(config_path) if config_path else {}) | options
+    given = (assumed or {}) | (_read_toml(config_path) if config_path else {}) | options
     try:
         config = TrainConfig.model_validate(given)
     except ValidationError as err:

@@ -28,6 +28,8 @@ UPSTREAM_IDS: dict[str, str | None] = {
     "preflight.split-certificate": None,
     "preflight.token-budget": "GATE-CHINCHILLA-001",
     "preflight.data-degenerate": None,
+    "preflight.disk-space": None,
+    "preflight.memory": None,
     "preflight.init-loss": None,
     "preflight.gradients": None,
 }

@@ -14,6 +14,7 @@ from apr.container import free_keys
 from apr.container.contents import require_contents
 from apr.container.embedded_tokenizer import restore_tokenizer
 from apr.container.metadata import architecture_from_metadata
+from apr.container.named_keys import Metadata
 from apr.container.provenance import entries_of
 from apr.container.reader import Container
 from apr.errors import Refusal
@@ -169,7 +170,7 @@ def _facts(container: Container) -> InitFile:
         tokenizer=tokenizer,
         tokenizer_reason=None if tokenizer else reason,
         provenance=tuple(entries),
-        tokens_seen=_tokens_seen(metadata.free.get(free_keys.PRETRAINING_TOKENS), entries),
+        tokens_seen=tokens_seen(metadata),
         recorded_loss=_recorded_loss(entries),
         hf_config=hf_config if isinstance(hf_config, dict) else {},
         proof=proof if isinstance(proof, dict) else None,
@@ -177,8 +178,13 @@ def _facts(container: Container) -> InitFile:
     )
 
 
-def _tokens_seen(stamped: Any, entries: list[dict[str, Any]]) -> int | None:
-    """A stamp says the whole; a run adds what it trained to what its own start had seen."""
+def tokens_seen(metadata: Metadata) -> int | None:
+    """How many tokens a model was trained on, as its file says; None where it does not.
+
+    A stamp says the whole; a run adds what it trained to what its own start had seen.
+    """
+    entries = entries_of(metadata)
+    stamped = metadata.free.get(free_keys.PRETRAINING_TOKENS)
     if type(stamped) is int and stamped > 0:
         return stamped
     for entry in reversed(entries):

@@ -91,14 +91,7 @@ def open_inputs(
         architecture = preset(
             config.arch, tokenizer_vocab_size=tokenizer.vocab_size, vocab_size=config.vocab_size
         )
-    if config.seq_length > architecture.max_position_embeddings:
-        raise UsageRefusal(
-            "config.sequence-too-long",
-            "--seq-length",
-            found=config.seq_length,
-            expected=f"at most {architecture.max_position_embeddings}, the model's positions",
-            fix="shorten the sequences or choose another --arch",
-        )
+    require_positions(config, architecture)
     data = plan_data(
         train,
         val,
@@ -108,6 +101,21 @@ def open_inputs(
     )
     require_every_source(data.train, num_rows=config.num_steps * config.batch_size)
     return Inputs(tokenizer, train, val, architecture, data, init)
+
+
+def require_positions(config: TrainConfig, architecture: Architecture) -> None:
+    """Refuse sequences that are longer than the model is meant for.
+
+    Refuses: config.sequence-too-long.
+    """
+    if config.seq_length > architecture.max_position_embeddings:
+        raise UsageRefusal(
+            "config.sequence-too-long",
+            "--seq-length",
+            found=config.seq_length,
+            expected=f"at most {architecture.max_position_embeddings}, the model's positions",
+            fix="shorten the sequences or choose another --arch",
+        )
 
 
 def require_enough_held_out(config: TrainConfig, data: DataPlan) -> None:

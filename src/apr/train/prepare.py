@@ -9,13 +9,14 @@ from apr.model.init import initialize
 from apr.model.transformer import Transformer
 from apr.model.weights import load_model
 from apr.progress import Report, silent
-from apr.train.acceleration import Acceleration, choose_acceleration
+from apr.train.acceleration import Acceleration, choose_acceleration, choose_device
 from apr.train.config import TrainConfig
 from apr.train.gates import Finding, Gate, apply_waivers, judge
 from apr.train.gradients_gate import check_gradients
 from apr.train.init_loss_gate import check_fresh_loss, check_initial_loss
 from apr.train.mixture import BatchOrder
 from apr.train.preflight import Inputs, check_files
+from apr.train.resources_gate import check_resources
 from apr.train.step import SummedLoss
 from apr.train.validation import ValidationResult, ValidationSet, subset, validate, whole_set
 
@@ -134,8 +135,13 @@ def _require_margin(config: TrainConfig, periodic_set: ValidationSet) -> None:
 
 
 def judge_files(config: TrainConfig, inputs: Inputs) -> list[Gate]:
-    """The gates that need no model, waivers applied."""
-    return apply_waivers(check_files(config, inputs), config.waive)
+    """The gates that need no model, waivers applied.
+
+    Refuses: config.device-unavailable.
+    """
+    device = str(choose_device(config.device))
+    gates = check_files(config, inputs) + check_resources(config, inputs, device=device)
+    return apply_waivers(gates, config.waive)
 
 
 def judge_model(

@@ -49,3 +49,18 @@ def sufficient_tokens(num_parameters: int) -> int:
 def sufficient_steps(num_parameters: int, *, batch_tokens: int) -> int:
     """The fewest optimizer updates that satisfy the budget, when no token is repeated."""
     return -(-sufficient_tokens(num_parameters) // batch_tokens)
+
+
+def tokens_worth(effective: float, unique_tokens: int) -> int | None:
+    """How many tokens to plan so that they are worth `effective`; None when no number of them is.
+
+    The inverse of `effective_tokens`.
+    """
+    if effective <= unique_tokens:
+        return math.ceil(effective)
+    # What repetition must add, as a share of the most it can ever add.
+    share = (effective / unique_tokens - 1) / _REPETITION_HALF_LIFE if unique_tokens else 1.0
+    if share >= 1:
+        return None
+    repetitions = -_REPETITION_HALF_LIFE * math.log1p(-share)
+    return math.ceil(unique_tokens * (1 + repetitions))

@@ -7,6 +7,7 @@ from apr.train.token_budget import (
     effective_tokens,
     sufficient_steps,
     sufficient_tokens,
+    tokens_worth,
     zone,
 )
 
@@ -47,3 +48,17 @@ def test_qwen_of_half_a_billion_needs_ten_billion_tokens():
     assert sufficient_tokens(parameters) == 9_880_655_360
     steps = sufficient_steps(parameters, batch_tokens=16 * 512)
     assert steps == 1_206_135
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0, 1.5, 4.0, 15.0])
+def test_tokens_to_plan_are_the_inverse_of_their_worth(share: float):
+    unique = 1_000_000
+    planned = tokens_worth(share * unique, unique)
+    assert planned is not None
+    assert effective_tokens(planned, unique) == pytest.approx(share * unique, rel=1e-5)
+
+
+def test_no_number_of_epochs_is_worth_enough_beyond_the_limit():
+    assert tokens_worth(16_391, 1000) is None
+    assert tokens_worth(16_389, 1000) is not None
+    assert tokens_worth(1, 0) is None

@@ -1,0 +1,144 @@
+"""`apr plan`: what a run would take and be worth, before it starts."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from apr.cli import output
+from apr.cli.costs_text import costs_lines
+from apr.cli.values import LOCAL_PATH, Share
+from apr.units import format_count
+
+if TYPE_CHECKING:
+    from apr.jobs.plan import RunPlan
+
+# Beyond any machine; a float that cannot be divided by makes no sense either.
+_RATES = Share(min=1e-3, max=1e12)
+
+
+@click.command("plan", short_help="Say what a run takes, before it starts.")
+@click.option("--arch", help="Preset of the model's shape.")
+@click.option("--init", type=LOCAL_PATH, help="An .apr file: plan for its model instead.")
+@click.option("--dataset", "datasets", type=LOCAL_PATH, multiple=True, help="Shards; repeatable.")
+@click.option("--tokenizer", type=LOCAL_PATH, help="The shards' tokenizer.")
+@click.option("--run-dir", type=LOCAL_PATH, help="Where the run would be written.")
+@click.option("--config", "config_path", type=LOCAL_PATH, help="TOML file of a run.")
+@click.option("--vocab-size", type=int, help="Rows of the embedding.")
+@click.option("--tokens", type=click.IntRange(1, 1 << 60), help="Tokens; or give --num-steps.")
+@click.option("--num-steps", type=int, help="Optimizer updates.")
+@click.option("--batch-size", type=int, help="Sequences per update.")
+@click.option("--seq-length", type=int, help="Tokens per sequence.")
+@click.option("--grad-accum", type=int, help="Micro-batches per update.")
+@click.option("--eval-every", type=int, help="Updates between checkpoints.")
+@click.option("--keep", type=int, help="Latest checkpoints kept, beside the best.")
+@click.option("--device", help="auto, cpu, cuda or cuda:N.")
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="Of computation.")
+@click.option("--compile/--no-compile", default=None, help="Compiled kernels take less memory.")
+@click.option("--tokens-per-s", type=_RATES, help="Throughput to compute hours with.")
+@click.option("--like", type=LOCAL_PATH, help="Take the throughput of this finished run.")
+@click.option("--measure", is_flag=True, help="Measure the throughput here, in about 20 s.")
+@output.standard_options
+@click.pass_context
+def command(
+    ctx: click.Context,
+    init: Path | None,
+    datasets: tuple[Path, ...],
+    config_path: Path | None,
+    tokens: int | None,
+    tokens_per_s: float | None,
+    like: Path | None,
+    measure: bool,
+    **flags: Any,
+) -> output.Result:
+    """Say what a run would take and be worth: memory, disk, tokens, hours, expected loss.
+
+    \b
+    apr plan --arch qwen2-0.5b --tokens 10000000000 --batch-size 16 --seq-length 512
+    apr plan --dataset data/train --arch tiny --num-steps 2000 --measure
+
+    Nothing is written, and no weight is read or made unless --measure asks for it.
+    """  # noqa: D301  click reads the escaped character
+    given = {flag: value for flag, value in flags.items() if value is not None}
+    for one, other, both in (
+        ("--tokens", "--num-steps", tokens is not None and "num_steps" in given),
+        ("--init", "--arch", init is not None and "arch" in given),
+        ("--init", "--vocab-size", init is not None and "vocab_size" in given),
+    ):
+        if both:
+            raise click.UsageError(f"{one} and {other} say the same thing; give one of them.", ctx)
+    if sum((tokens_per_s is not None, like is not None, measure)) > 1:
+        raise click.UsageError("give one of --tokens-per-s, --like and --measure.", ctx)
+
+    from apr.jobs.plan import Speed, plan
+
+    found = plan(
+        given,
+        config_path=config_path,
+        datasets=datasets,
+        tokens=tokens,
+        init=init,
+        speed=Speed(tokens_per_s, like, measure),
+    )
+    return output.Result(
+        data=found.facts | {"config": found.known_config()},
+        text=_text(found),
+        next_commands=(_dry_run(found, config_path),),
+    )
+
+
+def _text(found: "RunPlan") -> str:
+    facts = found.facts
+    lines = [f"model       {facts['source']}", *costs_lines(facts)]
+    if facts["memory"]["fix"]:
+        lines.append(f"  fix: {facts['memory']['fix']}")
+    lines += ["", "expected final loss (nats per token)"]
+    for law in facts["expected_loss"]:
+        if law["loss_nats"] is None:
+            lines.append(f"  unknown  {law['source']}: {law['loss_nats_reason']}")
+            continue
+        outside = ", ".join(law["outside_of_the_fit"])
+        mark = f"; outside of what was fitted: {outside}" if outside else ""
+        lines.append(f"  {law['loss_nats']:.3f}  {law['source']}{mark}")
+    valid = facts["expected_loss"][0].get("validity")
+    if valid:
+        lines.append(f"  {valid}")
+    return "\n".join([*lines, "", *_budget_lines(facts["token_budget"])])
+
+
+def _budget_lines(budget: dict[str, Any]) -> list[str]:
+    if budget["is_met"] is None:
+        return [f"token budget: {budget['is_met_reason']}"]
+    verdict = "met" if budget["is_met"] else "not met"
+    wanted = f"token budget: {verdict}, {budget['tokens_per_parameter_needed']:g} per parameter"
+    if budget["num_steps_needed"] is None:
+        how = budget["num_steps_needed_reason"]
+    else:
+        how = (
+            f"{budget['tokens_needed']:,} tokens, {budget['num_steps_needed']:,} steps"
+            f" ({format_count(budget['tokens_needed'])})"
+        )
+    largest = budget["largest_sufficient_preset"] or (
+        f"none: {budget['largest_sufficient_preset_reason']}"
+    )
+    return [wanted, f"  would be met by    {how}", f"  or by the preset   {largest}"]
+
+
+def _dry_run(found: "RunPlan", config_path: Path | None) -> str:
+    """The command that judges this very run; what the plan does not know is in capitals."""
+    config = found.config
+    words: list[object] = ["apr", "pretrain", "--dry-run"]
+    if config_path:
+        words += ["--config", config_path]
+    for directory in found.datasets or (config.dataset[0].path,):
+        words += ["--dataset", directory]
+    words += ["--tokenizer", config.tokenizer, "--run-dir", config.run_dir]
+    words += ["--init", found.init] if found.init else ["--arch", config.arch or ""]
+    if config.vocab_size:
+        words += ["--vocab-size", config.vocab_size]
+    names = ("num_steps", "batch_size", "seq_length", "grad_accum", "eval_every", "keep")
+    for name in (*names, "device", "precision"):
+        words += [f"--{name.replace('_', '-')}", getattr(config, name)]
+    if config.compile is not None:
+        words.append("--compile" if config.compile else "--no-compile")
+    return output.command_line(*words)

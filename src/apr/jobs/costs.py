@@ -1,0 +1,151 @@
+"""What a run takes: tokens, memory, disk, arithmetic and time, as plain facts for a person or JSON.
+
+`apr plan` and `apr pretrain --dry-run` say the same things of a run, so they are said here.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from apr.architecture import Architecture
+from apr.train.config import TrainConfig
+from apr.train.device_memory import read_device_memory
+from apr.train.disk import estimate_disk, free_bytes
+from apr.train.gates import judge
+from apr.train.memory import estimate_memory
+from apr.train.preflight import Inputs
+from apr.train.rate import Rate
+from apr.train.resources_gate import check_disk, check_memory, workload
+from apr.train.token_budget import CHEAP_EPOCHS, effective_tokens, zone
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is known of a run's training data without reading it."""
+
+    unique_tokens: int
+    num_documents: int
+
+
+def costs_of_inputs(config: TrainConfig, inputs: Inputs, rate: Rate) -> dict[str, Any]:
+    """The same of a run whose inputs are open."""
+    num_documents = sum(shards.num_documents for shards in inputs.train)
+    return costs_of(
+        config,
+        inputs.architecture,
+        data=Data(inputs.unique_train_tokens, num_documents),
+        tokenizer_bytes=len(inputs.tokenizer.json_bytes),
+        rate=rate,
+    )
+
+
+def costs_of(
+    config: TrainConfig,
+    architecture: Architecture,
+    *,
+    data: Data | None,
+    tokenizer_bytes: int,
+    rate: Rate,
+) -> dict[str, Any]:
+    """Tokens, memory, disk, FLOPs and hours of a run; what is not known is null with a reason."""
+    num_documents = data.num_documents if data else 0
+    return {
+        "num_parameters": architecture.num_parameters,
+        "num_matmul_parameters": architecture.num_matmul_parameters(),
+        "num_steps": config.num_steps,
+        **_tokens(config, architecture, data),
+        "memory": _memory(config, architecture, num_documents),
+        "disk": _disk(config, architecture, tokenizer_bytes),
+        "flops": _flops(config, architecture),
+        "time": _time(config, rate),
+    }
+
+
+def _tokens(config: TrainConfig, architecture: Architecture, data: Data | None) -> dict[str, Any]:
+    planned = config.planned_tokens
+    per_parameter = planned / architecture.num_parameters
+    facts: dict[str, Any] = {
+        "planned_tokens": planned,
+        "batch_tokens": config.batch_tokens,
+        "tokens_per_parameter": per_parameter,
+        "zone": zone(per_parameter),
+    }
+    if data is None or data.unique_tokens == 0:
+        reason = "no --dataset was given" if data is None else "the data holds no token"
+        names = ("unique_tokens", "epochs_over_data", "effective_tokens")
+        return facts | {
+            n: v for name in names for n, v in ((name, None), (f"{name}_reason", reason))
+        }
+    epochs = planned / data.unique_tokens
+    effective = effective_tokens(planned, data.unique_tokens)
+    warning = (
+        f"{epochs:.1f} epochs: beyond {CHEAP_EPOCHS:g} a repeated token is worth clearly less than "
+        f"a new one; these {planned} are worth {effective:.0f} (Muennighoff et al. 2023)"
+    )
+    return facts | {
+        "zone": zone(effective / architecture.num_parameters),
+        "unique_tokens": data.unique_tokens,
+        "epochs_over_data": epochs,
+        "effective_tokens": effective,
+        "repetition": warning if epochs > CHEAP_EPOCHS else None,
+    }
+
+
+def _memory(config: TrainConfig, architecture: Architecture, num_documents: int) -> dict[str, Any]:
+    device = read_device_memory(config.device)
+    work = workload(config, architecture, device, num_documents=num_documents)
+    estimate = estimate_memory(work)
+    gate = judge("preflight.memory", lambda: check_memory(work, device))
+    available: dict[str, Any] = {"available_bytes": device.available_bytes}
+    available["available_source" if device.available_bytes else "available_bytes_reason"] = (
+        device.source
+    )
+    return {
+        "peak_bytes": estimate.peak_bytes,
+        "moment": estimate.moment,
+        "parts": estimate.parts,
+        **available,
+        "verdict": gate.verdict,
+        "fix": gate.fix or None,
+    }
+
+
+def _disk(config: TrainConfig, architecture: Architecture, tokenizer_bytes: int) -> dict[str, Any]:
+    estimate = estimate_disk(config, architecture, tokenizer_bytes=tokenizer_bytes)
+    free = free_bytes(config.run_dir)
+    gate = judge("preflight.disk-space", lambda: check_disk(estimate, free, config.run_dir))
+    facts: dict[str, Any] = {
+        "peak_bytes": estimate.peak_bytes,
+        "end_bytes": estimate.end_bytes,
+        "checkpoint_bytes": estimate.checkpoint_bytes,
+        "parts": estimate.parts,
+        "free_bytes": free[0] if free else None,
+    }
+    if free is None:
+        facts["free_bytes_reason"] = "the system does not say"
+    else:
+        facts["free_at"] = str(free[1])
+    return facts | {"verdict": gate.verdict}
+
+
+def _flops(config: TrainConfig, architecture: Architecture) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    for convention in ("conventional", "causal"):
+        per_token = architecture.training_flops_per_token(config.seq_length, convention=convention)
+        facts[f"per_token_{convention}"] = per_token
+        facts[f"total_{convention}"] = per_token * config.planned_tokens
+    return facts
+
+
+def _time(config: TrainConfig, rate: Rate) -> dict[str, Any]:
+    if rate.tokens_per_s is None:
+        return {
+            "tokens_per_s": None,
+            "tokens_per_s_reason": rate.source,
+            "hours": None,
+            "hours_reason": rate.source,
+        }
+    return {
+        "tokens_per_s": rate.tokens_per_s,
+        "tokens_per_s_source": rate.source,
+        "hours": config.planned_tokens / rate.tokens_per_s / 3600,
+    }

@@ -1,0 +1,206 @@
+"""How much memory a run takes at most, counted from what the code keeps alive.
+
+A run has few moments at which its memory peaks, and each is a sum of parts that follow from the
+shape of the model and of a micro-batch: see `_moments`. The peak is the largest of these sums.
+`benchmarks/memory.py` compares it with what real steps take.
+
+The letters are those of `apr.architecture`; tokens are those of one micro-batch.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from apr.architecture import Architecture
+
+Precision = Literal["fp32", "bf16"]
+
+_LOSS = "logits, their softmax and its gradient"
+_FP32_BYTES = 4
+_ITEM_BYTES = {"fp32": 4, "bf16": 2}
+_MIB = 1 << 20
+# Python, torch and its threads, measured; a compiler comes on top (docs/log.md).
+_INTERPRETER_BYTES = 350 * _MIB
+_COMPILER_BYTES = 80 * _MIB
+# A vocabulary held by the encoder and by our own tables, per entry.
+_VOCABULARY_ENTRY_BYTES = 600
+_DOCUMENT_BYTES = 24
+# Large blocks that are freed within a pass are kept for the next one (`keep_freed_memory`), smaller
+# ones settle in them, and room for large ones is taken anew. What that costs over many steps, in
+# multiples of the fp32 scores and of what the loss allocates, is measured: docs/log.md.
+_HOLES_OF_MANY_STEPS = (2.4, 1.5)
+_HOLES_OF_ONE_PASS = (1.8, 0.5)
+_HOLES_ELSEWHERE = 0.1
+# torch's product of three doubles per element, two of them copies.
+_COSINE_BYTES = 24
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What decides the memory of a run."""
+
+    architecture: Architecture
+    batch_size: int
+    """Sequences per optimizer update."""
+    sequence_length: int
+    grad_accum: int = 1
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compiled: bool | None = None
+    """None where that is not yet decided."""
+    document_mask: bool = True
+    num_documents: int = 0
+    on_cpu: bool = True
+    """Whether model, data and interpreter share one memory."""
+
+    @property
+    def micro_batch_tokens(self) -> int:
+        """Tokens of one forward pass."""
+        return self.batch_size // self.grad_accum * self.sequence_length
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """The parts that are alive at the worst moment of a run, in bytes."""
+
+    moment: str
+    parts: dict[str, int]
+
+    @property
+    def peak_bytes(self) -> int:
+        """Their sum."""
+        return sum(self.parts.values())
+
+
+def estimate_memory(work: Workload) -> MemoryEstimate:
+    """The largest of all moments of a run; of both precisions where that is not yet chosen.
+
+    A run that may turn out eager is counted as eager. One that is compiled still computes a
+    micro-batch eagerly, in fp32, where the gradient gate compares the two.
+    """
+    if work.precision == "auto":
+        both = (estimate_memory(replace(work, precision=p)) for p in ("fp32", "bf16"))
+        return max(both, key=lambda estimate: estimate.peak_bytes)
+    moments = [MemoryEstimate(name, parts) for name, parts in _moments(work).items()]
+    return max(moments, key=lambda estimate: estimate.peak_bytes)
+
+
+def largest_fitting(work: Workload, available_bytes: float) -> int | None:
+    """The fewest micro-batches per update with which a run fits; None when none do."""
+    for grad_accum in range(1, work.batch_size + 1):
+        if work.batch_size % grad_accum == 0:
+            peak_bytes = estimate_memory(replace(work, grad_accum=grad_accum)).peak_bytes
+            if peak_bytes < available_bytes:
+                return grad_accum
+    return None
+
+
+def _moments(work: Workload) -> dict[str, dict[str, int]]:
+    assert work.precision != "auto"
+    shape, precision = work.architecture, work.precision
+    weights = _FP32_BYTES * shape.num_parameters
+    embedding = shape.vocab_size * shape.hidden_size
+    standing = {"fp32 weights": weights} | _around(work)
+    training = standing | {
+        "gradients": weights,
+        "optimizer moments": 2 * weights,
+        # Written while the next steps run, and only in the host's memory.
+        "checkpoint snapshot": 3 * weights if work.on_cpu else 0,
+    }
+    comparing = standing | {"gradients": weights}
+    return {
+        "the loss of a micro-batch": training
+        | saved_for_backward(work, precision)
+        | {_LOSS: _loss_bytes(work)}
+        | _holes(work, _HOLES_OF_MANY_STEPS),
+        "the first block of a backward pass": training
+        | saved_for_backward(work, precision)
+        | {"gradients inside a block": _block_gradient_bytes(work)}
+        | _holes(work, _HOLES_OF_MANY_STEPS),
+        "the end of a backward pass": training
+        | {"gradient of the embedding": _FP32_BYTES * embedding}
+        | {"gradients inside a block": _block_gradient_bytes(work)},
+        "the comparison with plain fp32 before step 1": comparing
+        | saved_for_backward(work, "fp32")
+        | {_LOSS: _loss_bytes(work)}
+        | _holes(work, _HOLES_OF_ONE_PASS, eager=True),
+        "two first gradients side by side": standing
+        | {"gradients": 2 * weights, "their product in fp64": _COSINE_BYTES * embedding},
+    }
+
+
+def _around(work: Workload) -> dict[str, int]:
+    """What is there besides the model."""
+    if not work.on_cpu:
+        return {}
+    shape = work.architecture
+    return {
+        "interpreter": _INTERPRETER_BYTES + (0 if work.compiled is False else _COMPILER_BYTES),
+        "tokenizer and documents": _VOCABULARY_ENTRY_BYTES * shape.vocab_size
+        + _DOCUMENT_BYTES * work.num_documents,
+    }
+
+
+def saved_for_backward(work: Workload, precision: Precision) -> dict[str, int]:
+    """What a whole forward pass keeps for the backward one."""
+    shape, tokens = work.architecture, work.micro_batch_tokens
+    embedding = shape.vocab_size * shape.hidden_size
+    # In fp32 the head is used as it is; the other matrices are joined, which copies them.
+    copied = shape.num_matmul_parameters() - (embedding if precision == "fp32" else 0)
+    layers = shape.num_hidden_layers
+    kept = layers * _block_bytes(shape, precision) + _norm_bytes(shape, precision)
+    mask = work.sequence_length if work.document_mask else 0
+    scores = layers * _attention_bytes(shape, work.sequence_length, precision) + mask
+    return {
+        "weights joined in compute precision": _ITEM_BYTES[precision] * copied,
+        "activations": tokens * kept,
+        "attention scores and masks": tokens * scores,
+    }
+
+
+def _loss_bytes(work: Workload) -> int:
+    """fp32 logits, their log-softmax, and the gradient of either: three at once."""
+    return 3 * _FP32_BYTES * work.architecture.vocab_size * work.micro_batch_tokens
+
+
+def _holes(work: Workload, factors: tuple[float, float], *, eager: bool = False) -> dict[str, int]:
+    """What is allocated and not in use."""
+    shape, tokens = work.architecture, work.micro_batch_tokens
+    scores = _FP32_BYTES * shape.num_attention_heads * work.sequence_length * tokens
+    scores *= shape.num_hidden_layers
+    of_scores, of_loss = factors
+    if not work.on_cpu or (work.compiled and not eager):
+        of_scores = of_loss = _HOLES_ELSEWHERE
+    return {"holes in the heap": round(of_scores * scores + of_loss * _loss_bytes(work))}
+
+
+def _block_bytes(shape: Architecture, precision: Precision) -> int:
+    """What autograd saves of one token in one block, attention's T by T tensors left out.
+
+    A norm saves its input in fp32, the normed input, and its output as the input of a projection.
+    The projections save queries, keys and values as attention multiplies them, and attention's
+    output; the feed-forward block its joined projection, the gate's silu, and their product.
+    """
+    item, f = _ITEM_BYTES[precision], shape.intermediate_size
+    q = shape.num_attention_heads * shape.head_dim
+    kv = shape.num_key_value_heads * shape.head_dim
+    head_norms = 0
+    if shape.has_query_key_norm:
+        # Heads before and after their norm; in fp32 a view, which keeps the values along.
+        head_norms = 2 * _FP32_BYTES * (q + kv) + (_FP32_BYTES * kv if precision == "fp32" else 0)
+    return 2 * _norm_bytes(shape, precision) + item * (2 * q + 2 * kv + 4 * f) + head_norms
+
+
+def _norm_bytes(shape: Architecture, precision: Precision) -> int:
+    return shape.hidden_size * (2 * _FP32_BYTES + _ITEM_BYTES[precision])
+
+
+def _attention_bytes(shape: Architecture, sequence_length: int, precision: Precision) -> int:
+    """What one query keeps per block: its weights in fp32, in compute precision, and its mask."""
+    copies = _FP32_BYTES + (_ITEM_BYTES["bf16"] if precision == "bf16" else 0)
+    return sequence_length * (shape.num_attention_heads * copies + 1)
+
+
+def _block_gradient_bytes(work: Workload) -> int:
+    """What the backward pass of one block needs besides what was saved, in fp32 at most."""
+    shape = work.architecture
+    scores = shape.num_attention_heads * work.sequence_length
+    return 3 * _FP32_BYTES * work.micro_batch_tokens * max(scores, shape.intermediate_size)

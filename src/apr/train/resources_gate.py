@@ -1,0 +1,123 @@
+"""The gates on what a run takes: memory of its device, room on its disk.
+
+Both are judged before a model is allocated, from its shape alone.
+"""
+
+from pathlib import Path
+
+from apr.architecture import Architecture
+from apr.train.config import TrainConfig
+from apr.train.device_memory import DeviceMemory, read_device_memory
+from apr.train.disk import DiskEstimate, estimate_disk, free_bytes
+from apr.train.gates import Finding, Gate, judge
+from apr.train.memory import MemoryEstimate, Workload, estimate_memory, largest_fitting
+from apr.train.preflight import Inputs
+from apr.units import format_bytes
+
+_USABLE = 0.95
+
+
+def check_resources(config: TrainConfig, inputs: Inputs, *, device: str) -> list[Gate]:
+    """Whether the device, `auto` resolved, holds the run, and the disk what it writes."""
+    return [
+        judge("preflight.disk-space", lambda: check_run_disk(config, inputs)),
+        judge("preflight.memory", lambda: check_run_memory(config, inputs, device)),
+    ]
+
+
+def workload(
+    config: TrainConfig,
+    architecture: Architecture,
+    device: DeviceMemory,
+    *,
+    num_documents: int = 0,
+) -> Workload:
+    """What decides a run's memory, out of its configuration, its shape and its data."""
+    return Workload(
+        architecture,
+        batch_size=config.batch_size,
+        sequence_length=config.seq_length,
+        grad_accum=config.grad_accum,
+        precision=config.precision,
+        compiled=config.compile,
+        document_mask=config.document_mask,
+        num_documents=num_documents,
+        on_cpu=device.on_cpu,
+    )
+
+
+def check_run_memory(config: TrainConfig, inputs: Inputs, device_name: str) -> Finding:
+    """The device of a run has the memory that it takes."""
+    device = read_device_memory(device_name)
+    num_documents = sum(reader.num_documents for reader in inputs.shards)
+    work = workload(config, inputs.architecture, device, num_documents=num_documents)
+    return check_memory(work, device)
+
+
+def check_memory(work: Workload, device: DeviceMemory) -> Finding:
+    """The peak of a run stays below what the device has for it."""
+    estimate = estimate_memory(work)
+    if device.available_bytes is None:
+        return Finding(
+            "UNKNOWN",
+            f"about {format_bytes(estimate.peak_bytes)} at the peak; {device.source}",
+            "a device whose memory can be read",
+            "name another --device, or --waive preflight.memory=REASON once you know that it fits",
+        )
+    usable_bytes = _USABLE * device.available_bytes
+    fits = estimate.peak_bytes < usable_bytes
+    return Finding(
+        "PASS" if fits else "FAIL",
+        f"about {format_bytes(estimate.peak_bytes)} at the peak, {estimate.moment}; most of it "
+        f"{_largest_parts(estimate)}",
+        f"below {_USABLE:.0%} of {format_bytes(device.available_bytes)}, {device.source}",
+        "" if fits else _how_to_fit(work, usable_bytes),
+    )
+
+
+def check_run_disk(config: TrainConfig, inputs: Inputs) -> Finding:
+    """The file system under the run directory holds all that will lie there at once."""
+    estimate = estimate_disk(
+        config, inputs.architecture, tokenizer_bytes=len(inputs.tokenizer.json_bytes)
+    )
+    return check_disk(estimate, free_bytes(config.run_dir), config.run_dir)
+
+
+def check_disk(estimate: DiskEstimate, free: tuple[int, Path] | None, run_dir: Path) -> Finding:
+    """What a run writes is less than what is free."""
+    needed = (
+        f"{format_bytes(estimate.peak_bytes)}: {estimate.num_held} checkpoints of "
+        f"{format_bytes(estimate.checkpoint_bytes)}, one more while it is written, model.apr, logs"
+    )
+    if free is None:
+        return Finding(
+            "UNKNOWN",
+            f"{needed}; the free space at {run_dir} cannot be read",
+            "a file system that says what is free",
+            "choose another --run-dir, or --waive preflight.disk-space=REASON",
+        )
+    room_bytes, place = free
+    return Finding(
+        "PASS" if estimate.peak_bytes < room_bytes else "FAIL",
+        needed,
+        f"less than the {format_bytes(room_bytes)} free at {place} (a quota is not seen)",
+        "free space, choose a --run-dir on another disk, or --keep fewer checkpoints",
+    )
+
+
+def _largest_parts(estimate: MemoryEstimate) -> str:
+    largest = sorted(estimate.parts.items(), key=lambda part: -part[1])[:2]
+    return " and ".join(f"{name} ({format_bytes(size_bytes)})" for name, size_bytes in largest)
+
+
+def _how_to_fit(work: Workload, usable_bytes: float) -> str:
+    grad_accum = largest_fitting(work, usable_bytes)
+    if grad_accum is None:
+        return (
+            "no micro-batch of whole sequences fits: shorten --seq-length, choose a smaller "
+            "--arch, or a device with more memory"
+        )
+    return (
+        f"--grad-accum {grad_accum}, micro-batches of {work.batch_size // grad_accum} sequences, "
+        "is the same update and fits"
+    )

@@ -1,0 +1,284 @@
+"""`apr plan`: golden numbers, what each option changes, what is refused, and nothing written."""
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.container_models import model_file
+from tests.run_data import RunData
+
+from apr.cli.main import run
+from apr.jobs.pretrain import preflight, pretrain
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def trained(run_data: RunData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("trained") / "run"
+    pretrain(run_data.config(run_dir))
+    return run_dir
+
+
+def planned(capsys: Captured, *words: object, code: int = 0) -> dict[str, Any]:
+    capsys.readouterr()
+    found = run(["plan", "--device", "cpu", "--json", *map(str, words)])
+    captured = capsys.readouterr()
+    assert found == code, captured.err
+    return json.loads(captured.out)
+
+
+QWEN = ("--arch", "qwen2-0.5b", "--batch-size", 16, "--seq-length", 512)
+
+
+def test_golden_numbers_of_half_a_billion_parameters(capsys: Captured) -> None:
+    facts = planned(capsys, *QWEN, "--num-steps", 5000, "--tokens-per-s", 12880)
+    assert facts["num_parameters"] == 494_032_768
+    assert facts["num_matmul_parameters"] == 357_826_560 + 136_134_656
+    assert facts["planned_tokens"] == 5000 * 16 * 512
+    # The Rust tools' reproducer of an under-provisioned run.
+    assert round(facts["tokens_per_parameter"], 3) == 0.083
+    assert facts["zone"] == "degeneration"
+    assert facts["token_budget"] == {
+        "tokens_per_parameter_needed": 20.0,
+        "seen_tokens": 0,
+        "is_met": False,
+        "tokens_needed": 9_880_655_360,
+        "num_steps_needed": 1_206_135,
+        "largest_sufficient_preset": None,
+        "largest_sufficient_preset_reason": "40960000 tokens suffice for 2048000 parameters",
+    }
+    # 6 per parameter of a matrix and 12, or 6, for attention: 24 layers, 896 wide, 512 positions.
+    assert facts["flops"]["per_token_conventional"] == 6 * 493_961_216 + 12 * 24 * 896 * 512
+    assert facts["flops"]["total_causal"] == 40_960_000 * (6 * 493_961_216 + 6 * 24 * 896 * 512)
+    assert facts["time"]["hours"] == pytest.approx(40_960_000 / 12880 / 3600)
+
+
+def test_what_satisfies_the_budget_satisfies_it(capsys: Captured) -> None:
+    enough = planned(capsys, *QWEN, "--num-steps", 1_206_135)
+    assert enough["token_budget"]["is_met"]
+    assert enough["token_budget"]["largest_sufficient_preset"] == "qwen2-0.5b"
+    assert enough["zone"] == "optimal"
+    too_few = planned(capsys, *QWEN, "--num-steps", 1_206_134)
+    assert not too_few["token_budget"]["is_met"]
+    by_tokens = planned(capsys, *QWEN, "--tokens", 9_880_655_360)
+    assert by_tokens["num_steps"] == 1_206_135
+
+
+def test_repeated_tokens_are_called_out(run_data: RunData, capsys: Captured) -> None:
+    tiny = ("--arch", "tiny", "--dataset", run_data.train, "--batch-size", 8, "--seq-length", 128)
+    once = planned(capsys, *tiny, "--num-steps", 100)
+    assert once["repetition"] is None
+    assert once["effective_tokens"] == once["planned_tokens"] == 102_400
+    often = planned(capsys, *tiny, "--num-steps", 10_000)
+    assert often["epochs_over_data"] == 10_240_000 / often["unique_tokens"] > 4
+    assert "epochs" in often["repetition"]
+    assert often["effective_tokens"] < often["planned_tokens"]
+    twice = planned(capsys, *tiny, "--num-steps", 100, "--dataset", run_data.val)
+    assert twice["unique_tokens"] > once["unique_tokens"]
+    laws = [law["for_tokens"] for law in often["expected_loss"]]
+    assert laws == [often["effective_tokens"]] * 2
+
+
+def test_what_is_not_known_is_null_with_a_reason(capsys: Captured) -> None:
+    facts = planned(capsys, *QWEN, "--num-steps", 1000)
+    for place, name in (
+        (facts, "unique_tokens"),
+        (facts, "epochs_over_data"),
+        (facts, "effective_tokens"),
+        (facts["time"], "tokens_per_s"),
+        (facts["time"], "hours"),
+    ):
+        assert place[name] is None
+        assert place[f"{name}_reason"]
+    assert facts["config"]["dataset"] is None
+    assert facts["config"]["run_dir"] is None
+
+
+def test_losses_outside_of_the_fit_are_marked(capsys: Captured) -> None:
+    inside = planned(capsys, *QWEN, "--tokens", 10_000_000_000)["expected_loss"]
+    assert [law["outside_of_the_fit"] for law in inside] == [[], []]
+    assert all(2 < law["loss_nats"] < 3.5 and law["validity"] for law in inside)
+    outside = planned(capsys, *QWEN, "--num-steps", 1000)["expected_loss"]
+    assert [len(law["outside_of_the_fit"]) for law in outside] == [1, 1]
+
+
+def test_a_container_gives_its_shape(trained: Path, capsys: Captured) -> None:
+    model = trained / "model.apr"
+    facts = planned(capsys, "--init", model, "--num-steps", 1000)
+    inspected = json.loads((trained / "run.json").read_text())["architecture"]
+    assert facts["num_parameters"] == inspected["num_parameters"]
+    assert facts["source"] == str(model)
+    for law in facts["expected_loss"]:
+        assert law["loss_nats"] is None
+        assert law["loss_nats_reason"]
+    # What its own run trained counts towards the budget; a stamp may say more.
+    parameters, seen = inspected["num_parameters"], facts["token_budget"]["seen_tokens"]
+    assert seen == json.loads((trained / "run.json").read_text())["tokens_seen"]
+    assert facts["token_budget"]["tokens_needed"] == 20 * parameters - seen
+
+
+def test_a_container_that_does_not_say_what_it_has_seen(tmp_path: Path, capsys: Captured) -> None:
+    facts = planned(capsys, "--init", model_file().write(tmp_path / "x.apr"), "--seq-length", 16)
+    assert facts["token_budget"]["is_met"] is None
+    assert "--pretraining-tokens" in facts["token_budget"]["is_met_reason"]
+
+
+def test_the_throughput_of_an_earlier_run(trained: Path, capsys: Captured) -> None:
+    tiny = ("--arch", "tiny", "--vocab-size", 512, "--like", trained)
+    record = json.loads((trained / "run.json").read_text())
+    same = planned(capsys, *tiny, "--seq-length", 32)["time"]
+    assert same["tokens_per_s"] == record["throughput"]["tokens_per_s_end_to_end"]
+    other = planned(capsys, *tiny, "--seq-length", 64)["time"]
+    assert other["tokens_per_s"] is None
+    assert "sequence length 32" in other["tokens_per_s_reason"]
+
+
+def test_a_throughput_measured_here(capsys: Captured) -> None:
+    tiny = ("--arch", "tiny", "--vocab-size", 512, "--batch-size", 2, "--seq-length", 32)
+    measured = planned(capsys, *tiny, "--measure")["time"]
+    assert measured["tokens_per_s"] > 0
+    assert "measured just now" in measured["tokens_per_s_source"]
+    never = planned(capsys, *QWEN, "--num-steps", 1000, "--batch-size", 4096, "--measure")["time"]
+    assert never["tokens_per_s"] is None
+    assert never["tokens_per_s_reason"].startswith("not measured")
+
+
+def test_a_step_that_takes_too_long_is_not_tried(capsys: Captured) -> None:
+    flags = ("--arch", "demo", "--vocab-size", 512, "--seq-length", 128, "--batch-size", 60_000)
+    time = planned(capsys, *flags, "--grad-accum", 60_000, "--measure")["time"]
+    assert time["tokens_per_s"] is None
+    assert "one step would take" in time["tokens_per_s_reason"]
+
+
+BASE = ("--arch", "tiny", "--vocab-size", 512, "--num-steps", 2000)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("--arch", "demo"),
+        ("--vocab-size", 600),
+        ("--num-steps", 3000),
+        ("--batch-size", 32),
+        ("--seq-length", 64),
+        ("--grad-accum", 2),
+        ("--eval-every", 1000),
+        ("--keep", 5),
+        ("--precision", "fp32"),
+        ("--compile",),
+        ("--tokens-per-s", 5),
+        ("--run-dir", "/"),
+    ],
+)
+def test_f24_every_option_changes_the_plan(capsys: Captured, change: tuple[object, ...]) -> None:
+    def without_config(*words: object) -> dict[str, Any]:
+        facts = planned(capsys, *BASE, *words)
+        for place in (facts["memory"], facts["disk"]):
+            place.pop("available_bytes", None)
+            place.pop("free_bytes", None)
+        return {key: value for key, value in facts.items() if key != "config"}
+
+    assert without_config() == without_config()
+    assert without_config(*change) != without_config()
+
+
+@pytest.mark.parametrize(
+    ("words", "id", "code"),
+    [
+        (("--arch", "gpt-9"), "config.unknown-preset", 2),
+        (("--arch", "tiny"), "config.vocab-size-unknown", 2),
+        ((*BASE, "--batch-size", 0), "config.invalid", 2),
+        ((*BASE, "--grad-accum", 3), "config.batch-not-divisible", 2),
+        ((*BASE, "--seq-length", 4096), "config.sequence-too-long", 2),
+        ((*BASE, "--eval-every", 3000), "config.eval-longer-than-run", 2),
+        (("--init", "nothing.apr"), "files.not-found", 3),
+        (("--init", __file__), "container.not-apr", 4),
+        ((*BASE, "--dataset", "nowhere"), "files.not-found", 3),
+        ((*BASE, "--like", "nowhere"), "run.not-found", 3),
+        ((*BASE, "--tokens", 5), "usage", 2),
+        ((*BASE, "--init", __file__), "usage", 2),
+        ((*BASE, "--measure", "--tokens-per-s", 5), "usage", 2),
+        ((*BASE, "--tokens-per-s", "nan"), "usage", 2),
+    ],
+)
+def test_what_cannot_be_planned_is_refused(
+    capsys: Captured, words: tuple[object, ...], id: str, code: int
+) -> None:
+    assert planned(capsys, *words, code=code)["refused"]["id"] == id
+
+
+def test_a_damaged_manifest_is_refused(run_data: RunData, tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "manifest.json").write_bytes((run_data.train / "manifest.json").read_bytes()[:-9])
+    refused = planned(capsys, *BASE, "--dataset", tmp_path, code=4)["refused"]
+    assert refused["id"] == "shards.manifest-damaged"
+
+
+def test_a_run_file_is_planned_as_it_would_run(
+    run_data: RunData, tmp_path: Path, capsys: Captured
+) -> None:
+    run_file = tmp_path / "run.toml"
+    run_file.write_text(
+        f'dataset = "{run_data.train}"\ntokenizer = "{run_data.tokenizer}"\nrun_dir = "r"\n'
+        'arch = "tiny"\nnum_steps = 300\n'
+    )
+    facts = planned(capsys, "--config", run_file)
+    assert facts["num_steps"] == 300
+    assert facts["unique_tokens"] > 0
+    assert planned(capsys, "--config", run_file, "--num-steps", 400)["num_steps"] == 400
+
+
+def test_nothing_is_written_and_torch_stays_away(tmp_path: Path) -> None:
+    program = (
+        "import sys; from apr.cli.main import run\n"
+        "code = run(sys.argv[1:])\n"
+        "assert 'torch' not in sys.modules\n"
+        "sys.exit(code)"
+    )
+    words = ["plan", *map(str, QWEN), "--num-steps", "1000", "--device", "cpu"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "494,032,768" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_next_command_can_be_pasted(
+    run_data: RunData, tmp_path: Path, capsys: Captured
+) -> None:
+    words = ["--dataset", run_data.train, "--tokenizer", run_data.tokenizer, "--arch", "tiny"]
+    words += ["--run-dir", tmp_path / "run", "--num-steps", 20, "--eval-every", 10]
+    words += ["--batch-size", 4, "--seq-length", 32, "--precision", "fp32", "--no-compile"]
+    assert run(["plan", "--device", "cpu", *map(str, words)]) == 0
+    _, _, following = capsys.readouterr().out.partition("\nnext:\n")
+    command = shlex.split(following)
+    assert command[:3] == ["apr", "pretrain", "--dry-run"]
+    # The budget of so short a run is not met, and no certificate covers reserved documents.
+    assert run([*command[1:], "--json"]) == 5
+    found = json.loads(capsys.readouterr().out)
+    assert found["config"]["num_steps"] == 20
+    assert found["planned_tokens"] == 20 * 4 * 32
+
+
+def test_a_dry_run_says_what_the_run_takes(run_data: RunData, tmp_path: Path) -> None:
+    config = run_data.config(tmp_path / "run")
+    plan = preflight(config).as_dict()
+    assert plan["may_start"]
+    assert plan["planned_tokens"] == config.planned_tokens
+    assert plan["epochs_over_data"] == config.planned_tokens / plan["unique_tokens"]
+    assert plan["memory"]["verdict"] == plan["disk"]["verdict"] == "PASS"
+    assert plan["time"]["tokens_per_s"] > 0
+    assert "steps on cpu, fp32, eager" in plan["time"]["tokens_per_s_source"]
+    blocked = preflight(run_data.config(tmp_path / "run", waive={})).as_dict()
+    assert blocked["time"]["hours"] is None
+    assert blocked["time"]["hours_reason"]
+    assert not config.run_dir.exists()

@@ -1,0 +1,149 @@
+"""The memory estimate against autograd itself, against a real run, and against hand-worked sums."""
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from tests.peak_memory import measured
+from tests.run_data import RunData
+
+from apr.architecture import Architecture, preset
+from apr.model.init import initialize
+from apr.model.transformer import Transformer
+from apr.train.loss import summed_loss
+from apr.train.memory import (
+    Workload,
+    estimate_memory,
+    largest_fitting,
+    saved_for_backward,
+)
+
+Precision = Literal["fp32", "bf16"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
+GIB = 1 << 30
+LOGITS = "logits, their softmax and its gradient"
+SAVED = ("weights joined in compute precision", "activations", "attention scores and masks")
+HELD = ("fp32 weights", "gradients", "optimizer moments")
+
+
+def small(model_type: Any) -> Architecture:
+    tiny = preset("tiny", tokenizer_vocab_size=96)
+    return replace(tiny, model_type=model_type, num_hidden_layers=3, intermediate_size=200)
+
+
+def saved_bytes(shape: Architecture, precision: Precision, *, batch: int, positions: int) -> int:
+    """What autograd holds after a forward pass of the training loss, parameters left out."""
+    model = Transformer(shape)
+    initialize(model, seed=0)
+    model.compute_dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    held: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            held[storage.data_ptr()] = storage
+        return tensor
+
+    ids = torch.from_numpy(np.random.default_rng(0).integers(96, size=(batch, positions)))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        summed_loss(model, ids, ids, torch.zeros_like(ids))
+    return sum(storage.nbytes() for storage in held.values())
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("model_type", ["llama", "qwen2", "qwen3"])
+def test_what_is_counted_is_what_autograd_saves(model_type: str, precision: Precision) -> None:
+    shape = small(model_type)
+    work = Workload(shape, batch_size=3, sequence_length=80)
+    counted = sum(saved_for_backward(work, precision).values())
+    log_softmax = 4 * shape.vocab_size * work.micro_batch_tokens
+    found = saved_bytes(shape, precision, batch=3, positions=80)
+    assert counted + log_softmax == pytest.approx(found, rel=0.01)
+
+
+def test_memory_of_attention_is_quadratic() -> None:
+    shape = preset("demo", tokenizer_vocab_size=4096)
+
+    def scores(positions: int) -> int:
+        work = Workload(shape, batch_size=4096 // positions, sequence_length=positions)
+        work = replace(work, precision="fp32")
+        return estimate_memory(work).parts["attention scores and masks"]
+
+    assert scores(1024) == 2 * scores(512) == 4 * scores(256)
+
+
+def test_half_a_billion_parameters_hold_what_the_reference_says() -> None:
+    shape = preset("qwen2-0.5b", tokenizer_vocab_size=0)
+    work = Workload(shape, batch_size=1, sequence_length=512, precision="bf16", on_cpu=False)
+    estimate = estimate_memory(work)
+    assert estimate.moment == "the loss of a micro-batch"
+    # fp32 master 1.98, gradients 1.98, both moments 3.95, bf16 copy 0.99: 8.9 GB.
+    assert [estimate.parts[name] for name in HELD] == [4 * 494_032_768] * 2 + [8 * 494_032_768]
+    copies = estimate.parts["weights joined in compute precision"]
+    assert copies == 2 * (357_826_560 + 136_134_656)
+    state = copies + sum(estimate.parts[name] for name in HELD)
+    assert state == pytest.approx(8.9e9, rel=0.01)
+    assert estimate.parts[LOGITS] == 3 * 4 * 512 * 151_936
+
+
+def test_a_checkpoint_in_writing_is_held_by_the_host_alone() -> None:
+    shape = preset("qwen2-0.5b", tokenizer_vocab_size=0)
+    work = Workload(shape, batch_size=1, sequence_length=512)
+    on_cpu, on_cuda = (
+        estimate_memory(replace(work, on_cpu=on_cpu)).parts["checkpoint snapshot"]
+        for on_cpu in (True, False)
+    )
+    # Weights and both moments, once more.
+    assert (on_cpu, on_cuda) == (12 * 494_032_768, 0)
+
+
+def test_seven_billion_do_not_fit_a_card_of_139_gib() -> None:
+    shape = preset("qwen2-7b", tokenizer_vocab_size=0)
+    work = Workload(shape, batch_size=16, sequence_length=2048, precision="bf16", on_cpu=False)
+    assert estimate_memory(replace(work, grad_accum=16)).peak_bytes > 139 * GIB
+    assert largest_fitting(work, 0.95 * 139 * GIB) is None
+    half_a_billion = replace(work, architecture=preset("qwen2-0.5b", tokenizer_vocab_size=0))
+    assert largest_fitting(half_a_billion, 0.95 * 139 * GIB) == 2
+
+
+def test_the_fewest_micro_batches_that_fit_are_a_divisor() -> None:
+    work = Workload(preset("tiny", tokenizer_vocab_size=512), batch_size=12, sequence_length=512)
+    peaks = {
+        k: estimate_memory(replace(work, grad_accum=k)).peak_bytes for k in (1, 2, 3, 4, 6, 12)
+    }
+    assert list(peaks.values()) == sorted(peaks.values(), reverse=True)
+    assert largest_fitting(work, peaks[3] + 1) == 3
+    assert largest_fitting(work, peaks[3]) == 4
+    assert largest_fitting(work, peaks[12]) is None
+
+
+def test_an_undecided_precision_counts_as_the_worse_one() -> None:
+    for positions in (64, 1024):
+        work = Workload(preset("tiny", tokenizer_vocab_size=512), 4, positions)
+        both = [estimate_memory(replace(work, precision=p)).peak_bytes for p in PRECISIONS]
+        assert estimate_memory(work).peak_bytes == max(both)
+
+
+_RUN = """
+import json, sys
+from pathlib import Path
+from tests.peak_memory import peak_kib
+from tests.run_data import RunData
+from apr.jobs.pretrain import pretrain
+
+data, run_dir = RunData(Path(sys.argv[1])), Path(sys.argv[2])
+pretrain(data.config(run_dir, batch_size=16, seq_length=512, num_steps=4))
+print(json.dumps(peak_kib() * 1024))
+"""
+
+
+def test_a_real_run_stays_below_its_estimate(run_data: RunData, tmp_path: Any) -> None:
+    peak_bytes = int(measured(_RUN, run_data.root, tmp_path / "run"))  # pyright: ignore[reportArgumentType]
+    shape = preset("tiny", tokenizer_vocab_size=512)
+    work = Workload(shape, batch_size=16, sequence_length=512, precision="fp32", compiled=False)
+    estimate = estimate_memory(work)
+    assert sum(estimate.parts[name] for name in SAVED) > 200 << 20
+    assert 0.6 * estimate.peak_bytes < peak_bytes <= estimate.peak_bytes
