@@ -169,7 +169,7 @@ BASE = ("--arch", "tiny", "--vocab-size", 512, "--num-steps", 2000)
         ("--grad-accum", 2),
         ("--eval-every", 1000),
         ("--keep", 5),
-        ("--precision", "fp32"),
+        ("--precision", "bf16"),
         ("--compile",),
         ("--tokens-per-s", 5),
         ("--run-dir", "/"),

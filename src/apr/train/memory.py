@@ -27,8 +27,10 @@ _DOCUMENT_BYTES = 24
 # Large blocks that are freed within a pass are kept for the next one (`keep_freed_memory`), smaller
 # ones settle in them, and room for large ones is taken anew. What that costs over many steps, in
 # multiples of the fp32 scores and of what the loss allocates, is measured: docs/log.md.
-_HOLES_OF_MANY_STEPS = (2.4, 1.5)
+_HOLES_OF_MANY_STEPS = {"fp32": (2.4, 1.5), "bf16": (1.8, 1.1)}
 _HOLES_OF_ONE_PASS = (1.8, 0.5)
+# Several passes a step, with gradients that stay between them, mix large and small blocks more.
+_HOLES_OF_ACCUMULATION = 1.25
 _HOLES_ELSEWHERE = 0.1
 # torch's product of three doubles per element, two of them copies.
 _COSINE_BYTES = 24
@@ -106,22 +108,24 @@ def _moments(work: Workload) -> dict[str, dict[str, int]]:
         "checkpoint snapshot": 3 * weights if work.on_cpu else 0,
     }
     comparing = standing | {"gradients": weights}
+    factors = _HOLES_OF_MANY_STEPS[precision]
+    if not work.on_cpu or work.compiled:
+        factors = (_HOLES_ELSEWHERE, _HOLES_ELSEWHERE)
+    elif work.grad_accum > 1:
+        factors = (_HOLES_OF_ACCUMULATION * factors[0], _HOLES_OF_ACCUMULATION * factors[1])
+    passing = training | saved_for_backward(work, precision) | _holes(work, factors)
+    one_pass = _HOLES_OF_ONE_PASS if work.on_cpu else (_HOLES_ELSEWHERE, _HOLES_ELSEWHERE)
     return {
-        "the loss of a micro-batch": training
-        | saved_for_backward(work, precision)
-        | {_LOSS: _loss_bytes(work)}
-        | _holes(work, _HOLES_OF_MANY_STEPS),
-        "the first block of a backward pass": training
-        | saved_for_backward(work, precision)
-        | {"gradients inside a block": _block_gradient_bytes(work)}
-        | _holes(work, _HOLES_OF_MANY_STEPS),
+        "the loss of a micro-batch": passing | {_LOSS: _loss_bytes(work)},
+        "the first block of a backward pass": passing
+        | {"gradients inside a block": _block_gradient_bytes(work)},
         "the end of a backward pass": training
         | {"gradient of the embedding": _FP32_BYTES * embedding}
         | {"gradients inside a block": _block_gradient_bytes(work)},
         "the comparison with plain fp32 before step 1": comparing
         | saved_for_backward(work, "fp32")
         | {_LOSS: _loss_bytes(work)}
-        | _holes(work, _HOLES_OF_ONE_PASS, eager=True),
+        | _holes(work, one_pass),
         "two first gradients side by side": standing
         | {"gradients": 2 * weights, "their product in fp64": _COSINE_BYTES * embedding},
     }
@@ -161,15 +165,12 @@ def _loss_bytes(work: Workload) -> int:
     return 3 * _FP32_BYTES * work.architecture.vocab_size * work.micro_batch_tokens
 
 
-def _holes(work: Workload, factors: tuple[float, float], *, eager: bool = False) -> dict[str, int]:
+def _holes(work: Workload, factors: tuple[float, float]) -> dict[str, int]:
     """What is allocated and not in use."""
     shape, tokens = work.architecture, work.micro_batch_tokens
     scores = _FP32_BYTES * shape.num_attention_heads * work.sequence_length * tokens
-    scores *= shape.num_hidden_layers
-    of_scores, of_loss = factors
-    if not work.on_cpu or (work.compiled and not eager):
-        of_scores = of_loss = _HOLES_ELSEWHERE
-    return {"holes in the heap": round(of_scores * scores + of_loss * _loss_bytes(work))}
+    of_scores = factors[0] * scores * shape.num_hidden_layers
+    return {"holes in the heap": round(of_scores + factors[1] * _loss_bytes(work))}
 
 
 def _block_bytes(shape: Architecture, precision: Precision) -> int:
