@@ -32,7 +32,8 @@ from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.gates import Gate
 from apr.train.init_file import read_init
 from apr.train.init_loss_gate import check_initial_loss
-from apr.train.preflight import check_vocab_size, open_inputs
+from apr.train.inputs import open_inputs
+from apr.train.preflight import check_vocab_size
 from apr.train.row_losses import RowLosses
 from apr.train.validation import ValidationResult
 

@@ -23,7 +23,8 @@ from apr.shards.encode import encode_corpus
 from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.config import TrainConfig, resolve_config
 from apr.train.gates import Gate
-from apr.train.preflight import check_data, check_files, open_inputs
+from apr.train.inputs import open_inputs
+from apr.train.preflight import check_data, check_files
 
 
 def gate(config: TrainConfig) -> Gate:

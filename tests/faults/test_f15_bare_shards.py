@@ -20,7 +20,8 @@ from apr.shards.repairing.repair import repair_manifest
 from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.config import TrainConfig
 from apr.train.gates import Gate, apply_waivers
-from apr.train.preflight import check_files, open_inputs
+from apr.train.inputs import open_inputs
+from apr.train.preflight import check_files
 
 
 def gates(config: TrainConfig) -> dict[str, Gate]:

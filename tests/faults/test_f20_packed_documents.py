@@ -18,8 +18,8 @@ from torch import Tensor
 from apr.model.init import initialize
 from apr.model.transformer import Transformer, causal_mask, document_mask
 from apr.train.batches import IGNORED_TARGET, Batch
+from apr.train.inputs import open_inputs
 from apr.train.loss import summed_loss
-from apr.train.preflight import open_inputs
 from apr.train.step import to_device
 
 # Three documents in a row of 16: A has 6 tokens, B one, C the rest.

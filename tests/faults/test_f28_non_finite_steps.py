@@ -19,9 +19,9 @@ from tests.run_data import RunData
 from apr.errors import Refusal
 from apr.train.checkpoint import TrainState, latest_checkpoint, read_state
 from apr.train.checkpoint_writer import CheckpointWriter
+from apr.train.inputs import open_inputs
 from apr.train.loss import summed_loss
 from apr.train.optimizer import build_optimizer
-from apr.train.preflight import open_inputs
 from apr.train.prepare import PreparedRun, prepare
 from apr.train.run_record import StepLog
 from apr.train.skipped_step import load_skipped_step, skipped_step_dir

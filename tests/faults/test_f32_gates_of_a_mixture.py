@@ -18,7 +18,8 @@ from apr.jobs.pretrain import pretrain
 from apr.shards.encode import encode_corpus
 from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.gates import Finding, Gate, worst
-from apr.train.preflight import check_files, open_inputs
+from apr.train.inputs import open_inputs
+from apr.train.preflight import check_files
 
 Plant = Callable[[RunData, Path, Path], None]
 

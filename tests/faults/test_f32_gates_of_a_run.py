@@ -39,10 +39,12 @@ from apr.train.gates import (
 )
 from apr.train.gradients_gate import check_gradients
 from apr.train.init_loss_gate import check_fresh_loss
+from apr.train.inputs import open_inputs
 from apr.train.loss import summed_loss
 from apr.train.mixture import mix
-from apr.train.preflight import check_files, check_token_budget, open_inputs
+from apr.train.preflight import check_files
 from apr.train.row_losses import RowLosses
+from apr.train.token_budget_gate import check_token_budget
 from apr.train.validation import ValidationResult
 
 

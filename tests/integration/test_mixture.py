@@ -23,8 +23,8 @@ from apr.shards.reader import ShardReader
 from apr.train.batches import Batch
 from apr.train.checkpoint import checkpoint_dir
 from apr.train.config import TrainConfig
+from apr.train.inputs import open_inputs
 from apr.train.mixture import BatchOrder
-from apr.train.preflight import open_inputs
 
 NUM_STEPS, BATCH_SIZE, SEQ_LENGTH = 8, 4, 32
 WEIGHTS = (3.0, 1.0)

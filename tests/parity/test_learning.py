@@ -19,8 +19,8 @@ from apr.errors import Interrupted
 from apr.jobs.pretrain import pretrain
 from apr.jobs.sitting import Listener
 from apr.train.config import TrainConfig
+from apr.train.inputs import open_inputs
 from apr.train.mixture import BatchOrder
-from apr.train.preflight import open_inputs
 from apr.train.prepare import prepare
 
 STEPS, WARMUP, PEAK, BETAS, DECAY, CLIP = 200, 20, 1e-3, (0.9, 0.95), 0.1, 1.0

@@ -11,8 +11,8 @@ from apr.train.config import TrainConfig
 from apr.train.device_memory import read_device_memory
 from apr.train.disk import estimate_disk, free_bytes
 from apr.train.gates import judge
+from apr.train.inputs import Inputs
 from apr.train.memory import estimate_memory
-from apr.train.preflight import Inputs
 from apr.train.rate import Rate
 from apr.train.resources_gate import check_disk, check_memory, workload
 from apr.train.token_budget import CHEAP_EPOCHS, effective_tokens, zone

@@ -19,7 +19,7 @@ from apr.shards.manifest import Manifest, read_manifest
 from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.config import TrainConfig, resolve_config
 from apr.train.init_file import tokens_seen
-from apr.train.preflight import require_positions
+from apr.train.inputs import require_positions
 from apr.train.rate import Rate, rate_of_run
 from apr.train.run_record import RunRecord
 from apr.train.token_budget import effective_tokens

@@ -24,9 +24,9 @@ from apr.train.gates import (
     require_passed,
 )
 from apr.train.init_file import InitFile, read_init
+from apr.train.inputs import open_inputs, require_enough_held_out
 from apr.train.measured_rate import measure_prepared
 from apr.train.optimizer import build_optimizer
-from apr.train.preflight import open_inputs, require_enough_held_out
 from apr.train.prepare import (
     Judgement,
     PreparedRun,

@@ -13,8 +13,8 @@ from apr.shards.reader import ShardReader
 from apr.train.config import TrainConfig
 from apr.train.gates import Gate
 from apr.train.init_file import InitFile
+from apr.train.inputs import Inputs
 from apr.train.mixture import Mixture
-from apr.train.preflight import Inputs
 from apr.train.run_record import RunRecord
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ from apr.train.changes import (
 from apr.train.checkpoint import TrainState, latest_checkpoint, load_checkpoint, read_state
 from apr.train.config import TrainConfig, absolute_paths
 from apr.train.init_file import InitFile, read_init
+from apr.train.inputs import Inputs, open_inputs
 from apr.train.optimizer import build_optimizer
-from apr.train.preflight import Inputs, open_inputs
 from apr.train.prepare import PreparedRun, prepare
 from apr.train.run_record import RunRecord, now
 

@@ -13,7 +13,8 @@ from apr.train.acceleration import keep_freed_memory, repeatable
 from apr.train.config import TrainConfig, absolute_paths
 from apr.train.gates import Gate, judge, require_passed
 from apr.train.init_file import read_init
-from apr.train.preflight import check_id_range, open_inputs
+from apr.train.inputs import open_inputs
+from apr.train.preflight import check_id_range
 from apr.train.prepare import prepare
 from apr.train.replay import Replay, replay_skipped
 from apr.train.selftest.proofs import Proofs, prove

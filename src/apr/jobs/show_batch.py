@@ -20,8 +20,8 @@ from apr.shards.provenance import Row, document_places
 from apr.shards.reader import ShardReader
 from apr.tokenizer.token_text import TokenText
 from apr.train.batches import IGNORED_TARGET, Batch
+from apr.train.inputs import Inputs, open_inputs
 from apr.train.mixture import BatchOrder
-from apr.train.preflight import Inputs, open_inputs
 from apr.train.run_record import RunRecord
 
 # Beyond any run, and far from where positions in the data would no longer fit 64 bits.

@@ -4,145 +4,24 @@ Each walks one link of the identity chain: tokenizer, shards, held-out set, budg
 need a model are `train.init_loss_gate` and `train.gradients_gate`.
 """
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from apr.architecture import Architecture, preset
-from apr.errors import Refusal, UsageRefusal
-from apr.progress import Report, silent
 from apr.shards.reader import ShardReader
-from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.batches import TokenRows
 from apr.train.config import TrainConfig
 from apr.train.data_gate import check_degenerate
-from apr.train.data_plan import DataPlan, plan_data
 from apr.train.gates import Finding, Gate, judge, worst
-from apr.train.init_file import InitFile
-from apr.train.mixture import require_every_source
-from apr.train.sources import require_distinct, short_names
+from apr.train.inputs import Inputs
+from apr.train.sources import short_names
 from apr.train.split_gate import check_split_certificate
-from apr.train.token_budget import (
-    CHEAP_EPOCHS,
-    TOKENS_PER_PARAMETER,
-    effective_tokens,
-    sufficient_steps,
-    sufficient_tokens,
-    zone,
-)
+from apr.train.token_budget_gate import check_token_budget
 from apr.train.val_size_gate import check_val_size
 from apr.units import format_count
 
 _SCAN_TOKENS = 1 << 24
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a run reads, opened and verified."""
-
-    tokenizer: Tokenizer
-    train: tuple[ShardReader, ...]
-    """One for each source, in the order they were given."""
-    val: ShardReader | None
-    architecture: Architecture
-    data: DataPlan
-    init: InitFile | None = None
-
-    @property
-    def shards(self) -> list[ShardReader]:
-        """Every shard directory of the run, the held-out one last."""
-        return [*self.train, *([self.val] if self.val else [])]
-
-    @property
-    def unique_train_tokens(self) -> int:
-        """Tokens of the training documents, over all sources, each counted once."""
-        return self.data.unique_train_tokens
-
-
-def open_inputs(
-    config: TrainConfig,
-    *,
-    init: InitFile | None = None,
-    architecture: Architecture | None = None,
-    verify: bool = True,
-    progress: Report = silent,
-) -> Inputs:
-    """Open what a run reads; with `verify`, read every byte and compare every hash.
-
-    The model's shape is the one given, else that of `init`, whose gates have passed, else the
-    preset's.
-
-    Refuses: config.unknown-preset, config.sequence-too-long, config.mixture-repeated,
-    config.mixture-share, and whatever the tokenizer and the shards refuse.
-    """
-    tokenizer = Tokenizer.load(config.tokenizer)
-    require_distinct(config.dataset)
-    train = tuple(
-        ShardReader.open(source.path, verify=verify, progress=progress) for source in config.dataset
-    )
-    val = None
-    if config.val_shard:
-        val = open_val_shards(config.val_shard, verify=verify, progress=progress)
-    architecture = architecture or (init and init.architecture)
-    if architecture is None:
-        assert config.arch is not None, "an initial file was opened without its gates"
-        architecture = preset(
-            config.arch, tokenizer_vocab_size=tokenizer.vocab_size, vocab_size=config.vocab_size
-        )
-    require_positions(config, architecture)
-    data = plan_data(
-        train,
-        val,
-        weights=[source.weight for source in config.dataset],
-        sequence_length=config.seq_length,
-        batch_size=config.batch_size,
-    )
-    require_every_source(data.train, num_rows=config.num_steps * config.batch_size)
-    return Inputs(tokenizer, train, val, architecture, data, init)
-
-
-def require_positions(config: TrainConfig, architecture: Architecture) -> None:
-    """Refuse sequences that are longer than the model is meant for.
-
-    Refuses: config.sequence-too-long.
-    """
-    if config.seq_length > architecture.max_position_embeddings:
-        raise UsageRefusal(
-            "config.sequence-too-long",
-            "--seq-length",
-            found=config.seq_length,
-            expected=f"at most {architecture.max_position_embeddings}, the model's positions",
-            fix="shorten the sequences or choose another --arch",
-        )
-
-
-def require_enough_held_out(config: TrainConfig, data: DataPlan) -> None:
-    """Refuse a periodic subset larger than the set it is taken from.
-
-    Refuses: config.eval-tokens.
-    """
-    if config.eval_tokens is not None and config.eval_tokens > data.val.num_targets:
-        raise UsageRefusal(
-            "config.eval-tokens",
-            "--eval-tokens",
-            found=config.eval_tokens,
-            expected=f"at most {data.val.num_targets}, the held-out tokens there are",
-            fix="ask for fewer, or leave the option out: a small set is read whole",
-        )
-
-
-def open_val_shards(
-    directory: Path, *, verify: bool = True, progress: Report = silent
-) -> ShardReader:
-    """Open held-out shards; what is wrong with them carries upstream's id for it."""
-    try:
-        return ShardReader.open(directory, verify=verify, progress=progress)
-    except Refusal as refusal:
-        if refusal.upstream_id is None:
-            refusal.upstream_id = "FALSIFY-PRETRAIN-VAL-SHARD-001"
-        raise
 
 
 def check_files(config: TrainConfig, inputs: Inputs) -> list[Gate]:
@@ -287,43 +166,6 @@ def check_split(inputs: Inputs) -> Finding:
 def check_data(inputs: Inputs) -> Finding:
     """What is trained on and what is held out is text."""
     return check_degenerate(inputs.shards, inputs.tokenizer)
-
-
-def check_token_budget(config: TrainConfig, inputs: Inputs) -> Finding:
-    """The tokens the model will have seen are at least twenty per parameter.
-
-    Repeated tokens count for what they are worth, and tokens that an initial model has seen
-    count as well; where nobody says how many, that is not known.
-
-    Source: Hoffmann et al. 2022; Muennighoff et al. 2023 for repetition.
-    """
-    parameters, init = inputs.architecture.num_parameters, inputs.init
-    unique = inputs.data.unique_train_tokens
-    epochs = config.planned_tokens / unique
-    worth = effective_tokens(config.planned_tokens, unique)
-    found = f"{format_count(config.planned_tokens)} tokens, {epochs:.3g} epochs over the data"
-    if epochs > CHEAP_EPOCHS:
-        found += f" (beyond {CHEAP_EPOCHS:g} they teach less: worth {format_count(worth)})"
-    expected = f"at least {TOKENS_PER_PARAMETER:g} per parameter"
-    if init is not None and init.tokens_seen is None:
-        return Finding(
-            "UNKNOWN",
-            f"{found}, after a number of tokens that {init.path.name} does not say",
-            expected,
-            "say how many it was trained on: apr stamp FILE --pretraining-tokens N -o STAMPED, "
-            "or pass --force-under-provisioned",
-        )
-    seen = 0 if init is None or init.tokens_seen is None else init.tokens_seen
-    ratio = (seen + worth) / parameters
-    before = f" after {format_count(seen)} that the initial model has seen" if seen else ""
-    steps = sufficient_steps(parameters, batch_tokens=config.batch_tokens)
-    return Finding(
-        "PASS" if ratio >= TOKENS_PER_PARAMETER else "FAIL",
-        f"{found}{before}, for {parameters} parameters: {ratio:.2f} per parameter ({zone(ratio)})",
-        expected,
-        f"train {steps} steps on {format_count(sufficient_tokens(parameters))} tokens of different "
-        "text, choose a smaller --arch, or pass --force-under-provisioned",
-    )
 
 
 def _describe_repair(name: str, reader: ShardReader) -> str:

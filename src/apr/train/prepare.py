@@ -14,8 +14,9 @@ from apr.train.config import TrainConfig
 from apr.train.gates import Finding, Gate, apply_waivers, judge
 from apr.train.gradients_gate import check_gradients
 from apr.train.init_loss_gate import check_fresh_loss, check_initial_loss
+from apr.train.inputs import Inputs
 from apr.train.mixture import BatchOrder
-from apr.train.preflight import Inputs, check_files
+from apr.train.preflight import check_files
 from apr.train.resources_gate import check_resources
 from apr.train.step import SummedLoss
 from apr.train.validation import ValidationResult, ValidationSet, subset, validate, whole_set

@@ -10,8 +10,8 @@ from apr.train.config import TrainConfig
 from apr.train.device_memory import DeviceMemory, read_device_memory
 from apr.train.disk import DiskEstimate, estimate_disk, free_bytes
 from apr.train.gates import Finding, Gate, judge
+from apr.train.inputs import Inputs
 from apr.train.memory import MemoryEstimate, Workload, estimate_memory, largest_fitting
-from apr.train.preflight import Inputs
 from apr.units import format_bytes
 
 _USABLE = 0.95

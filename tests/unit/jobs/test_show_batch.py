@@ -17,8 +17,8 @@ from apr.shards.encode import encode_corpus
 from apr.shards.provenance import PROVENANCE_NAME
 from apr.shards.reader import ShardReader
 from apr.tokenizer.tokenizer import Tokenizer
+from apr.train.inputs import open_inputs
 from apr.train.mixture import BatchOrder
-from apr.train.preflight import open_inputs
 from apr.train.run_record import RunRecord
 
 EOS = "<|endoftext|>"
