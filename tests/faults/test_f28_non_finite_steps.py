@@ -17,6 +17,8 @@ import torch
 from tests.run_data import RunData
 
 from apr.errors import Refusal
+from apr.jobs.pretrain import pretrain
+from apr.report.page import write_report
 from apr.train.checkpoint import TrainState, latest_checkpoint, read_state
 from apr.train.checkpoint_writer import CheckpointWriter
 from apr.train.inputs import open_inputs
@@ -226,3 +228,15 @@ def test_statistics_survive_a_resume_in_the_middle_of_a_window(
     assert read.guard == halves.guard
     assert read.guard.skipped_steps == [3]
     assert read.guard.grad_norms == whole.guard.grad_norms[:5]
+
+
+def test_the_page_of_a_run_names_its_skipped_steps(run_data: RunData, tmp_path: Path) -> None:
+    pretrain(run_data.config(tmp_path / "run"))
+    page = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    assert "Not applied" not in page
+    line = json.dumps({"kind": "skip", "step": 9, "id": "train.non-finite", "found": "loss nan"})
+    with (tmp_path / "run" / "steps.jsonl").open("a", encoding="utf-8") as log:
+        log.write(line + "\n")
+    page = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    assert "Not applied: step 9." in page
+    assert "of a kind that this version" not in page

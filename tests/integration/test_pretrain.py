@@ -182,6 +182,22 @@ def test_f34_a_resumed_run_equals_the_uninterrupted_one(
     same_run(finished, run_dir)
 
 
+def test_f34_a_resumed_run_in_bf16_equals_the_uninterrupted_one(
+    run_data: RunData, tmp_path: Path
+) -> None:
+    pretrain(run_data.config(tmp_path / "whole", precision="bf16"))
+    config = run_data.config(tmp_path / "halves", precision="bf16")
+    with pytest.raises(Interrupted):
+        pretrain(config, listener=Listener(should_stop=stop_after(5)))
+    assert record_of(resume_of(tmp_path / "halves"))["config"]["precision"] == "bf16"
+    same_run(tmp_path / "whole", tmp_path / "halves")
+
+
+def resume_of(run_dir: Path) -> Path:
+    resume(run_dir)
+    return run_dir
+
+
 def test_f34_resuming_twice_is_still_the_same_run(
     finished: Path, run_data: RunData, tmp_path: Path
 ) -> None:

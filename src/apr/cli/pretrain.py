@@ -193,7 +193,9 @@ def ended(record: dict[str, Any], run_dir: Path) -> output.Result:
 
 
 def _ending_text(record: dict[str, Any], run_dir: Path) -> str:
-    val, target = record["val"], record["config"]["target_val_loss"]
+    from apr.train.run_record import config_in_force
+
+    val, target = record["val"], config_in_force(record)["target_val_loss"]
     meaning = {
         "target_met": f"the held-out loss reached the target of {target}",
         "budget_exhausted": "all planned steps were taken"

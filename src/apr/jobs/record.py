@@ -15,7 +15,7 @@ from apr.train.gates import Gate
 from apr.train.init_file import InitFile
 from apr.train.inputs import Inputs
 from apr.train.mixture import Mixture
-from apr.train.run_record import RunRecord
+from apr.train.run_record import RunRecord, config_in_force
 
 if TYPE_CHECKING:
     # A record is also read by commands that compute nothing, and these should not load torch.
@@ -115,12 +115,8 @@ def recorded_config(record: RunRecord) -> TrainConfig:
     for key, kind in _KINDS.items():
         if not isinstance(record.data.get(key), kind):
             raise _damaged(record, f"{key} is {record.data.get(key)!r:.60}")
-    fields = dict(record.data["config"])
     try:
-        for resume in record.data["resumes"]:
-            changes = resume.get("config_changed", {})
-            fields |= {field: now for field, (_, now) in changes.items()}
-        return TrainConfig.model_validate(fields)
+        return TrainConfig.model_validate(config_in_force(record.data))
     except (ValidationError, ValueError, TypeError, AttributeError) as err:
         raise _damaged(record, str(err)) from err
 

@@ -39,16 +39,26 @@ def field_differences(records: Sequence[Record]) -> list[FieldDifference]:
 
     Refuses: run.record-damaged.
     """
-    configs = [dict(record.child("config").values) for record in records]
+    configs = [_config(record) for record in records]
     inputs = [_input_hashes(record) for record in records]
     machines = [_environment(record) for record in records]
-    for config in configs:
-        config.pop("run_dir", None)
     return [
         *_differing("config", configs),
         *_differing("input", inputs),
         *_differing("environment", machines),
     ]
+
+
+def _config(record: Record) -> dict[str, Any]:
+    """A run's options; of one that a resume has changed, every value and since when."""
+    config = dict(record.child("config").values)
+    for resume in record.children("resumes"):
+        step = resume.number("step") or 0
+        for name, change in resume.child("config_changed").values.items():
+            now = change[-1] if isinstance(change, list) and change else change
+            config[name] = f"{config.get(name)}, then {now} after step {step:g}"
+    config.pop("run_dir", None)
+    return config
 
 
 def factors_between(

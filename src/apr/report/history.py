@@ -54,6 +54,7 @@ class History:
     last_step: int = 0
     last_elapsed_s: float | None = None
     num_unknown_lines: int = 0
+    skipped_steps: list[int] = field(default_factory=list[int])
     loss_nats: Series = field(default_factory=Series)
     grad_norm: Series = field(default_factory=Series)
     lr_applied: Series = field(default_factory=Series)
@@ -149,6 +150,8 @@ class _Reader:
                     _held_out(entry),
                 )
             )
+        elif kind == "skip":
+            self._history.skipped_steps.append(_step(entry))
         else:
             self._history.num_unknown_lines += 1
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from apr.report.history import History
 from apr.report.numbers import loss_words
-from apr.report.record import Record
+from apr.report.record import Record, config_in_force
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _against_target(record: Record) -> str:
 
 
 def _losses(record: Record) -> tuple[float | None, float | None]:
-    config = record.child("config")
+    config = config_in_force(record)
     aims = config.values.get("stop_at_target") is not False
     target = config.number("target_val_loss") if aims else None
     return record.child("val").number("best_loss_nats"), target

@@ -22,6 +22,8 @@ from apr.report.record import Record, read_record
 from apr.report.samples import samples
 from apr.report.sources import sources
 
+_MOST_STEPS = 12
+
 
 def write_report(run_dir: Path, *, progress: Report = silent) -> Path:
     """Write a run's page beside its record, over the one that is there.
@@ -114,6 +116,13 @@ def _notices(record: Record, history: History, outcome: Outcome) -> list[str]:
     if history.is_torn:
         notices.append(
             "The last line of steps.jsonl is torn, as a killed run leaves it; it is not shown."
+        )
+    if history.skipped_steps:
+        shown = ", ".join(f"{step:,}" for step in history.skipped_steps[:_MOST_STEPS])
+        more = len(history.skipped_steps) - _MOST_STEPS
+        notices.append(
+            f"Not applied: step {shown}{f' and {more:,} more' if more > 0 else ''}. The batches "
+            "are kept below skipped/; apr selftest --replay computes one again."
         )
     if history.num_unknown_lines:
         notices.append(

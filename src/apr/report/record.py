@@ -104,6 +104,18 @@ def read_record(run_dir: Path) -> Record:
     return Record(path, "", data)
 
 
+def config_in_force(record: Record) -> Record:
+    """The options of a run by now: as it was started, and as resumes have changed them.
+
+    Refuses: run.record-damaged.
+    """
+    values = dict(record.child("config").values)
+    for resume in record.children("resumes"):
+        for name, change in resume.child("config_changed").values.items():
+            values[name] = change[-1] if isinstance(change, list) and change else change
+    return Record(record.path, "config", values)
+
+
 def _num_levels(value: Any) -> int:
     levels = 0
     layer = [value]

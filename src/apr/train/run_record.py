@@ -6,7 +6,7 @@ run has ended, so a killed run never looks finished.
 
 import json
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +28,15 @@ OUTCOME_EXIT_CODES = {
 _RECORD_LIMIT_BYTES = 64 << 20
 # What is settled before step 1; its hash ties a model file to the run that made it.
 _FROZEN = ("schema", "apr_version", "config", "inputs", "architecture", "gates", "init_loss_nats")
+
+
+def config_in_force(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The options a run has by now: as it was started, and as resumes have changed them."""
+    fields = dict(data["config"])
+    for resume in data["resumes"]:
+        changes: dict[str, list[Any]] = resume.get("config_changed", {})
+        fields |= {field: now for field, (_, now) in changes.items()}
+    return fields
 
 
 class RunRecord:
