@@ -170,7 +170,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_starts_from_its_own_i
     base = run_dir / "model.apr"
     expected = pretrain(run_data.config(tmp_path / "whole", init=base, arch=None))
     killed = stopped(run_data, tmp_path / "killed", after=0, init=base, arch=None)
-    assert not (killed / "checkpoints").exists()
+    assert not list((killed / "checkpoints").iterdir())
     moved = Path(shutil.copy(base, tmp_path / "moved.apr"))
     damaged = tmp_path / "damaged.apr"
     damaged.write_bytes(base.read_bytes()[:-1])
