@@ -108,6 +108,20 @@ def test_a_changed_clip_changes_the_steps_after_it_and_none_before(
     assert found[6:] != expected[6:]
 
 
+def test_f24_the_optimizers_settings_are_read_back(run_data: RunData, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"adam_beta2": 0.9, "weight_decay": 0.3}
+    run_dir = stopped(run_data, tmp_path / "run", **CONSTANT, **options)
+    groups = json.loads((run_dir / "run.json").read_text())["optimizer"]["groups"]
+    assert [group["weight_decay"] for group in groups] == [0.3, 0.0]
+    assert [group["betas"] for group in groups] == [[0.9, 0.9], [0.9, 0.9]]
+    record = resume(run_dir, changes={"adam_beta2": 0.99, "weight_decay": 0.2})
+    groups = record["optimizer"]["groups"]
+    assert [group["weight_decay"] for group in groups] == [0.2, 0.0]
+    assert [group["betas"][1] for group in groups] == [0.99, 0.99]
+    counted = sum(group["num_parameters"] for group in groups)
+    assert counted == record["architecture"]["num_parameters"]
+
+
 def test_a_cosine_cannot_be_stretched(run_data: RunData, tmp_path: Path) -> None:
     run_dir = stopped(run_data, tmp_path / "run", after=7)
     for changes in ({"num_steps": 40}, {"learning_rate": 1e-2}, {"schedule": "constant"}):

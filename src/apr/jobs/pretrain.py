@@ -80,7 +80,6 @@ def pretrain(
         with hold_run(config.run_dir):
             require_no_run(config.run_dir)
             record = first_record(run, gates, judgement, baselines)
-            record.write()
             optimizer = build_optimizer(run.model, run.config)
             return sit(run, record, optimizer, TrainState(), listener=listener)
 

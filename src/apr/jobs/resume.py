@@ -121,4 +121,3 @@ def _record_resume(
         }
     )
     record.data |= {"outcome": "running", "outcome_detail": None, "finished_at": None}
-    record.write()

@@ -13,6 +13,7 @@ from apr.progress import Report, silent
 from apr.report.page import write_report
 from apr.train.checkpoint import TrainState
 from apr.train.checkpoint_writer import CheckpointWriter
+from apr.train.optimizer import applied_settings
 from apr.train.prepare import PreparedRun
 from apr.train.run_record import RunRecord, StepLog
 from apr.train.trainer import Origin, Trainer
@@ -45,6 +46,9 @@ def sit(
     Refuses: what training and ending refuse. Raises Interrupted after saving.
     Writes: the run directory.
     """
+    # Read back, so that the record says what is applied and not what was asked for.
+    record.data["optimizer"] = applied_settings(optimizer)
+    record.write()
     last_known_step = state.step if state.step > 0 else -1
     with (
         _truthful_ending(record),

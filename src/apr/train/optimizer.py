@@ -1,5 +1,7 @@
 """AdamW with the groups a transformer wants, and its state as named tensors."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -38,6 +40,23 @@ def applied_learning_rate(optimizer: torch.optim.Optimizer) -> float:
     rates = {float(group["lr"]) for group in optimizer.param_groups}
     assert len(rates) == 1, f"groups disagree on the learning rate: {sorted(rates)}"
     return rates.pop()
+
+
+def applied_settings(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """What the optimizer itself holds, read back: its kind, and every group's settings and size."""
+    return {
+        "kind": type(optimizer).__name__,
+        "groups": [
+            {
+                "num_tensors": len(group["params"]),
+                "num_parameters": sum(parameter.numel() for parameter in group["params"]),
+                "betas": list(group["betas"]),
+                "eps": group["eps"],
+                "weight_decay": group["weight_decay"],
+            }
+            for group in optimizer.param_groups
+        ],
+    }
 
 
 def state_tensors(model: Transformer, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
