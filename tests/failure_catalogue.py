@@ -28,7 +28,7 @@ from apr.errors import Refusal
 from apr.train import gates
 
 _NOTES = "apr failures"
-_PRINTED = re.compile(r"refused\[([a-z0-9.-]+)\](?: \(([^)\n]+)\))? .*\n +found: +(.*)")
+_PRINTED = re.compile(r"refused\[([a-z0-9.-]+)\](?: \(([^)\n]+)\))? (.*)\n +found: +(.*)")
 _FRAMES = 12
 
 
@@ -41,13 +41,15 @@ class Notes:
     waived: set[str] = field(default_factory=set)
     checks: list[str] = field(default_factory=list)
 
-    def refusal(self, id: str, upstream_id: str | None, exit_code: int, found: str) -> None:
+    def refusal(
+        self, id: str, upstream_id: str | None, exit_code: int, where: str, found: str
+    ) -> None:
         """A refusal that was made, or that a command printed."""
-        self.refused.setdefault(id, _answer(id, upstream_id, exit_code, found))
+        self.refused.setdefault(id, _answer(id, upstream_id, exit_code, where, found))
 
     def verdict(self, id: str, upstream_id: str | None, found: str) -> None:
         """A gate that would block."""
-        self.judged.setdefault(id, _answer(id, upstream_id, Refusal.exit_code, found))
+        self.judged.setdefault(id, _answer(id, upstream_id, Refusal.exit_code, "", found))
 
     def check(self, text: str) -> None:
         """A finding that is no refusal and has no exit code of its own."""
@@ -68,13 +70,23 @@ class Notes:
 def _is_named(id: str, item: pytest.Item) -> bool:
     """Whether a test says an id, with its subject or without, in its code or its parameters."""
     text = inspect.getsource(item.function)  # pyright: ignore[reportAttributeAccessIssue]
-    case = repr(item.callspec.params) if hasattr(item, "callspec") else ""  # pyright: ignore[reportAttributeAccessIssue]
+    if hasattr(item, "callspec"):
+        values = item.callspec.params.values()  # pyright: ignore[reportAttributeAccessIssue]
+        text += " ".join(repr(value) for value in values if isinstance(value, str))
     subject, _, rest = id.partition(".")
-    return bool(re.search(rf"""["']({subject}\.)?{rest or subject}["']""", text + case))
+    return bool(re.search(rf"""["']({subject}\.)?{rest or subject}["']""", text))
 
 
-def _answer(id: str, upstream_id: str | None, exit_code: int, found: str) -> dict[str, Any]:
-    return {"id": id, "upstream_id": upstream_id, "exit_code": exit_code, "found": found[:2000]}
+def _answer(
+    id: str, upstream_id: str | None, exit_code: int, where: str, found: str
+) -> dict[str, Any]:
+    return {
+        "id": id,
+        "upstream_id": upstream_id,
+        "exit_code": exit_code,
+        "where": where[:2000],
+        "found": found[:2000],
+    }
 
 
 class Catalogue:
@@ -138,7 +150,9 @@ class Catalogue:
 
     def _see_refusal(self, refusal: Refusal, _result: Any) -> None:
         if self._notes is not None:
-            self._notes.refusal(refusal.id, refusal.upstream_id, refusal.exit_code, refusal.found)
+            self._notes.refusal(
+                refusal.id, refusal.upstream_id, refusal.exit_code, refusal.where, refusal.found
+            )
 
     def _see_finding(self, finding: gates.Finding, _result: Any) -> None:
         if self._notes is None or finding.verdict == "PASS":
@@ -168,8 +182,8 @@ class Catalogue:
             return
         for output in result or ():
             text = output.decode("utf-8", "replace") if isinstance(output, bytes) else output or ""
-            for refused in _refusals_in(text):
-                self._notes.refusal(*refused[:2], process.returncode, refused[2])
+            for id, upstream_id, where, found in _refusals_in(text):
+                self._notes.refusal(id, upstream_id, process.returncode, where, found)
 
     def _id_of_check(self) -> str | None:
         """The gate whose check is being made, from the functions that are under way."""
@@ -215,19 +229,21 @@ def _after(kind: type, method: str, see: Callable[[Any, Any], None]) -> None:
     setattr(kind, method, watched)
 
 
-def _refusals_in(text: str) -> list[tuple[str, str | None, str]]:
-    """Refusals that a command printed, for a person or as JSON: id, upstream's, what it found."""
-    found: list[tuple[str, str | None, str]] = [
-        (id, upstream_id or None, said) for id, upstream_id, said in _PRINTED.findall(text)
+def _refusals_in(text: str) -> list[tuple[str, str | None, str, str]]:
+    """Refusals that a command printed, for a person or as JSON: id, upstream's, where, found."""
+    printed: list[tuple[str, str | None, str, str]] = [
+        (id, upstream_id or None, where, found)
+        for id, upstream_id, where, found in _PRINTED.findall(text)
     ]
     try:
         answer = json.loads(text)
     except ValueError:
-        return found
+        return printed
     refused = answer.get("refused") if isinstance(answer, dict) else None
-    if isinstance(refused, dict) and "id" in refused:
-        found.append((refused["id"], refused.get("upstream_id"), str(refused.get("found"))))
-    return found
+    if isinstance(refused, dict):
+        upstream_id = refused["upstream_id"]
+        printed.append((refused["id"], upstream_id, refused["where"], refused["found"]))
+    return printed
 
 
 def _function(item: pytest.Item) -> str:

@@ -74,8 +74,14 @@ CLASSES: dict[str, FailureClass] = {
         "What counts as success is decided after the result is known.",
         "no contracts: thresholds and evidence cannot be frozen by hash.",
     ),
-    "F34": FailureClass("A run that was stopped and continued is another run.", "ranks."),
-    "F35": FailureClass("A run is continued under a plan that is not its own.", "ranks."),
+    "F34": FailureClass(
+        "A run that was stopped and continued is another run.",
+        "a resume on another number of ranks: a run has one process.",
+    ),
+    "F35": FailureClass(
+        "A run is continued under a plan that is not its own.",
+        "a changed number of ranks: a run has one process.",
+    ),
     "F36": FailureClass("A checkpoint is there that is not what it claims to be."),
     "F37": FailureClass("A checksum covers the part of a file that matters least."),
     "F38": FailureClass(

@@ -22,8 +22,9 @@ from tests.failure_classes import CLASSES
 TESTS = Path(__file__).resolve().parent
 DOCUMENT = TESTS.parent / "docs" / "failures.md"
 HEADER = "| planted fault | cases | refused by | it said |\n| --- | --- | --- | --- |\n"
-GREEN, SKIPPED, MISSING = "Stays green:", "Not run where this page was made:", "Not built yet:"
-_SAID_LENGTH = 100
+GREEN, HELD = "Stays green:", "Holds, or is seen by comparing:"
+SKIPPED, MISSING = "Not run where this page was made:", "Not built yet:"
+_SAID_LENGTH, _SAYS_LITTLE = 100, 20
 _NAME = re.compile(r"test_f([0-4]\d)_")
 _TWIN = re.compile(r"_(twins?|pass|passes)(_|$)")
 _REFUSES = re.compile(r"_(refused|fails?)(_|$)")
@@ -34,6 +35,7 @@ _CHANGING = (
     (re.compile(r"\b0x[0-9a-f]{6,}\b"), "ADDRESS"),
     (re.compile(r"\b(pid|process) \d+\b"), r"\1 N"),
     (re.compile(r"\b\d+\.\d+ ?(s|seconds)\b"), r"N \1"),
+    (re.compile(r"(\d+\.\d{4})\d+"), r"\1"),
 )
 
 INTRODUCTION = """\
@@ -44,8 +46,8 @@ the failure, then the faults that tests plant through files, flags, signals or a
 what each was answered with: the id of the refusal or gate, the Rust tools' id for the same
 condition where there is one, the exit code, and what the first case found. [errors.md](errors.md)
 says of every id what to do. *Cases* are the variants of a fault; "5 of 8" means that the others met
-no refusal, which the test wants as well. What stays green is a harmless twin, or something that
-must hold and has nothing to refuse.
+no refusal, which the test wants as well. Below stand the tests without a refusal: harmless twins
+that must pass, and what holds, or goes wrong visibly, without anything to refuse.
 
 `make failures` plants every fault again and writes this page; a test compares the page with the
 tests that there are. Paths, hashes and times are left out, and long answers are cut.
@@ -67,7 +69,7 @@ def entry_of(file_name: str, function: str) -> str | None:
     return f"F{named[1]}" if named else None
 
 
-def faults_by_entry(directory: Path = TESTS) -> dict[str, list[FaultTest]]:
+def faults_by_entry(directory: Path) -> dict[str, list[FaultTest]]:
     """Every test of the catalogue below a directory, read from the sources."""
     found: dict[str, list[FaultTest]] = defaultdict(list)
     for path in sorted(directory.rglob("test_*.py")):
@@ -77,17 +79,17 @@ def faults_by_entry(directory: Path = TESTS) -> dict[str, list[FaultTest]]:
             entry = entry_of(path.name, node.name)
             if entry is not None:
                 file = path.relative_to(directory.parent).as_posix()
-                words = in_words(node.name, ast.get_docstring(node))
-                found[entry].append(FaultTest(file, node.name, words))
+                found[entry].append(FaultTest(file, node.name, in_words(file, node.name)))
     return dict(found)
 
 
-def in_words(function: str, docstring: str | None) -> str:
-    """A test's docstring up to its first stop, or else its name with spaces."""
-    if docstring:
-        first = re.split(r"(?<=[.;])\s", " ".join(docstring.split()))[0]
-        return _cell(first.rstrip(".;"))
-    return re.sub(r"^test_(f\d\d_)?", "", function).replace("_", " ")
+def in_words(file: str, function: str) -> str:
+    """A test's name with spaces; of a harmless twin also of what, as there are many."""
+    words = re.sub(r"^test_(f\d\d_)?", "", function).replace("_", " ")
+    if not words.startswith("the harmless twin"):
+        return words
+    subject = re.sub(r"^test_(f\d\d_)?", "", Path(file).stem).replace("_", " ")
+    return f"{words}, of {subject}"
 
 
 def page(cases: list[dict[str, Any]]) -> str:
@@ -95,7 +97,7 @@ def page(cases: list[dict[str, Any]]) -> str:
     by_test: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for case in cases:
         by_test[case["file"], case["function"]].append(case)
-    listed = faults_by_entry()
+    listed = faults_by_entry(TESTS)
     unrun = [test for tests in listed.values() for test in tests if not _ran(by_test, test)]
     if unrun:
         raise SystemExit(f"not written: {len(unrun)} tests did not run, first {unrun[0].function}")
@@ -112,23 +114,24 @@ def _section(
     tests: list[FaultTest],
     by_test: dict[tuple[str, str], list[dict[str, Any]]],
 ) -> str:
-    rows, green, skipped = list[str](), list[str](), list[str]()
+    rows = list[str]()
+    lines: dict[str, list[str]] = {GREEN: [], HELD: [], SKIPPED: []}
     for test in tests:
         cases = by_test[test.file, test.function]
         run = [case for case in cases if case["outcome"] != "skipped"]
         refused = [case for case in run if case.get("answers") or case.get("checks")]
         if not run:
-            skipped.append(test.words)
-        elif not refused or is_twin(test.function):
-            green.append(test.words)
+            lines[SKIPPED].append(test.words)
+        elif is_twin(test.function):
+            lines[GREEN].append(test.words)
+        elif not refused:
+            lines[HELD].append(test.words)
         else:
             rows.append(_row(test.words, refused, num_cases=len(run)))
     parts = [f"## {entry}\n\n{CLASSES[entry].what}\n"]
     if rows:
         parts.append(HEADER + "\n".join(rows) + "\n")
-    for name, words in ((GREEN, green), (SKIPPED, skipped)):
-        if words:
-            parts.append(f"{name} {'; '.join(words)}.\n")
+    parts += [f"{name} {'; '.join(words)}.\n" for name, words in lines.items() if words]
     if CLASSES[entry].missing:
         parts.append(f"{MISSING} {CLASSES[entry].missing}\n")
     return "\n".join(parts)
@@ -147,9 +150,15 @@ def _row(words: str, refused: list[dict[str, Any]], *, num_cases: int) -> str:
     }
     names = [_refusal(*key) for key in reversed(answers)]
     names += dict.fromkeys(check for case in refused for check in case["checks"] if not names)
-    said = next((case["answers"][0]["found"] for case in refused if case["answers"]), "")
+    said = next((_said(case["answers"][0]) for case in refused if case["answers"]), "")
     count = str(num_cases) if len(refused) == num_cases else f"{len(refused)} of {num_cases}"
     return f"| {words} | {count} | {'<br>'.join(names)} | {_code(said)} |"
+
+
+def _said(answer: dict[str, Any]) -> str:
+    """What was found, and where it was, if that alone says little."""
+    where, found = answer["where"], answer["found"]
+    return f"{where}: {found}" if where and len(found) < _SAYS_LITTLE else found
 
 
 def _refusal(id: str, upstream_id: str | None, exit_code: int) -> str:

@@ -107,7 +107,9 @@ class Runs:
         return self.run_data.config(run_dir, **options)
 
     def _make(self, run_dir: Path, options: Options) -> Run:
-        given = {name: value(self) if callable(value) else value for name, value in options.items()}
+        given: Options = {
+            name: value(self) if callable(value) else value for name, value in options.items()
+        }
         run_dir = given.pop("run_dir", run_dir)
         try:
             pretrain(self.config(run_dir, given))
