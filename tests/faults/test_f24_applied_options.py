@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.faults.test_f28_non_finite_steps import train
 from tests.run_data import RunData
 
 from apr.architecture import preset
@@ -28,11 +29,8 @@ from apr.train.acceleration import repeatable
 from apr.train.checkpoint import TrainState
 from apr.train.config import TrainConfig
 from apr.train.loss import summed_loss
-from apr.train.optimizer import build_optimizer
 from apr.train.preflight import open_inputs
 from apr.train.prepare import prepare
-from apr.train.run_record import StepLog
-from apr.train.trainer import Origin, Trainer
 
 Options = dict[str, Any]
 
@@ -237,6 +235,12 @@ CHANGES: dict[str, Change] = {
     "max_grad_norm": Change({"max_grad_norm": 1e-6}, losses),
     "document_mask": Change({"document_mask": False}, lambda run: run.record["init_loss_nats"]),
     "eval_every": Change(PLAIN, lambda run: run.of_validations("step"), [0, 2, 4, 6]),
+    "checkpoint_every": Change(
+        {"checkpoint_every": 1},
+        lambda run: run.checkpoints,
+        tuple(f"step-{step:08}" for step in range(1, 5)),
+        beside={"keep": 9},
+    ),
     "eval_tokens": Change(PLAIN, lambda run: set(run.of_validations("num_tokens"))),
     "target_val_loss": Change(
         {"target_val_loss": 6.1}, outcome, "target_met", beside=TARGET | {"stop_at_target": True}
@@ -336,18 +340,7 @@ def test_option_grad_accum(runs: Runs, tmp_path: Path, grad_accum: int) -> None:
         return summed_loss(model, inputs, *rest)
 
     run = prepare(config, open_inputs(config, verify=False), notify=lambda _text: None)
-    run.config.run_dir.mkdir()
-    with StepLog.open(run.config.run_dir, keep_through_step=-1) as log:
-        trainer = Trainer(
-            run=replace(run, summed_loss=loss),
-            run_dir=run.config.run_dir,
-            optimizer=build_optimizer(run.model, run.config),
-            origin=Origin("0" * 64),
-            log=log,
-            progress=lambda _progress: None,
-            notify=lambda _text: None,
-        )
-        trainer.train(TrainState(), should_stop=lambda: False, should_save=lambda: False)
+    train(replace(run, summed_loss=loss), TrainState(), [])
     # Validations take parts of the same size; the steps alone come in groups of `grad_accum`.
     assert set(shapes) == {(4 // grad_accum, 64)}
 

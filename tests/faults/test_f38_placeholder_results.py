@@ -86,16 +86,16 @@ def test_data_that_run_out_are_read_again_and_counted(run_data: RunData, tmp_pat
             dataset=run_data.val,
             val_shard=None,
             batch_size=8,
-            seq_length=128,
-            num_steps=12,
-            eval_every=12,
+            seq_length=64,
+            num_steps=20,
+            eval_every=20,
             waive={f"preflight.{gate}": "planted" for gate in waived},
         )
     )
-    assert 1 < record["epochs_over_data"] < 12 * 8 * 128 / record["unique_tokens"] + 0.1
+    assert 1 < record["epochs_over_data"] < 20 * 8 * 64 / record["unique_tokens"] + 0.1
     steps = steps_of(tmp_path / "run")
     losses = [line["loss_nats"] for line in steps if line["kind"] == "step"]
-    assert len(set(losses)) == len(losses) == 12
+    assert len(set(losses)) == len(losses) == 20
 
 
 def nulls_without_reason(record: Any, at: str = "") -> Iterator[str]:
