@@ -57,24 +57,38 @@ class Notes:
             self.checks.append(text)
 
     def as_dict(self, item: pytest.Item) -> dict[str, Any]:
-        """What counts: a gate that was waived does so only where it refused all the same.
+        """What counts of it.
 
-        Where the test names some of the ids that were seen, the others are of the way there.
+        A gate that was waived does only where it refused all the same, and where a file is about
+        some gates the verdicts of others do not. Where the test itself names some of the ids that
+        were seen, the rest is of the way there.
         """
-        blocked = {id: said for id, said in self.judged.items() if id not in self.waived}
-        seen = self.refused | blocked
-        named = [said for id, said in seen.items() if _is_named(id, item)]
+        text = item.path.read_text(encoding="utf-8")
+        names_gates = any(_is_named(id, text) for id in gates.UPSTREAM_IDS)
+        blocked = {
+            id: said
+            for id, said in self.judged.items()
+            if id not in self.waived and (_is_named(id, text) or not names_gates)
+        }
+        seen, text = self.refused | blocked, _text_of(item)
+        named = [said for id, said in seen.items() if _is_named(id, text)]
         return {"answers": named or list(seen.values()), "checks": self.checks}
 
 
-def _is_named(id: str, item: pytest.Item) -> bool:
-    """Whether a test says an id, with its subject or without, in its code or its parameters."""
+def _is_named(id: str, text: str) -> bool:
+    """Whether a text has an id in quotes, with its subject or without."""
+    subject, _, rest = id.partition(".")
+    return bool(re.search(rf"""["']({subject}\.)?{rest or subject}["']""", text))
+
+
+def _text_of(item: pytest.Item) -> str:
+    """The source of a test, and what its case is given as text, without what others are given."""
     text = inspect.getsource(item.function)  # pyright: ignore[reportAttributeAccessIssue]
+    text = re.split(r"^def ", text, maxsplit=1, flags=re.M)[-1]
     if hasattr(item, "callspec"):
         values = item.callspec.params.values()  # pyright: ignore[reportAttributeAccessIssue]
         text += " ".join(repr(value) for value in values if isinstance(value, str))
-    subject, _, rest = id.partition(".")
-    return bool(re.search(rf"""["']({subject}\.)?{rest or subject}["']""", text))
+    return text
 
 
 def _answer(
