@@ -11,7 +11,7 @@ export PYTHON TORCH
 VENV := .venv/bin
 CHECKS := check-lint check-format check-types check-layers
 
-.PHONY: help setup demo test check $(CHECKS) bench fuzz kills llama-cpp transformers-4 clean
+.PHONY: help setup demo test check $(CHECKS) bench failures fuzz kills llama-cpp transformers-4 clean
 
 help:
 	@echo "make demo    train a small model on your interpreter's sources: no network once set up"
@@ -19,6 +19,7 @@ help:
 	@echo "make check   lint, formatting, types, import layers"
 	@echo "make setup   only build .venv/, with the development tools"
 	@echo "make bench   time and memory; numbers, no verdict"
+	@echo "make failures  plant every fault and write docs/failures.md: minutes"
 	@echo "make fuzz    a million damaged files to every reader: six to fifteen minutes on two cores"
 	@echo "make kills   a training run killed 140 times, at every write point: three to ten minutes"
 	@echo "make llama-cpp  compare with a real llama.cpp; builds it first, which takes minutes"
@@ -65,6 +66,12 @@ bench: setup .venv-peers/bin/inspect_data
 	@$(VENV)/python benchmarks/convert.py
 	@$(VENV)/python benchmarks/train_throughput.py
 	@$(VENV)/python benchmarks/checkpoint.py
+
+# Nothing is written when a test fails, or one that exists did not run.
+failures: setup
+	@$(VENV)/python -m pytest -n auto --maxprocesses 8 --dist worksteal tests \
+		--failures build/failures.json $(TEST_FLAGS)
+	@PYTHONPATH=. $(VENV)/python -m tests.failure_page build/failures.json
 
 # Ends with 5 and the bytes in fuzz-findings/ when a reader crashes, hangs or takes too much memory.
 fuzz: setup

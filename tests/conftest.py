@@ -24,6 +24,26 @@ if "APR_TESTS_CACHE" not in os.environ:
     os.environ["APR_TESTS_CACHE"] = _cache.name
 os.environ["XDG_CACHE_HOME"] = os.environ["APR_TESTS_CACHE"]
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--failures`, which `make failures` uses."""
+    parser.addoption(
+        "--failures",
+        metavar="NOTES.json",
+        type=Path,
+        help="run the tests of the catalogue of failures, and note what each was answered with",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Watch the tests where that was asked for; otherwise nothing of it is loaded."""
+    path: Path | None = config.getoption("--failures")
+    if path is not None:
+        from tests.failure_catalogue import Catalogue
+
+        config.pluginmanager.register(Catalogue(path.absolute()))
+
+
 _SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

@@ -13,6 +13,8 @@ from apr.architecture import Architecture
 from apr.model.transformer import Transformer
 
 _STD = 0.02
+# A chance of one in some 10^11 for a sound parameter: thousands of them are looked at.
+_STANDARD_ERRORS = 7.0
 
 
 def initialize(model: Transformer, *, seed: int) -> None:
@@ -32,6 +34,26 @@ def initialize(model: Transformer, *, seed: int) -> None:
             else:
                 generator = torch.Generator().manual_seed(_seed_of(name, seed))
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+
+
+def undeclared_parameter(model: Transformer) -> str | None:
+    """The first parameter that no fresh model has, and why, in words; None when there is none.
+
+    Constants are compared exactly; of the others the mean and the standard deviation lie within
+    what chance allows.
+    """
+    for name, parameter in model.named_parameters():
+        values, std = parameter.detach(), declared_std(name, model.architecture)
+        if std is None:
+            constant = 1.0 if name.endswith("norm.weight") else 0.0
+            if not bool((values == constant).all()):
+                return f"{name} is not {constant:g} throughout"
+            continue
+        margin = _STANDARD_ERRORS / math.sqrt(values.numel())
+        mean, spread = float(values.mean()), float(values.std())
+        if not (abs(mean) <= margin * std and abs(spread - std) <= margin * std):
+            return f"{name} has mean {mean:.3g} and deviation {spread:.3g}, not 0 and {std:.3g}"
+    return None
 
 
 def declared_std(name: str, architecture: Architecture) -> float | None:

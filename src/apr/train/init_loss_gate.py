@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from apr.convert.probes import find_special_ids, make_probes
+from apr.model.init import undeclared_parameter
 from apr.model.transformer import Transformer
 from apr.train.gates import Finding
 from apr.train.init_file import InitFile
@@ -33,15 +34,18 @@ def check_fresh_loss(model: Transformer, held_out: ValidationResult) -> Finding:
 
     Logits of a fresh model have a small variance that grows with the width and raises the loss
     by half of itself; that, and half a nat, is the band's upper half. Below ln V by more than
-    half a nat, the targets have leaked into the inputs.
+    half a nat, the targets have leaked into the inputs. And every parameter is what a fresh one
+    is, which a loss hardly shows.
     """
     uniform_nats = math.log(model.architecture.vocab_size)
     lower = uniform_nats - 0.5
     upper = uniform_nats + 0.5 + 0.5 * 0.02**2 * model.architecture.hidden_size
+    problem = undeclared_parameter(model)
     return Finding(
-        "PASS" if lower <= held_out.loss_nats <= upper else "FAIL",
-        f"{held_out.loss_nats:.4f} nats over {held_out.num_tokens} tokens",
-        f"{lower:.4f} to {upper:.4f} (ln V is {uniform_nats:.4f})",
+        "PASS" if lower <= held_out.loss_nats <= upper and problem is None else "FAIL",
+        f"{held_out.loss_nats:.4f} nats over {held_out.num_tokens} tokens"
+        + (f"; {problem}" if problem else ""),
+        f"{lower:.4f} to {upper:.4f} (ln V is {uniform_nats:.4f}), and parameters as declared",
         _FIX_FRESH,
     )
 
