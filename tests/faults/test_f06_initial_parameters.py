@@ -13,7 +13,7 @@ from tests.run_data import RunData
 from apr.model.init import declared_std, initialize
 from apr.model.transformer import Transformer
 from apr.train.gates import Gate
-from apr.train.preflight import open_inputs
+from apr.train.inputs import open_inputs
 from apr.train.prepare import judge_model, prepare
 
 NORM = "model.layers.1.post_attention_layernorm.weight"

@@ -28,8 +28,8 @@ from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.acceleration import repeatable
 from apr.train.checkpoint import TrainState
 from apr.train.config import TrainConfig
+from apr.train.inputs import open_inputs
 from apr.train.loss import summed_loss
-from apr.train.preflight import open_inputs
 from apr.train.prepare import prepare
 
 Options = dict[str, Any]

@@ -67,7 +67,8 @@ def test_run_is_greedy_by_default_and_sampling_follows_the_seed(
         (["run", "{model}", "x" * 9000], 2, "run.prompt-too-long"),
         (["pretrain", "--resume", "nowhere"], 3, "files.not-found"),
         (["pretrain", "--resume", "{run}"], 5, "run.finished"),
-        (["pretrain", "--resume", "{run}", "--lr", "1"], 2, "config.resume-with-options"),
+        (["pretrain", "--resume", "{run}", "--dry-run"], 2, "config.resume-with-options"),
+        (["pretrain", "--resume", "{run}", "--seed", "1"], 2, "resume.another-run"),
         (["pretrain", "--dataset", "x"], 2, "config.invalid"),
         (
             [
@@ -81,7 +82,7 @@ def test_run_is_greedy_by_default_and_sampling_follows_the_seed(
                 "--run-dir",
                 "{new}",
             ],
-            5,
+            2,
             "config.init-missing",
         ),
         (

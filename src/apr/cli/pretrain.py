@@ -10,6 +10,7 @@ from apr.cli import output
 from apr.cli.costs_text import costs_lines
 from apr.cli.gate_table import gate_lines
 from apr.cli.stopping import graceful_stop, save_on_signal
+from apr.cli.typed import typed_again
 from apr.cli.values import LOCAL_PATH, Dataset
 from apr.errors import UsageRefusal
 
@@ -101,7 +102,9 @@ FIELD_OF_FLAG = {"lr": "learning_rate"}
 )
 @click.option("--waive", multiple=True, metavar="ID=REASON", help="Let one gate fail; recorded.")
 @output.standard_options
+@click.pass_context
 def command(
+    ctx: click.Context,
     config_path: Path | None,
     resume: Path | None,
     dry_run: bool,
@@ -139,6 +142,26 @@ def command(
     }
     if flags["deterministic"]:
         make_cuda_repeatable()
+    if resume is not None and (
+        config_path or dry_run or waive or force_under_provisioned or "run_dir" in given
+    ):
+        raise UsageRefusal(
+            "config.resume-with-options",
+            "--resume",
+            found="an option beside it that belongs to the start of a run",
+            expected="options that change the run from here on, or none",
+            fix="drop --config, --run-dir, --dry-run and waivers, or start a new run",
+        )
+    waivers = parse_waivers(waive)
+    if force_under_provisioned:
+        waivers.setdefault("preflight.token-budget", "--force-under-provisioned")
+    if waivers:
+        given["waive"] = waivers
+    if dry_run:
+        # Nothing is written, so that Ctrl-C has nothing to wait for.
+        quiet = Listener(progress=output.progress(), notify=output.notify)
+        plan = preflight(resolve_config(given, config_path=config_path), listener=quiet)
+        return _judged(plan, typed_again(ctx, without=("dry_run", "json", "quiet")))
     with graceful_stop() as should_stop, save_on_signal() as should_save:
         listener = Listener(
             progress=output.progress(),
@@ -147,23 +170,8 @@ def command(
             should_save=should_save,
         )
         if resume is not None:
-            if config_path or dry_run or waive or force_under_provisioned or "run_dir" in given:
-                raise UsageRefusal(
-                    "config.resume-with-options",
-                    "--resume",
-                    found="an option beside it that belongs to the start of a run",
-                    expected="options that change the run from here on, or none",
-                    fix="drop --config, --run-dir, --dry-run and waivers, or start a new run",
-                )
             return ended(resume_run(resume, changes=given, listener=listener), resume)
-        waivers = parse_waivers(waive)
-        if force_under_provisioned:
-            waivers.setdefault("preflight.token-budget", "--force-under-provisioned")
-        if waivers:
-            given["waive"] = waivers
         config = resolve_config(given, config_path=config_path)
-        if dry_run:
-            return _judged(preflight(config, listener=listener))
         return ended(pretrain(config, listener=listener), config.run_dir)
 
 
@@ -223,7 +231,7 @@ def _ending_text(record: dict[str, Any], run_dir: Path) -> str:
     )
 
 
-def _judged(plan: "Plan") -> output.Result:
+def _judged(plan: "Plan", real_run: str) -> output.Result:
     """A dry run's verdicts as the command's answer; a blocking gate is exit code 5."""
     from apr.errors import Refusal
 
@@ -234,4 +242,5 @@ def _judged(plan: "Plan") -> output.Result:
         data=plan.as_dict(),
         text="\n".join(lines),
         exit_code=0 if plan.may_start else Refusal.exit_code,
+        next_commands=(real_run,) if plan.may_start else (),
     )

@@ -27,8 +27,8 @@ class Data:
 
 
 def costs_of_inputs(config: TrainConfig, inputs: Inputs, rate: Rate) -> dict[str, Any]:
-    """The same of a run whose inputs are open."""
-    num_documents = sum(shards.num_documents for shards in inputs.train)
+    """What a run takes whose inputs are open; held-out documents are read as well."""
+    num_documents = sum(shards.num_documents for shards in inputs.shards)
     return costs_of(
         config,
         inputs.architecture,

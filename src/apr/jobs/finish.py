@@ -3,6 +3,7 @@
 The word of success is written last, after the model file has been read back.
 """
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,22 @@ def end_run(trainer: Trainer, record: RunRecord, state: TrainState, outcome: End
     Raises Interrupted, with the command that continues, when the run was stopped.
     Writes: RUN/model.apr, RUN/held-out.safetensors, RUN/run.json, RUN/report.html.
     """
+    note_progress(trainer, record, state)
+    if outcome == "interrupted":
+        record.finish("interrupted", detail=f"stopped after step {state.step}")
+        write_report(record.run_dir)
+        raise Interrupted(
+            f"interrupted after step {state.step} of {trainer.run.config.num_steps}; "
+            "the run is saved",
+            resume_command=f"apr pretrain --resume {shlex.quote(str(record.run_dir))}",
+        )
+    _ship_best(trainer, record, state)
+    record.finish(outcome)
+    write_report(record.run_dir)
+
+
+def note_progress(trainer: Trainer, record: RunRecord, state: TrainState) -> None:
+    """Put into the record how far a run has come; it is not written yet."""
     mixture = trainer.run.inputs.data.train
     record.data |= {
         "tokens_seen": state.tokens_seen,
@@ -35,17 +52,6 @@ def end_run(trainer: Trainer, record: RunRecord, state: TrainState, outcome: End
         "tokens_by_source": tokens_by_source(mixture, state.tokens_by_source),
         "throughput": _throughput(record, state),
     }
-    if outcome == "interrupted":
-        record.finish("interrupted", detail=f"stopped after step {state.step}")
-        write_report(record.run_dir)
-        raise Interrupted(
-            f"interrupted after step {state.step} of {trainer.run.config.num_steps}; "
-            "the run is saved",
-            resume_command=f"apr pretrain --resume {record.run_dir}",
-        )
-    _ship_best(trainer, record, state)
-    record.finish(outcome)
-    write_report(record.run_dir)
 
 
 def _ship_best(trainer: Trainer, record: RunRecord, state: TrainState) -> None:
@@ -73,6 +79,7 @@ def _ship_best(trainer: Trainer, record: RunRecord, state: TrainState) -> None:
         trainer.run.model,
         tokenizer=trainer.run.inputs.tokenizer,
         provenance=provenance,
+        carried=trainer.origin.carried,
         overwrite=True,
         progress=trainer.progress,
     )

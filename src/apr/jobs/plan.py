@@ -17,7 +17,7 @@ from apr.jobs.costs import Data, costs_of
 from apr.jobs.expectations import budget, expected_losses
 from apr.shards.manifest import Manifest, read_manifest
 from apr.tokenizer.tokenizer import Tokenizer
-from apr.train.config import TrainConfig, resolve_config
+from apr.train.config import TrainConfig, resolve_config, within_positions
 from apr.train.init_file import tokens_seen
 from apr.train.inputs import require_positions
 from apr.train.rate import Rate, rate_of_run
@@ -85,6 +85,7 @@ def plan(
         None if config.tokenizer == _UNKNOWN["tokenizer"] else Tokenizer.load(config.tokenizer)
     )
     architecture = _architecture(config, init, manifests, tokenizer)
+    config = within_positions(config, architecture if init else None)
     require_positions(config, architecture)
     data = _data(manifests) if datasets else None
     rate = _rate(config, architecture, speed)

@@ -10,15 +10,22 @@ from typing import Any
 
 from apr.architecture import Architecture
 from apr.errors import Interrupted
+from apr.files import require_writable_place
 from apr.jobs.costs import costs_of_inputs
 from apr.jobs.record import first_record
 from apr.jobs.run_lock import hold_run
 from apr.jobs.sitting import SILENT, Listener, sit
 from apr.train.acceleration import keep_freed_memory, repeatable
 from apr.train.checkpoint import TrainState
-from apr.train.config import TrainConfig, absolute_paths, without_a_met_target
+from apr.train.config import (
+    TrainConfig,
+    absolute_paths,
+    within_positions,
+    without_a_met_target,
+)
 from apr.train.gates import (
     NEVER_WAIVED,
+    NOT_JUDGED,
     UPSTREAM_IDS,
     Gate,
     require_passed,
@@ -61,11 +68,13 @@ def pretrain(
     """
     config = absolute_paths(config)
     require_no_run(config.run_dir)
+    require_writable_place(config.run_dir / "run.json")
     keep_freed_memory()
     with repeatable(config.device, seed=config.seed, deterministic=config.deterministic):
         init = _read_init(config, listener)
         gates = list(init.gates) if init else []
         require_passed(gates, init.path if init else config.run_dir)
+        config = within_positions(config, init and init.architecture)
         inputs = open_inputs(config, init=init, progress=listener.progress)
         gates += judge_files(config, inputs)
         require_passed(gates, config.run_dir)
@@ -92,7 +101,9 @@ def _with_a_target_to_meet(
     config = without_a_met_target(run.config, judgement.init.loss_nats)
     if config is not run.config:
         listener.notify(
-            f"no target: the model is past {run.config.target_val_loss:g}, its mode's, already"
+            f"the default target of {run.config.target_val_loss:g} nats is met already "
+            f"({judgement.init.loss_nats:.4f} before step 1): the run has no target and takes all "
+            f"{config.num_steps} steps"
         )
     return replace(run, config=config)
 
@@ -140,12 +151,14 @@ def preflight(
     """
     config = absolute_paths(config)
     require_no_run(config.run_dir)
+    require_writable_place(config.run_dir / "run.json")
     keep_freed_memory()
     with repeatable(config.device, seed=config.seed, deterministic=config.deterministic):
         init = _read_init(config, listener)
         gates = list(init.gates) if init else []
         if init and init.architecture is None:
             return Plan(config, None, _with_the_unjudged(gates), None)
+        config = within_positions(config, init and init.architecture)
         inputs = open_inputs(config, init=init, progress=listener.progress)
         gates += judge_files(config, inputs)
         if any(gate.blocks and gate.id in _NEEDED_BY_MODEL for gate in gates):
@@ -154,16 +167,25 @@ def preflight(
         require_enough_held_out(config, inputs.data)
         run = prepare(config, inputs, notify=listener.notify, progress=listener.progress)
         held_out = affordable_set(run, limit_s=_VALIDATING_S)
-        gates += judge_model(run, held_out=held_out, progress=listener.progress).gates
+        judgement = judge_model(run, held_out=held_out, progress=listener.progress)
+        gates += judgement.gates
+        _with_a_target_to_meet(run, judgement, listener)
         rate = Rate(None, _BLOCKED)
         if not any(gate.blocks for gate in gates):
             rate = measure_prepared(run, limit_s=_MEASURING_S)
-        costs = costs_of_inputs(run.config, inputs, rate)
+        costs = costs_of_inputs(config, inputs, rate)
         return Plan(run.config, inputs.architecture, gates, costs)
 
 
 def _read_init(config: TrainConfig, listener: Listener) -> InitFile | None:
-    return read_init(config.init, progress=listener.progress) if config.init else None
+    if config.init is None:
+        return None
+    if config.mode == "from-scratch":
+        listener.notify(
+            f"--mode from-scratch beside --init: the weights are those of {config.init.name}, the "
+            "rates those of a run from scratch"
+        )
+    return read_init(config.init, progress=listener.progress)
 
 
 def _with_the_unjudged(gates: list[Gate]) -> list[Gate]:
@@ -172,7 +194,7 @@ def _with_the_unjudged(gates: list[Gate]) -> list[Gate]:
     unjudged = replace(
         blocking,
         verdict="UNKNOWN",
-        found="not judged",
+        found=NOT_JUDGED,
         expected=f"{blocking.id} passed",
         fix=f"see {blocking.id}",
     )

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from apr.architecture import Architecture, RopeScaling
+from apr.container.provenance import entries_of
+from apr.container.reader import Container
 from apr.errors import DamagedFile, Refusal
 from apr.files import sha256_bytes
 from apr.shards.reader import ShardReader
@@ -15,7 +18,7 @@ from apr.train.gates import Gate
 from apr.train.init_file import InitFile
 from apr.train.inputs import Inputs
 from apr.train.mixture import Mixture
-from apr.train.run_record import RunRecord, config_in_force
+from apr.train.run_record import NOT_ENDED, RunRecord, config_in_force
 
 if TYPE_CHECKING:
     # A record is also read by commands that compute nothing, and these should not load torch.
@@ -45,7 +48,7 @@ def first_record(
     """The record of a run that is about to begin, every input named by hash; not yet written."""
     inputs, init = run.inputs, judgement.init
     held_out = run.whole_set
-    unmeasured = "the run has not ended"
+    unmeasured = NOT_ENDED
     return RunRecord.start(
         run.config.run_dir,
         config=run.config.model_dump(mode="json"),
@@ -116,7 +119,10 @@ def recorded_config(record: RunRecord) -> TrainConfig:
         if not isinstance(record.data.get(key), kind):
             raise _damaged(record, f"{key} is {record.data.get(key)!r:.60}")
     try:
-        return TrainConfig.model_validate(config_in_force(record.data))
+        config = TrainConfig.model_validate(config_in_force(record.data))
+        if config.learning_rate is None or config.warmup_steps is None:
+            raise ValueError("config without a learning rate or a warm-up")
+        return config
     except (ValidationError, ValueError, TypeError, AttributeError) as err:
         raise _damaged(record, str(err)) from err
 
@@ -148,8 +154,38 @@ def require_unfinished(record: RunRecord, *, is_ended: bool) -> None:
             record.run_dir,
             found=f"the run has ended: {outcome}",
             expected="a run that was stopped, or one that is to go further",
-            fix="start a new run with --init; one with --schedule wsd or constant goes on with "
-            "--resume RUN --num-steps N",
+            fix=f"start a new run with --init {record.run_dir / 'model.apr'}; one with --schedule "
+            "constant, whose checkpoints are there, goes on with --resume RUN --num-steps N",
+        )
+
+
+def require_complete(record: RunRecord) -> None:
+    """Refuse a record that lacks what was settled before step 1.
+
+    Refuses: run.record-damaged.
+    """
+    try:
+        record.frozen_sha256()
+        record.data["inputs"]["init"]
+    except (KeyError, TypeError) as err:
+        raise _damaged(record, f"no {err}") from err
+
+
+def require_own_checkpoint(record: RunRecord, checkpoint: Path) -> None:
+    """Refuse a checkpoint whose weights name another run as their origin.
+
+    Refuses: resume.foreign-checkpoint, and what opening the file refuses.
+    """
+    with Container.open(checkpoint / "model.apr") as container:
+        entries = entries_of(container.metadata)
+    said = entries[-1].get("run_record_sha256") if entries else None
+    if said != record.frozen_sha256():
+        raise Refusal(
+            "resume.foreign-checkpoint",
+            checkpoint,
+            found=f"weights of the run with record {said!s:.12}",
+            expected=f"{record.frozen_sha256():.12}, the record of this run as it was started",
+            fix="put this run's own checkpoints, and its run.json, back",
         )
 
 
@@ -179,7 +215,7 @@ def require_same_inputs(record: RunRecord, inputs: Inputs) -> None:
             name = "training shards" + (f" {at + 1} of {len(train)}" if at else "")
             pairs.append((name, before["sha256"], shards.manifest_sha256))
         if inputs.val is not None:
-            before = recorded["val"]["sha256"]
+            before = (recorded["val"] or {"sha256": "documents set aside"})["sha256"]
             pairs.append(("held-out shards", before, inputs.val.manifest_sha256))
     except (KeyError, IndexError, TypeError) as err:
         raise _damaged(record, f"inputs without {err}") from err

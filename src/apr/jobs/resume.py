@@ -1,6 +1,7 @@
 """`apr pretrain --resume`: a run gone on with, as if it had never stopped."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ from apr.files import require_exists
 from apr.jobs.record import (
     recorded_architecture,
     recorded_config,
+    require_complete,
+    require_own_checkpoint,
     require_same_init,
     require_same_inputs,
     require_unfinished,
@@ -24,11 +27,13 @@ from apr.train.changes import (
 )
 from apr.train.checkpoint import TrainState, latest_checkpoint, load_checkpoint, read_state
 from apr.train.config import TrainConfig, absolute_paths
+from apr.train.gates import Gate, apply_waivers, judge, require_passed
 from apr.train.init_file import InitFile, read_init
 from apr.train.inputs import Inputs, open_inputs
 from apr.train.optimizer import build_optimizer
-from apr.train.prepare import PreparedRun, prepare
+from apr.train.prepare import PreparedRun, judge_gradients, prepare
 from apr.train.run_record import RunRecord, now
+from apr.train.token_budget_gate import check_token_budget
 
 
 def resume(
@@ -43,7 +48,9 @@ def resume(
     the step it took effect. Inputs may lie elsewhere, if they are the same by hash.
 
     Refuses: run.not-found, run.finished, run.busy, run.record-damaged, resume.inputs-changed,
-    resume.another-run, resume.rate-jumps, resume.no-steps-left, and what training refuses.
+    resume.another-run, resume.rate-jumps, resume.no-steps-left, resume.foreign-checkpoint,
+    preflight.token-budget and preflight.gradients where a change calls for them, and what training
+    refuses.
     Writes: the run directory.
     """
     require_exists(run_dir, "a run directory")
@@ -52,13 +59,20 @@ def resume(
     with hold_run(run_dir):
         record = RunRecord.load(run_dir)
         before = recorded_config(record)
+        require_complete(record)
         config = absolute_paths(changed_config(before, {"run_dir": run_dir, **(changes or {})}))
         checkpoint, passed_over = latest_checkpoint(run_dir)
         for reason in passed_over:
             listener.notify(f"passed over a damaged checkpoint: {reason}")
-        state = read_state(checkpoint) if checkpoint else TrainState()
+        state = TrainState()
+        if checkpoint is not None:
+            require_own_checkpoint(record, checkpoint)
+            state = read_state(checkpoint)
+        elif (run_dir / "steps.jsonl").exists():
+            listener.notify("there is no checkpoint to go on from: the run begins again")
         state.ended = still_ended(state, config)
-        require_unfinished(record, is_ended=state.ended is not None)
+        # Without a checkpoint an ended run would be trained from nothing, over its own model.
+        require_unfinished(record, is_ended=state.ended is not None or checkpoint is None)
         require_steps_left(config, state)
         require_rate_continues(before, config, state.step)
         keep_freed_memory()
@@ -67,7 +81,9 @@ def resume(
             optimizer = build_optimizer(run.model, run.config)
             if checkpoint is not None:
                 load_checkpoint(checkpoint, run.model, optimizer)
-            _record_resume(record, run, state, before, passed_over)
+            gates = _judged_again(record, before, run)
+            require_passed(gates, run_dir)
+            _record_resume(record, run, state, before, passed_over, gates)
             return sit(run, record, optimizer, state, listener=listener)
 
 
@@ -75,10 +91,12 @@ def _prepared(
     record: RunRecord, config: TrainConfig, *, starts_anew: bool, listener: Listener
 ) -> PreparedRun:
     """The run with its weights from where it began, or with none yet."""
-    init = _same_init(record, config, listener) if starts_anew and config.init else None
+    init = None
+    if config.init and (starts_anew or str(config.init) != record.data["config"].get("init")):
+        init = _same_init(record, config, listener)
     inputs: Inputs = open_inputs(
         config,
-        init=init,
+        init=init if starts_anew else None,
         architecture=recorded_architecture(record),
         progress=listener.progress,
     )
@@ -100,12 +118,28 @@ def _same_init(record: RunRecord, config: TrainConfig, listener: Listener) -> In
     return init
 
 
+def _judged_again(record: RunRecord, before: TrainConfig, run: PreparedRun) -> list[Gate]:
+    """The gates whose ground a change has taken away."""
+    changed, gates = differences(before, run.config), list[Gate]()
+    if "num_steps" in changed:
+        init = record.data["inputs"].get("init")
+        seen = InitFile(Path(init["path"]), (), tokens_seen=init["tokens_seen"]) if init else None
+        inputs = replace(run.inputs, init=seen)
+        gates.append(
+            judge("preflight.token-budget", lambda: check_token_budget(run.config, inputs))
+        )
+    if changed.keys() & {"device", "precision", "compile"}:
+        gates.append(judge_gradients(run))
+    return apply_waivers(gates, run.config.waive)
+
+
 def _record_resume(
     record: RunRecord,
     run: PreparedRun,
     state: TrainState,
     before: TrainConfig,
     passed_over: list[str],
+    gates: list[Gate],
 ) -> None:
     environment, here = record.data["environment"], run.acceleration.environment()
     changed = {key: here[key] for key in here if here[key] != environment.get(key)}
@@ -117,6 +151,7 @@ def _record_resume(
             "config_changed": {
                 field: list(pair) for field, pair in differences(before, run.config).items()
             },
+            "gates": [gate.as_record() for gate in gates],
             "passed_over": passed_over,
         }
     )

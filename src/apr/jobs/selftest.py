@@ -9,8 +9,8 @@ from typing import Any
 
 from apr.architecture import Architecture
 from apr.jobs.sitting import SILENT, Listener
-from apr.train.acceleration import keep_freed_memory, repeatable
-from apr.train.config import TrainConfig, absolute_paths
+from apr.train.acceleration import choose_device, keep_freed_memory, repeatable
+from apr.train.config import TrainConfig, absolute_paths, require_device, within_positions
 from apr.train.gates import Gate, judge, require_passed
 from apr.train.init_file import read_init
 from apr.train.inputs import open_inputs
@@ -66,6 +66,7 @@ def selftest(config: TrainConfig, *, listener: Listener = SILENT) -> Selftest:
         init = read_init(config.init, progress=listener.progress) if config.init else None
         if init is not None:
             require_passed(init.gates, init.path)
+        config = within_positions(config, init and init.architecture)
         inputs = open_inputs(config, init=init, progress=listener.progress)
         ids = judge("preflight.id-range", lambda: check_id_range(inputs))
         require_passed([ids], config.run_dir)
@@ -77,8 +78,11 @@ def selftest(config: TrainConfig, *, listener: Listener = SILENT) -> Selftest:
 def replay(directory: Path, *, device: str = "cpu", listener: Listener = SILENT) -> Replay:
     """Compute a step that a run skipped again, from what the run kept of it.
 
-    Refuses: files.not-found, skipped.damaged, container.*.
+    Refuses: files.not-found, skipped.damaged, container.*, config.device,
+    config.device-unavailable.
     """
+    require_device(device)
+    device = str(choose_device(device))
     keep_freed_memory()
     with repeatable(device, seed=0):
         skipped = load_skipped_step(directory, device=device, progress=listener.progress)

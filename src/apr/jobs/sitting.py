@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from apr.errors import Interrupted, IoFailed, Refusal
-from apr.jobs.finish import end_run
+from apr.jobs.finish import end_run, note_progress
 from apr.progress import Report, silent
 from apr.report.page import write_report
 from apr.train.checkpoint import TrainState
@@ -49,6 +49,7 @@ def sit(
     # Read back, so that the record says what is applied and not what was asked for.
     record.data["optimizer"] = applied_settings(optimizer)
     record.write()
+    origin = _origin(record)
     last_known_step = state.step if state.step > 0 else -1
     with (
         _truthful_ending(record),
@@ -58,6 +59,7 @@ def sit(
             run.model,
             optimizer,
             tokenizer=run.inputs.tokenizer,
+            carried=origin.carried,
             keep=run.config.keep,
             before_writing=log.sync,
             saved_step=state.step,
@@ -67,15 +69,19 @@ def sit(
             run=run,
             run_dir=record.run_dir,
             optimizer=optimizer,
-            origin=_origin(record),
+            origin=origin,
             log=log,
             checkpoints=checkpoints,
             progress=listener.progress,
             notify=listener.notify,
         )
-        outcome = trainer.train(
-            state, should_stop=listener.should_stop, should_save=listener.should_save
-        )
+        try:
+            outcome = trainer.train(
+                state, should_stop=listener.should_stop, should_save=listener.should_save
+            )
+        except BaseException:
+            note_progress(trainer, record, state)
+            raise
         end_run(trainer, record, state, outcome)
     return record.data
 
@@ -89,6 +95,7 @@ def _origin(record: RunRecord) -> Origin:
         init_sha256=init["sha256"],
         tokens_seen_before=init["tokens_seen"],
         provenance=tuple(init["provenance"]),
+        carried=init["carried"],
     )
 
 

@@ -60,6 +60,7 @@ def save_model(
     *,
     tokenizer: Tokenizer | None,
     provenance: list[dict[str, Any]],
+    carried: Mapping[str, Any] | None = None,
     dtype: str = "f32",
     overwrite: bool = False,
     progress: Report = silent,
@@ -77,6 +78,7 @@ def save_model(
         dict(model.named_parameters()),
         tokenizer=tokenizer,
         provenance=provenance,
+        carried=carried,
         dtype=dtype,
         overwrite=overwrite,
         progress=progress,
@@ -90,11 +92,14 @@ def save_weights(
     *,
     tokenizer: Tokenizer | None,
     provenance: list[dict[str, Any]],
+    carried: Mapping[str, Any] | None = None,
     dtype: str = "f32",
     overwrite: bool = False,
     progress: Report = silent,
 ) -> None:
     """Write the parameters of a model as an `.apr` file; they must not change meanwhile.
+
+    `carried` are free keys of the model that these weights come from, which hold for them too.
 
     Refuses: files.exists, files.io-failed, model.non-finite, and what `container.writer` refuses.
     Writes: `path`, atomically.
@@ -105,6 +110,7 @@ def save_weights(
         for name, parameter in parameters.items()
     ]
     free: dict[str, Any] = {
+        **(carried or {}),
         free_keys.PROVENANCE: provenance,
         free_keys.TENSOR_SHA256: {
             s.name: _finite_sha256(s)

@@ -68,10 +68,12 @@ def changed_config(before: TrainConfig, changes: Mapping[str, Any]) -> TrainConf
     """
     merged = before.model_dump() | dict(changes)
     # What followed from a field that changes is decided again.
-    if "schedule" in changes and "decay_fraction" not in changes:
-        merged["decay_fraction"] = None
+    if changes.get("schedule", before.schedule) != before.schedule:
+        merged["decay_fraction"] = changes.get("decay_fraction")
     if changes.get("stop_at_target") is False:
         merged["target_val_loss"] = None
+    elif changes.get("target_val_loss") is not None:
+        merged["stop_at_target"] = True
     after = resolve_config(merged)
     for field in differences(before, after):
         old, new = getattr(before, field), getattr(after, field)
@@ -123,8 +125,8 @@ def require_rate_continues(before: TrainConfig, after: TrainConfig, step: int) -
         f"step {step + 1}",
         found=f"a learning rate of {now:.3g}",
         expected=f"{planned:.3g} within {_LARGEST_RATE_CHANGE:.0%}, as the run would have had",
-        fix="a cosine cannot be stretched: start a new run with --init and the checkpoint's "
-        "model.apr, or plan longer runs with --schedule wsd or constant",
+        fix="what has begun to fall cannot be stretched: start a new run with --init and the "
+        "checkpoint's model.apr; --schedule constant, or wsd before it falls, can be prolonged",
     )
 
 

@@ -140,6 +140,7 @@ def write_checkpoint(
     *,
     tokenizer: Tokenizer,
     provenance: list[dict[str, Any]],
+    carried: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write, read back, hash and rename one checkpoint.
 
@@ -157,6 +158,7 @@ def write_checkpoint(
             snapshot.weights,
             tokenizer=tokenizer,
             provenance=provenance,
+            carried=carried,
         )
         write_safetensors(
             staged / "state.safetensors",

@@ -6,7 +6,7 @@ wrong in the background is raised in the training thread.
 """
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import torch
 
+from apr.errors import IoFailed, PathNotFound
 from apr.model.transformer import Transformer
 from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.checkpoint import (
@@ -40,6 +41,7 @@ class CheckpointWriter:
         *,
         tokenizer: Tokenizer,
         keep: int,
+        carried: Mapping[str, Any] | None = None,
         before_writing: Callable[[], None],
         saved_step: int = 0,
     ) -> None:
@@ -48,6 +50,7 @@ class CheckpointWriter:
         self._optimizer = optimizer
         self._tokenizer = tokenizer
         self._retention = Retention(run_dir, keep=keep)
+        self._carried = carried
         self._before_writing = before_writing
         self._saved_step = saved_step
         self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
@@ -108,10 +111,24 @@ class CheckpointWriter:
     def _write(self, snapshot: Snapshot, provenance: list[dict[str, Any]]) -> float:
         started_s = time.monotonic()
         self._before_writing()
-        written = write_checkpoint(
-            self._run_dir, snapshot, tokenizer=self._tokenizer, provenance=provenance
-        )
-        self._keep(written)
+        try:
+            written = write_checkpoint(
+                self._run_dir,
+                snapshot,
+                tokenizer=self._tokenizer,
+                provenance=provenance,
+                carried=self._carried,
+            )
+            self._keep(written)
+        except PathNotFound as err:
+            # The place was there when the run began: what vanished meanwhile is a lost write.
+            raise IoFailed(
+                "files.io-failed",
+                err.where,
+                found="it vanished while it was written to",
+                expected="a directory that stays",
+                fix="put the run's directory back, then resume the run",
+            ) from err
         return time.monotonic() - started_s
 
     def _keep(self, verified: Path) -> float:

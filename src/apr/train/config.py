@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from apr.architecture import Architecture
 from apr.errors import DamagedFile, UsageRefusal
 from apr.files import io_refusals, read_bytes
 from apr.train.gates import require_waivable
@@ -27,7 +28,8 @@ _DEVICE = re.compile(r"cpu|auto|cuda(:([0-9]|1[0-5]))?")
 _CONFIG_LIMIT_BYTES = 1 << 20
 
 
-Positive = Annotated[int, Field(gt=0)]
+# Beyond any run, and products of two of them stay exact as a float.
+Positive = Annotated[int, Field(gt=0, le=1 << 40)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
@@ -112,7 +114,7 @@ class TrainConfig(BaseModel):
     """On a GPU, only kernels that give the same bits every time; a CPU always does."""
     compile: bool | None = None
     """Compiled kernels; by default where a probe compiles one and the run is long enough."""
-    sample_prompts: tuple[str, ...] = ()
+    sample_prompts: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Prompts whose completions are recorded at the end."""
     waive: dict[str, str] = Field(default_factory=dict)
     """Gates that may fail, each with the reason."""
@@ -149,6 +151,17 @@ def without_a_met_target(config: TrainConfig, init_loss_nats: float) -> TrainCon
             fix="ask for a lower loss",
         )
     return config.model_copy(update={"target_val_loss": None, "stop_at_target": False})
+
+
+def within_positions(config: TrainConfig, architecture: Architecture | None) -> TrainConfig:
+    """The configuration with a sequence length that an initial model has positions for.
+
+    Only where none was asked for: one that was is refused, and not cut.
+    """
+    if architecture is None or "seq_length" in config.model_fields_set:
+        return config
+    length = min(config.seq_length, architecture.max_position_embeddings)
+    return config.model_copy(update={"seq_length": length})
 
 
 def resolve_config(
@@ -264,15 +277,23 @@ def _require_consistent(config: TrainConfig) -> TrainConfig:
             expected="a target, or none",
             fix="drop one of the two",
         )
-    if not _DEVICE.fullmatch(config.device):
+    require_device(config.device)
+    return config
+
+
+def require_device(name: str) -> None:
+    """Refuse what names no device.
+
+    Refuses: config.device.
+    """
+    if not _DEVICE.fullmatch(name):
         raise UsageRefusal(
             "config.device",
             "--device",
-            found=repr(config.device),
+            found=repr(name),
             expected="cpu, auto, cuda, or cuda:0 to cuda:15",
             fix="choose one of these",
         )
-    return config
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -39,6 +39,10 @@ UPSTREAM_IDS: dict[str, str | None] = {
 NEVER_WAIVED = ("preflight.init-file", "preflight.init-family", "preflight.init-tensors")
 
 
+NOT_JUDGED = "not judged"
+"""What a gate finds that another one keeps from being reached."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """What a check saw, before it is a gate."""

@@ -21,7 +21,7 @@ from apr.errors import Refusal
 from apr.files import sha256_file
 from apr.progress import Report, silent
 from apr.tokenizer.tokenizer import Tokenizer
-from apr.train.gates import Finding, Gate, judge
+from apr.train.gates import NOT_JUDGED, Finding, Gate, judge
 from apr.units import format_bytes
 
 _MISSING, _NOT_APR, _BAD_METADATA, _UNREADABLE, _CONTENTS = (
@@ -63,8 +63,9 @@ class InitFile:
     tokens_seen: int | None = None
     """Tokens the weights were trained on, by a stamp or by the runs that made them."""
     recorded_loss: RecordedLoss | None = None
-    hf_config: Mapping[str, Any] = field(default_factory=dict)
-    """What the source's config.json said beyond the architecture."""
+    carried: Mapping[str, Any] = field(default_factory=dict)
+    """Free keys of the file that hold for weights that go on from it: what its configurations said
+    beyond the architecture, such as the ids that end a text."""
     proof: dict[str, Any] | None = None
     """What was compared when the model was imported, as the file keeps it."""
     is_rounded: bool = False
@@ -78,7 +79,13 @@ class InitFile:
             "tokenizer_fingerprint": self.tokenizer and self.tokenizer.fingerprint,
             "tokens_seen": self.tokens_seen,
             "provenance": list(self.provenance),
+            "carried": dict(self.carried),
         }
+
+    @property
+    def hf_config(self) -> Mapping[str, Any]:
+        """What the source's config.json said beyond the architecture."""
+        return self.carried.get(free_keys.HF_CONFIG, {})
 
 
 def read_init(path: Path, *, progress: Report = silent) -> InitFile:
@@ -128,7 +135,7 @@ def _reached(before: list[Gate], check: Callable[[], Finding]) -> Callable[[], F
     def judged() -> Finding:
         if stopped := next((gate for gate in before if gate.verdict != "PASS"), None):
             expected = f"{stopped.id} passed"
-            return Finding("UNKNOWN", f"not judged: {stopped.id} {stopped.verdict}", expected)
+            return Finding("UNKNOWN", NOT_JUDGED, expected, f"see {stopped.id}")
         try:
             return check()
         except Refusal as refusal:
@@ -136,11 +143,18 @@ def _reached(before: list[Gate], check: Callable[[], Finding]) -> Callable[[], F
                 "UNKNOWN" if refusal.id in _UNDECIDED and not _is_encoder(refusal) else "FAIL",
                 f"{refusal.id}: {refusal.where}: {refusal.found}",
                 refusal.expected,
-                refusal.fix or _IMPORT_AGAIN,
+                _fix(refusal),
                 upstream_id=refusal.upstream_id or _upstream_id(refusal, num_passed=len(before)),
             )
 
     return judged
+
+
+def _fix(refusal: Refusal) -> str:
+    where = Path(refusal.where)
+    if refusal.id == "container.not-a-file" and (where / "config.json").is_file():
+        return f"import it first: apr import {where} -o model.apr; then --init model.apr"
+    return refusal.fix or _IMPORT_AGAIN
 
 
 def _upstream_id(refusal: Refusal, *, num_passed: int) -> str:
@@ -162,7 +176,7 @@ def _facts(container: Container) -> InitFile:
         tokenizer = restore_tokenizer(metadata, where=container.path)
     except Refusal as refusal:
         reason = f"{refusal.id}: {refusal.found}"
-    proof, hf_config = (metadata.free.get(key) for key in (free_keys.PROOF, free_keys.HF_CONFIG))
+    proof = metadata.free.get(free_keys.PROOF)
     return InitFile(
         container.path,
         (),
@@ -172,7 +186,11 @@ def _facts(container: Container) -> InitFile:
         provenance=tuple(entries),
         tokens_seen=tokens_seen(metadata),
         recorded_loss=_recorded_loss(entries),
-        hf_config=hf_config if isinstance(hf_config, dict) else {},
+        carried={
+            key: value
+            for key in (free_keys.HF_CONFIG, free_keys.GENERATION_CONFIG)
+            if isinstance(value := metadata.free.get(key), dict)
+        },
         proof=proof if isinstance(proof, dict) else None,
         is_rounded=any(entry.dtype != "f32" for entry in container.tensors.values()),
     )
@@ -196,9 +214,9 @@ def tokens_seen(metadata: Metadata) -> int | None:
 
 
 def _recorded_loss(entries: list[dict[str, Any]]) -> RecordedLoss | None:
-    """The loss that the last entry of a run gives; what was done to the weights since counts."""
-    for entry in reversed(entries):
-        loss, set_sha256 = entry.get("val_loss_nats"), entry.get("val_set_sha256")
-        if isinstance(loss, float) and isinstance(set_sha256, str):
-            return RecordedLoss(loss, set_sha256)
+    """The loss that the newest run gives of these weights; an earlier one is of other weights."""
+    run = next((entry for entry in reversed(entries) if "run_record_sha256" in entry), {})
+    loss, set_sha256 = run.get("val_loss_nats"), run.get("val_set_sha256")
+    if isinstance(loss, float) and isinstance(set_sha256, str):
+        return RecordedLoss(loss, set_sha256)
     return None

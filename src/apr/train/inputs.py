@@ -91,7 +91,7 @@ def require_positions(config: TrainConfig, architecture: Architecture) -> None:
             "--seq-length",
             found=config.seq_length,
             expected=f"at most {architecture.max_position_embeddings}, the model's positions",
-            fix="shorten the sequences or choose another --arch",
+            fix=f"pass --seq-length {architecture.max_position_embeddings} or less",
         )
 
 

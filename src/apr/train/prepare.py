@@ -167,7 +167,14 @@ def judge_model(
             return check_fresh_loss(run.model, measured[0])
         return check_initial_loss(run.model, init, measured[0])
 
-    gradients = judge(
+    gradients = judge_gradients(run)
+    gates = [judge("preflight.init-loss", init_loss), gradients]
+    return Judgement(apply_waivers(gates, run.config.waive), measured[0] if measured else None)
+
+
+def judge_gradients(run: PreparedRun) -> Gate:
+    """The gate on the gradient of the current weights, on the first batch of the run."""
+    return judge(
         "preflight.gradients",
         lambda: check_gradients(
             run.model,
@@ -177,5 +184,3 @@ def judge_model(
             document_mask=run.config.document_mask,
         ),
     )
-    gates = [judge("preflight.init-loss", init_loss), gradients]
-    return Judgement(apply_waivers(gates, run.config.waive), measured[0] if measured else None)

@@ -10,7 +10,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from apr import __version__
 from apr.errors import DamagedFile, PathNotFound, Refusal
@@ -28,6 +28,9 @@ OUTCOME_EXIT_CODES = {
 _RECORD_LIMIT_BYTES = 64 << 20
 # What is settled before step 1; its hash ties a model file to the run that made it.
 _FROZEN = ("schema", "apr_version", "config", "inputs", "architecture", "gates", "init_loss_nats")
+
+NOT_ENDED = "the run has not ended"
+_FROZEN_OF_GATE = ("id", "upstream_id", "verdict", "waiver")
 
 
 def config_in_force(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,7 +52,7 @@ class RunRecord:
     @classmethod
     def start(cls, run_dir: Path, **facts: Any) -> "RunRecord":
         """A new record, not yet written; every field of the schema is there from the start."""
-        unmeasured = "the run has not ended"
+        unmeasured = NOT_ENDED
         data: dict[str, Any] = {
             "schema": SCHEMA,
             "apr_version": __version__,
@@ -112,6 +115,8 @@ class RunRecord:
     def frozen_sha256(self) -> str:
         """Hash of everything that was settled before step 1."""
         frozen = {key: self.data[key] for key in _FROZEN}
+        # What a gate found may be of the machine, as its free memory is; its verdict is the run's.
+        frozen["gates"] = [{key: gate[key] for key in _FROZEN_OF_GATE} for gate in frozen["gates"]]
         text = json.dumps(frozen, sort_keys=True, allow_nan=False, separators=(",", ":"))
         return sha256_bytes(text.encode())
 
@@ -121,8 +126,18 @@ class RunRecord:
 
     def finish(self, outcome: str, *, detail: str | None = None) -> None:
         """Write the ending, once."""
+        if outcome in ("aborted", "artifact_lost"):
+            _replace_reason(self.data, NOT_ENDED, f"the run ended as {outcome}")
         self.data |= {"outcome": outcome, "outcome_detail": detail, "finished_at": now()}
         self.write()
+
+
+def _replace_reason(values: dict[str, Any], old: str, new: str) -> None:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            _replace_reason(cast(dict[str, Any], value), old, new)
+        elif key.endswith("_reason") and value == old:
+            values[key] = new
 
 
 class StepLog:
@@ -162,10 +177,19 @@ def now() -> str:
 
 
 def require_no_run(run_dir: Path) -> None:
-    """Refuse a directory that already holds a run.
+    """Refuse a directory that already holds a run, or what is left of one.
 
     Refuses: run.exists.
     """
+    leftovers = [name for name in ("checkpoints", "steps.jsonl") if (run_dir / name).exists()]
+    if leftovers and not (run_dir / "run.json").exists():
+        raise Refusal(
+            "run.exists",
+            run_dir,
+            found=f"{' and '.join(leftovers)} of a run, without its record",
+            expected="a new directory",
+            fix="put its run.json back, or choose another --run-dir",
+        )
     if (run_dir / "run.json").exists():
         raise Refusal(
             "run.exists",

@@ -14,6 +14,8 @@ def _require_local(value: Any) -> Any:
     if isinstance(value, str) and "://" in value:
         # As a path it would lose a slash and become a directory beside the caller.
         raise ValueError("a local path; only documents are read from a URL")
+    if "\0" in str(value):
+        raise ValueError("a path, which holds no NUL")
     return value
 
 

@@ -1,6 +1,6 @@
 """How many tokens a model needs, and what repeated ones are worth.
 
-The one home of the token budget's arithmetic: the gate, the plan and the report ask here.
+The one home of the token budget's arithmetic: the gate and the plan ask here.
 """
 
 import math

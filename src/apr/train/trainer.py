@@ -5,8 +5,8 @@ stopped at any point and resumed goes through the same states as one that was no
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ class Origin:
     """Tokens the initial model had seen; None where nobody says."""
     provenance: tuple[dict[str, Any], ...] = ()
     """The initial model's own chain, which is carried on."""
+    carried: Mapping[str, Any] = field(default_factory=dict)
+    """Its free keys that hold for these weights too."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Trainer:
                 return "interrupted"
             if should_save():
                 self._checkpoint(state)
+                self.notify(f"step {state.step} is being saved: {self.run_dir}/checkpoints")
             self._one_step(state)
             self.checkpoints.poll(state)
             is_due = state.step % (config.checkpoint_every or config.eval_every) == 0
