@@ -27,7 +27,7 @@ from apr.container.stamp import Claims, stamp
 from apr.errors import Refusal
 from apr.jobs.import_model import import_model
 from apr.jobs.pretrain import preflight, pretrain
-from apr.model.weights import load_model
+from apr.model.weights import end_of_text_ids, load_model
 from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.gates import Gate
 from apr.train.init_file import read_init
@@ -353,3 +353,32 @@ def test_f01_weights_changed_after_their_import_have_another_loss_on_its_probes(
     finding = check_initial_loss(model, init, held_out)
     assert "on the import's probes" in finding.found
     assert finding.verdict == ("PASS" if kind == "sound" else "FAIL")
+
+
+def test_what_the_source_said_beyond_its_shape_is_carried_on(
+    run_data: RunData, tmp_path: Path, base: Path
+) -> None:
+    """The ids that end a text, for one, which a continued model still has to stop at."""
+    said = {free_keys.HF_CONFIG: {"eos_token_id": [0, 7]}}
+    record = pretrain(
+        run_data.config(
+            tmp_path / "run",
+            init=rewritten(base, tmp_path / "x.apr", free=said),
+            arch=None,
+            num_steps=2,
+        )
+    )
+    assert record["outcome"] == "budget_exhausted"
+    for file in ("model.apr", "checkpoints/step-00000002/model.apr"):
+        assert end_of_text_ids(load_model(tmp_path / "run" / file)) >= {0, 7}
+
+
+def test_f05_a_checkpoint_is_not_judged_by_the_loss_of_what_it_started_from(
+    run_data: RunData, tmp_path: Path, base: Path
+) -> None:
+    config = run_data.config(tmp_path / "run", init=base, arch=None, num_steps=2)
+    pretrain(config)
+    checkpoint = tmp_path / "run" / "checkpoints" / "step-00000002" / "model.apr"
+    assert read_init(base).recorded_loss is not None
+    assert read_init(checkpoint).recorded_loss is None
+    assert read_init(tmp_path / "run" / "model.apr").recorded_loss is not None

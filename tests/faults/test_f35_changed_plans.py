@@ -194,3 +194,66 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_starts_from_its_own_i
     record = resume(killed, changes={"init": moved})
     assert record["val"]["best_loss_nats"] == expected["val"]["best_loss_nats"]
     assert lines_of(killed)[-1]["loss_nats"] == lines_of(tmp_path / "whole")[-1]["loss_nats"]
+
+
+def test_a_checkpoint_of_another_run_is_not_gone_on_with(
+    run_data: RunData, run_dir: Path, tmp_path: Path
+) -> None:
+    other = stopped(run_data, tmp_path / "other", seed=7, **CONSTANT)
+    shutil.rmtree(other / "checkpoints")
+    shutil.copytree(run_dir / "checkpoints", other / "checkpoints")
+    with pytest.raises(Refusal) as refused:
+        resume(other)
+    assert refused.value.id == "resume.foreign-checkpoint"
+    # The twin: its own.
+    assert resume(run_dir)["outcome"] == "budget_exhausted"
+
+
+def test_an_ended_run_without_its_checkpoints_is_not_trained_from_nothing(run_dir: Path) -> None:
+    resume(run_dir)
+    model = (run_dir / "model.apr").read_bytes()
+    shutil.rmtree(run_dir / "checkpoints")
+    for changes in ({}, {"num_steps": 20}):
+        with pytest.raises(Refusal) as refused:
+            resume(run_dir, changes=changes)
+        assert refused.value.id == "run.finished"
+    assert (run_dir / "model.apr").read_bytes() == model
+
+
+def test_what_is_left_of_a_run_without_its_record_is_not_trained_over(
+    run_data: RunData, run_dir: Path
+) -> None:
+    (run_dir / "run.json").unlink()
+    with pytest.raises(Refusal) as refused:
+        pretrain(run_data.config(run_dir, seed=7))
+    assert refused.value.id == "run.exists"
+    assert (run_dir / "checkpoints").is_dir()
+
+
+def test_f32_a_changed_plan_is_judged_again(run_dir: Path) -> None:
+    """Its verdict stands with the resume; here it is waived, as at the start."""
+    record = resume(run_dir, changes={"num_steps": 12})
+    (gate,) = record["resumes"][0]["gates"]
+    assert (gate["id"], gate["verdict"]) == ("preflight.token-budget", "FAIL")
+    assert gate["waiver"] == {"reason": "a test"}
+
+
+def test_another_precision_is_judged_before_it_is_used(run_dir: Path) -> None:
+    record = resume(run_dir, changes={"precision": "bf16"})
+    (entry,) = record["resumes"]
+    assert [gate["id"] for gate in entry["gates"]] == ["preflight.gradients"]
+    assert entry["gates"][0]["verdict"] == "PASS"
+
+
+def test_an_initial_model_beside_a_resume_must_be_the_same(
+    run_data: RunData, run_dir: Path, tmp_path: Path
+) -> None:
+    resume(run_dir)
+    continued = stopped(
+        run_data, tmp_path / "continued", init=run_dir / "model.apr", arch=None, **CONSTANT
+    )
+    with pytest.raises(Refusal) as refused:
+        resume(continued, changes={"init": tmp_path / "nowhere.apr"})
+    assert refused.value.id == "resume.inputs-changed"
+    moved = Path(shutil.copy(run_dir / "model.apr", tmp_path / "moved.apr"))
+    assert resume(continued, changes={"init": moved})["outcome"] == "budget_exhausted"

@@ -9,7 +9,6 @@ from tests.integration.test_pretrain import record_of, same_run, stop_after
 from tests.run_data import RunData
 
 from apr.errors import Interrupted
-from apr.files import write_json
 from apr.jobs.pretrain import pretrain
 from apr.jobs.resume import resume
 from apr.jobs.sitting import Listener
@@ -62,17 +61,6 @@ def test_f34_checkpoints_leave_the_training_as_it_is(run_data: RunData, tmp_path
     same_run(often, seldom)
     assert 0 < record["throughput"]["checkpoint_fraction"] < 1
     assert record["throughput"]["checkpoint_background_fraction"] > 0
-
-
-def test_a_record_from_before_the_option_goes_on(run_data: RunData, tmp_path: Path) -> None:
-    run_dir = tmp_path / "run"
-    with pytest.raises(Interrupted):
-        pretrain(run_data.config(run_dir, **ALL), listener=Listener(should_stop=stop_after(4)))
-    record = record_of(run_dir)
-    del record["config"]["checkpoint_every"]
-    write_json(run_dir / "run.json", record)
-    resume(run_dir)
-    assert saved_steps(run_dir) == [2, 3, 4, 6, 8]
 
 
 def test_f36_without_a_sound_checkpoint_the_run_begins_again_loudly(

@@ -66,7 +66,6 @@ def resume(
             listener.notify(f"passed over a damaged checkpoint: {reason}")
         state = TrainState()
         if checkpoint is not None:
-            require_own_checkpoint(record, checkpoint)
             state = read_state(checkpoint)
         elif (run_dir / "steps.jsonl").exists():
             listener.notify("there is no checkpoint to go on from: the run begins again")
@@ -80,6 +79,7 @@ def resume(
             run = _prepared(record, config, starts_anew=checkpoint is None, listener=listener)
             optimizer = build_optimizer(run.model, run.config)
             if checkpoint is not None:
+                require_own_checkpoint(record, checkpoint)
                 load_checkpoint(checkpoint, run.model, optimizer)
             gates = _judged_again(record, before, run)
             require_passed(gates, run_dir)
