@@ -1,7 +1,6 @@
 """F39: every way a run can end has its own word and its own exit code."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,11 +48,12 @@ def test_the_last_checkpoint_cannot_be_written(run_data: RunData, tmp_path: Path
     checkpoints = run_dir / "checkpoints"
 
     def stand_in_the_way() -> None:
-        shutil.rmtree(checkpoints)
+        checkpoints.rmdir()
         checkpoints.write_text("no directory")
 
     with pytest.raises(IoFailed) as refused:
-        pretrain(run_data.config(run_dir), listener=at_step(8, stand_in_the_way))
+        # The only checkpoint of the run is its last, so that nothing is being written before.
+        pretrain(run_data.config(run_dir, eval_every=8), listener=at_step(7, stand_in_the_way))
     assert refused.value.exit_code == OUTCOME_EXIT_CODES["artifact_lost"] == 7
     record = record_of(run_dir)
     assert record["outcome"] == "artifact_lost"
