@@ -112,6 +112,7 @@ def train(case: Case, num_steps: int) -> int:
     """Take real steps; the most memory this process has had, in bytes."""
     import numpy as np
     import torch
+    from apr.train.probes import check_gradients
 
     from apr.model.init import initialize
     from apr.model.transformer import Transformer
@@ -119,7 +120,6 @@ def train(case: Case, num_steps: int) -> int:
     from apr.train.batches import Batch
     from apr.train.config import resolve_config
     from apr.train.optimizer import build_optimizer
-    from apr.train.probes import check_gradients
     from apr.train.step import train_step
 
     nowhere = Path("unused")

@@ -243,10 +243,10 @@ CHANGES: dict[str, Change] = {
     ),
     "eval_tokens": Change(PLAIN, lambda run: set(run.of_validations("num_tokens"))),
     "target_val_loss": Change(
-        {"target_val_loss": 6.1}, outcome, "target_met", beside=TARGET | {"stop_at_target": True}
+        {"target_val_loss": 6.2}, outcome, "target_met", beside=TARGET | {"stop_at_target": True}
     ),
     "stop_at_target": Change(
-        {"stop_at_target": True, "target_val_loss": 6.1}, outcome, "target_met", beside=TARGET
+        {"stop_at_target": True, "target_val_loss": 6.2}, outcome, "target_met", beside=TARGET
     ),
     "patience": Change({"patience": 2}, outcome, "early_stop", beside=PATIENT),
     "min_delta": Change(

@@ -81,7 +81,7 @@ class TrainConfig(BaseModel):
     document_mask: bool = True
     """Whether packed documents are hidden from each other."""
     eval_every: Positive = 100
-    """Updates between validations."""
+    """Updates between validations; by default a hundred, or the whole of a shorter run."""
     checkpoint_every: Positive | None = None
     """Updates between checkpoints, by default `eval_every`; the best and the last are saved too."""
     eval_tokens: Positive | None = None
@@ -210,8 +210,10 @@ def _fill_defaults(config: TrainConfig) -> TrainConfig:
     if config.warmup_steps is None:
         # A run too short for its mode's warm-up spends half of itself on it.
         filled["warmup_steps"] = int(min(defaults["warmup_steps"], config.num_steps // 2))
+    if "eval_every" not in config.model_fields_set:
+        filled["eval_every"] = min(config.eval_every, config.num_steps)
     if config.checkpoint_every is None:
-        filled["checkpoint_every"] = config.eval_every
+        filled["checkpoint_every"] = filled.get("eval_every", config.eval_every)
     if config.target_val_loss is None and config.stop_at_target:
         filled["target_val_loss"] = defaults["target_val_loss"]
     return config.model_copy(update=filled)
