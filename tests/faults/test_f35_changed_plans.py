@@ -61,7 +61,6 @@ def test_every_field_of_a_run_is_classified() -> None:
         ("eval_tokens", 600),
         ("arch", "demo"),
         ("vocab_size", 600),
-        ("waive", {"preflight.id-range": "because"}),
         ("mode", "finetune"),
     ],
 )
@@ -236,6 +235,25 @@ def test_f32_a_changed_plan_is_judged_again(run_dir: Path) -> None:
     (gate,) = record["resumes"][0]["gates"]
     assert (gate["id"], gate["verdict"]) == ("preflight.token-budget", "FAIL")
     assert gate["waiver"] == {"reason": "a test"}
+
+
+def test_f32_a_changed_plan_without_a_waiver_is_refused_and_with_one_goes_on(
+    run_data: RunData, tmp_path: Path
+) -> None:
+    """A budget that passed at the start, and a run that is then to end early."""
+    # So many rows of so few tokens that even this text, repeated, is worth enough.
+    longer = CONSTANT | {"num_steps": 2 * 10**4, "batch_size": 32, "seq_length": 128, "waive": {}}
+    run_dir = stopped(run_data, tmp_path / "run", after=1, **longer)
+    started = json.loads((run_dir / "run.json").read_text())
+    budget = next(g for g in started["gates"] if g["id"] == "preflight.token-budget")
+    assert (budget["verdict"], budget["waiver"]) == ("PASS", None)
+    with pytest.raises(Refusal) as refused:
+        resume(run_dir, changes={"num_steps": 2, "eval_every": 2})
+    assert refused.value.id == "preflight.token-budget"
+    waived = {"preflight.token-budget": "it is to end early"}
+    record = resume(run_dir, changes={"num_steps": 2, "eval_every": 2, "waive": waived})
+    (gate,) = record["resumes"][0]["gates"]
+    assert gate["waiver"] == {"reason": "it is to end early"}
 
 
 def test_another_precision_is_judged_before_it_is_used(run_dir: Path) -> None:

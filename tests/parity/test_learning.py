@@ -28,6 +28,7 @@ STEPS, WARMUP, PEAK, BETAS, DECAY, CLIP = 200, 20, 1e-3, (0.9, 0.95), 0.1, 1.0
 # with the steps, in the peer against itself as well.
 TOLERANCE_NATS = 2e-5
 PLANTED_STEPS = 40
+IGNORED = -100
 
 
 def plan(run_data: RunData, run_dir: Path, **changes: Any) -> TrainConfig:
@@ -75,8 +76,10 @@ def peer_losses(config: TrainConfig) -> list[float]:
     for step in range(1, STEPS + 1):
         ids = np.stack([row_of(order, int(row)) for row in order.batch(step).row_indices])
         tokens = torch.from_numpy(ids)
-        logits = model(tokens[:, :-1]).logits
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+        logits = model(tokens[:, :-1].clamp(min=0)).logits
+        loss = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=IGNORED
+        )
         rate = PEAK * step / WARMUP
         if step > WARMUP:
             turned = math.cos(math.pi * (step - WARMUP) / (STEPS - WARMUP))
@@ -92,10 +95,12 @@ def peer_losses(config: TrainConfig) -> list[float]:
 
 
 def row_of(order: BatchOrder, row_index: int) -> np.ndarray:
-    """The ids of a row, read from the shards' bytes."""
+    """The ids of a row, read from the shards' bytes; the last row of the data may be short."""
     (rows,) = order.mixture.sources
     first = row_index * rows.sequence_length
-    return rows.shards.read(first, first + rows.sequence_length + 1).astype(np.int64)
+    ids = rows.shards.read(first, min(first + rows.sequence_length + 1, rows.stop))
+    missing = rows.sequence_length + 1 - len(ids)
+    return np.pad(ids.astype(np.int64), (0, missing), constant_values=IGNORED)
 
 
 def losses_of(run_dir: Path) -> list[float]:

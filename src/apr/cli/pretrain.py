@@ -142,15 +142,13 @@ def command(
     }
     if flags["deterministic"]:
         make_cuda_repeatable()
-    if resume is not None and (
-        config_path or dry_run or waive or force_under_provisioned or "run_dir" in given
-    ):
+    if resume is not None and (config_path or dry_run or "run_dir" in given):
         raise UsageRefusal(
             "config.resume-with-options",
             "--resume",
             found="an option beside it that belongs to the start of a run",
             expected="options that change the run from here on, or none",
-            fix="drop --config, --run-dir, --dry-run and waivers, or start a new run",
+            fix="drop --config, --run-dir and --dry-run, or start a new run",
         )
     waivers = parse_waivers(waive)
     if force_under_provisioned:
@@ -159,8 +157,8 @@ def command(
         given["waive"] = waivers
     if dry_run:
         # Nothing is written, so that Ctrl-C has nothing to wait for.
-        quiet = Listener(progress=output.progress(), notify=output.notify)
-        plan = preflight(resolve_config(given, config_path=config_path), listener=quiet)
+        listener = Listener(progress=output.progress(), notify=output.notify)
+        plan = preflight(resolve_config(given, config_path=config_path), listener=listener)
         return _judged(plan, typed_again(ctx, without=("dry_run", "json", "quiet")))
     with graceful_stop() as should_stop, save_on_signal() as should_save:
         listener = Listener(

@@ -55,7 +55,7 @@ KINDS: dict[str, Kind] = {
     "deterministic": "said",
     "compile": "said",
     "sample_prompts": "free",
-    "waive": "refused",
+    "waive": "said",
 }
 _LARGEST_RATE_CHANGE = 0.1
 
@@ -74,6 +74,8 @@ def changed_config(before: TrainConfig, changes: Mapping[str, Any]) -> TrainConf
         merged["target_val_loss"] = None
     elif changes.get("target_val_loss") is not None:
         merged["stop_at_target"] = True
+    # A waiver is added to those of the start, which stay in the record with their reasons.
+    merged["waive"] = before.waive | changes.get("waive", {})
     after = resolve_config(merged)
     for field in differences(before, after):
         old, new = getattr(before, field), getattr(after, field)
