@@ -120,11 +120,14 @@ def test_a_container_gives_its_shape(trained: Path, capsys: Captured) -> None:
     parameters, seen = inspected["num_parameters"], facts["token_budget"]["seen_tokens"]
     assert seen == json.loads((trained / "run.json").read_text())["tokens_seen"]
     assert facts["token_budget"]["tokens_needed"] == 20 * parameters - seen
+    assert facts["tokens_per_parameter"] == (seen + facts["planned_tokens"]) / parameters
 
 
 def test_a_container_that_does_not_say_what_it_has_seen(tmp_path: Path, capsys: Captured) -> None:
     facts = planned(capsys, "--init", model_file().write(tmp_path / "x.apr"), "--seq-length", 16)
     assert facts["token_budget"]["is_met"] is None
+    assert facts["zone"] is None
+    assert facts["tokens_per_parameter_reason"]
     assert "--pretraining-tokens" in facts["token_budget"]["is_met_reason"]
 
 

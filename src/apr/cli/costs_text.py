@@ -12,8 +12,7 @@ def costs_lines(costs: dict[str, Any]) -> list[str]:
         f"parameters  {costs['num_parameters']:,} ({format_count(costs['num_matmul_parameters'])} "
         "in matrix products)",
         f"tokens      {format_count(costs['planned_tokens'])} in {costs['num_steps']} steps of "
-        f"{costs['batch_tokens']}; {costs['tokens_per_parameter']:.3g} per parameter "
-        f"({costs['zone']})",
+        f"{costs['batch_tokens']}; {_per_parameter(costs)}",
         f"data        {_data(costs)}",
     ]
     if costs.get("repetition"):
@@ -31,6 +30,12 @@ def costs_lines(costs: dict[str, Any]) -> list[str]:
         *_parts(disk["parts"]),
     ]
     return lines
+
+
+def _per_parameter(costs: dict[str, Any]) -> str:
+    if costs["zone"] is None:
+        return f"per parameter unknown: {costs['zone_reason']}"
+    return f"{costs['tokens_per_parameter']:.3g} per parameter ({costs['zone']})"
 
 
 def _data(costs: dict[str, Any]) -> str:

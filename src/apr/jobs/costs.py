@@ -35,6 +35,7 @@ def costs_of_inputs(config: TrainConfig, inputs: Inputs, rate: Rate) -> dict[str
         data=Data(inputs.unique_train_tokens, num_documents),
         tokenizer_bytes=len(inputs.tokenizer.json_bytes),
         rate=rate,
+        seen_tokens=inputs.init.tokens_seen if inputs.init else 0,
     )
 
 
@@ -45,14 +46,18 @@ def costs_of(
     data: Data | None,
     tokenizer_bytes: int,
     rate: Rate,
+    seen_tokens: int | None = 0,
 ) -> dict[str, Any]:
-    """Tokens, memory, disk, FLOPs and hours of a run; what is not known is null with a reason."""
+    """Tokens, memory, disk, FLOPs and hours of a run; what is not known is null with a reason.
+
+    `seen_tokens` are those of an initial model; None when it does not say.
+    """
     num_documents = data.num_documents if data else 0
     return {
         "num_parameters": architecture.num_parameters,
         "num_matmul_parameters": architecture.num_matmul_parameters(),
         "num_steps": config.num_steps,
-        **_tokens(config, architecture, data),
+        **_tokens(config, architecture, data, seen_tokens),
         "memory": _memory(config, architecture, num_documents),
         "disk": _disk(config, architecture, tokenizer_bytes),
         "flops": _flops(config, architecture),
@@ -60,21 +65,16 @@ def costs_of(
     }
 
 
-def _tokens(config: TrainConfig, architecture: Architecture, data: Data | None) -> dict[str, Any]:
+def _tokens(
+    config: TrainConfig, architecture: Architecture, data: Data | None, seen_tokens: int | None
+) -> dict[str, Any]:
     planned = config.planned_tokens
-    per_parameter = planned / architecture.num_parameters
-    facts: dict[str, Any] = {
-        "planned_tokens": planned,
-        "batch_tokens": config.batch_tokens,
-        "tokens_per_parameter": per_parameter,
-        "zone": zone(per_parameter),
-    }
+    facts: dict[str, Any] = {"planned_tokens": planned, "batch_tokens": config.batch_tokens}
     if data is None or data.unique_tokens == 0:
         reason = "no --dataset was given" if data is None else "the data holds no token"
         names = ("unique_tokens", "epochs_over_data", "effective_tokens")
-        return facts | {
-            n: v for name in names for n, v in ((name, None), (f"{name}_reason", reason))
-        }
+        facts |= dict.fromkeys(names) | {f"{name}_reason": reason for name in names}
+        return facts | _per_parameter(float(planned), architecture, seen_tokens)
     epochs = planned / data.unique_tokens
     effective = effective_tokens(planned, data.unique_tokens)
     warning = (
@@ -82,12 +82,24 @@ def _tokens(config: TrainConfig, architecture: Architecture, data: Data | None) 
         f"a new one; these {planned} are worth {effective:.0f} (Muennighoff et al. 2023)"
     )
     return facts | {
-        "zone": zone(effective / architecture.num_parameters),
+        **_per_parameter(effective, architecture, seen_tokens),
         "unique_tokens": data.unique_tokens,
         "epochs_over_data": epochs,
         "effective_tokens": effective,
         "repetition": warning if epochs > CHEAP_EPOCHS else None,
     }
+
+
+def _per_parameter(
+    worth: float, architecture: Architecture, seen_tokens: int | None
+) -> dict[str, Any]:
+    """The ratio that preflight.token-budget judges, and its zone."""
+    if seen_tokens is None:
+        reason = "the initial model does not say how many tokens it has seen"
+        names = ("tokens_per_parameter", "zone")
+        return dict.fromkeys(names) | {f"{name}_reason": reason for name in names}
+    ratio = (seen_tokens + worth) / architecture.num_parameters
+    return {"tokens_per_parameter": ratio, "zone": zone(ratio)}
 
 
 def _memory(config: TrainConfig, architecture: Architecture, num_documents: int) -> dict[str, Any]:

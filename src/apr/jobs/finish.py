@@ -56,6 +56,8 @@ def note_progress(trainer: Trainer, record: RunRecord, state: TrainState) -> Non
 
 def _ship_best(trainer: Trainer, record: RunRecord, state: TrainState) -> None:
     """Put the checkpoint with the lowest loss over the whole held-out set into RUN/model.apr."""
+    # An earlier ending may have lost what is there again.
+    record.data["val"].pop("lost_best", None)
     last = _whole_set(trainer, "validating the last step")
     best, best_step = last, state.step
     if state.best_step is not None and state.best_step != state.step:

@@ -95,6 +95,7 @@ def plan(
         data=data,
         tokenizer_bytes=len(tokenizer.json_bytes) if tokenizer else 0,
         rate=rate,
+        seen_tokens=_seen_tokens(init),
     )
     planned = config.planned_tokens
     worth = effective_tokens(planned, data.unique_tokens) if data else float(planned)

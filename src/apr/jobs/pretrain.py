@@ -146,8 +146,8 @@ def preflight(
     A gate that another one keeps from being judged is UNKNOWN. Of a large held-out set as much is
     read as half a minute allows, and the verdict says how much.
 
-    Refuses: config.eval-tokens, and what opening tokenizer and shards refuses; a failed gate is
-    in the answer.
+    Refuses: config.eval-tokens, config.target-met-already, run.exists, files.io-failed, and what
+    opening tokenizer and shards refuses; a failed gate is in the answer.
     """
     config = absolute_paths(config)
     require_no_run(config.run_dir)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from apr.files import require_exists
-from apr.jobs.record import (
+from apr.jobs.recorded import (
     recorded_architecture,
     recorded_config,
     require_complete,

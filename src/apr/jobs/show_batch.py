@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apr.errors import UsageRefusal
-from apr.jobs.record import recorded_config, require_same_inputs
+from apr.jobs.recorded import recorded_config, require_same_inputs
 from apr.progress import Report, silent
 from apr.shards.provenance import Row, document_places
 from apr.shards.reader import ShardReader

@@ -4,6 +4,7 @@ Everything that decides a step is in `TrainState`, the weights and the optimizer
 stopped at any point and resumed goes through the same states as one that was not.
 """
 
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -192,7 +193,7 @@ class Trainer:
         )
         self.log.append("skip", step=state.step, id=refusal.id, found=refusal.found)
         num_skipped = state.guard.num_skipped_lately(state.step)
-        replay = f"apr selftest --replay {directory}"
+        replay = f"apr selftest --replay {shlex.quote(str(directory))}"
         if num_skipped > config.max_skipped_steps:
             refusal.found += f"; {num_skipped} of the last hundred steps were not applied"
             refusal.expected += f"; at most {config.max_skipped_steps} such steps"
