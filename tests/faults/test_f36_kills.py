@@ -67,7 +67,7 @@ def test_f36_killed_at_a_write_point_the_run_loses_nothing(trials: Trials) -> No
     chosen = points(trials, count=8, seed=36)
     assert len(chosen) > 10
     for point in chosen:
-        assert trials.strike(Fault(point)).was_killed
+        assert trials.strike(trials.fault(point)).was_killed
         trials.go_on()
         trials.clear()
 
@@ -92,7 +92,7 @@ def test_f36_a_disk_that_says_no_is_a_refusal_and_loses_nothing(
     trials: Trials, kind: Literal["ENOSPC", "EIO", "EROFS"]
 ) -> None:
     for point in random.Random(kind).sample(trials.points_where_it_fails(kind), 3):
-        require_refused(trials.strike(Fault(point, kind)), trials.operations[point - 1])
+        require_refused(trials.strike(trials.fault(point, kind)), trials.operations[point - 1])
         trials.go_on()
         trials.clear()
 
@@ -106,7 +106,7 @@ def test_f39_a_checkpoint_lost_in_the_background_is_the_outcome(trials: Trials) 
     renamed = trials.operations.index(
         f"os.rename checkpoints/.{MIDDLE_STEP}.*.tmp checkpoints/{MIDDLE_STEP}"
     )
-    require_refused(trials.strike(Fault(renamed + 1, "EIO")), "a rename that fails")
+    require_refused(trials.strike(trials.fault(renamed + 1, "EIO")), "a rename that fails")
     record = json.loads((trials.run_dir / "run.json").read_text())
     assert record["outcome"] == "artifact_lost"
     assert MIDDLE_STEP in record["outcome_detail"]
@@ -154,7 +154,7 @@ def test_a_loss_is_seen(trials: Trials, damage: str) -> None:
         for number, operation in enumerate(trials.operations, start=1)
         if operation.startswith("open checkpoints/.step-00000003")
     )
-    assert trials.strike(Fault(at_step_3 + 20)).was_killed
+    assert trials.strike(trials.fault(at_step_3 + 20)).was_killed
     newest = trials.run_dir / "checkpoints" / MIDDLE_STEP
     if damage == "moments":
         ended = trials.strike()

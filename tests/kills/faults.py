@@ -14,6 +14,7 @@ import re
 import signal
 import sys
 import threading
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -36,20 +37,19 @@ _RANDOM = re.compile(r"\.[a-z0-9_]{8}\.(tmp|old)")
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens at operation `at`, counted from 1.
+    """What happens at operation `at`, counted from 1: among those of its name if one is given.
 
-    A disk that is full, or has become read-only, stays so.
+    Threads write in turn and not always in the same one, so that the number of an operation among
+    all others is not the same in every run. A disk that is full, or has become read-only, stays so.
     """
 
     at: int
     kind: Literal["kill"] | DiskFault = "kill"
+    operation: str | None = None
 
-    def fails(self, count: int, event: str) -> bool:
-        """Whether the operating system says no to an operation."""
-        if self.kind == "EIO":
-            return count == self.at
-        needs_it = self.kind == "EROFS" or (self.kind == "ENOSPC" and event in _NEEDS_SPACE)
-        return needs_it and count >= self.at
+    def is_harmless_to(self, event: str) -> bool:
+        """Whether a disk in that state does such a thing all the same."""
+        return self.kind == "ENOSPC" and event not in _NEEDS_SPACE
 
 
 class Planted:
@@ -59,7 +59,8 @@ class Planted:
         self._root = os.path.realpath(root)
         self._fault = fault
         self._names = os.open(names, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        self._count = 0
+        self._seen = Counter[str]()
+        self._has_struck = False
         self._lock = threading.Lock()
 
     def operation(self, event: str, *paths: object, torn: Any = None) -> None:
@@ -67,18 +68,22 @@ class Planted:
         below = [name for path in paths if (name := self._below(path)) is not None]
         if not below:
             return
-        with self._lock:
-            self._count += 1
-            count = self._count
-            os.write(self._names, f"{event} {' '.join(below)}\n".encode())
+        name = f"{event} {' '.join(below)}"
         fault = self._fault
-        if fault is None:
-            return
-        if fault.kind == "kill" and count == fault.at:
+        with self._lock:
+            self._seen[name] += 1
+            os.write(self._names, f"{name}\n".encode())
+            if fault is None:
+                return
+            count = self._seen.total() if fault.operation is None else self._seen[name]
+            is_here = fault.operation in (None, name) and count == fault.at
+            has_struck, self._has_struck = self._has_struck, self._has_struck or is_here
+        if is_here and fault.kind == "kill":
             if torn:
                 torn()
             os.kill(os.getpid(), signal.SIGKILL)
-        if fault.fails(count, event):
+        stays_so = fault.kind in ("ENOSPC", "EROFS")
+        if (is_here or (has_struck and stays_so)) and not fault.is_harmless_to(event):
             number = getattr(errno, fault.kind)
             raise OSError(number, os.strerror(number), below[0])
 

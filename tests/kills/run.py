@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.kills.faults import DiskFault, Fault
+from tests.kills.faults import DiskFault
 from tests.kills.trial import Lost, Trials
 from tests.kills.warm import Ended, WarmApr
 
@@ -92,7 +92,7 @@ def _at_write_points(trials: Trials, tally: Tally) -> None:
     for point in trials.write_points():
 
         def strike(point: int = point) -> int:
-            ended = trials.strike(Fault(point))
+            ended = trials.strike(trials.fault(point))
             _require_killed(ended, trials.operations[point - 1])
             return 1
 
@@ -121,7 +121,7 @@ def _with_a_failing_disk(trials: Trials, tally: Tally, kind: DiskFault, points: 
     for point in points:
 
         def strike(point: int = point) -> int:
-            ended = trials.strike(Fault(point, kind))
+            ended = trials.strike(trials.fault(point, kind))
             require_refused(ended, f"{kind} at {trials.operations[point - 1]}")
             return 1
 

@@ -9,7 +9,7 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tests.kills.faults import DiskFault, Fault
 from tests.kills.warm import Ended, WarmApr
@@ -86,9 +86,14 @@ class Trials:
             is_there = (
                 operation.startswith("os.mkdir") and operation in self.operations[: point - 1]
             )
-            if Fault(point, kind).fails(point, operation.split()[0]) and not is_there:
+            if not Fault(point, kind).is_harmless_to(operation.split()[0]) and not is_there:
                 points.append(point)
         return points
+
+    def fault(self, point: int, kind: Literal["kill"] | DiskFault = "kill") -> Fault:
+        """A fault at an operation of the undisturbed run, wherever its turn comes this time."""
+        name = self.operations[point - 1]
+        return Fault(self.operations[:point].count(name), kind, name)
 
     def strike(self, fault: Fault | None = None, *, kill_after_s: float | None = None) -> Ended:
         """Start the run, or go on with it, and let that happen to it."""
