@@ -21,11 +21,11 @@ _ATTENTION_BACKWARD = 2.5
 # Logits are written and read, and so is their gradient, and one of the two once more.
 _LOGITS_PASSES = 5
 # A norm with its residual: 4 rows forward, 6 backward (its weight's gradient reads two again).
-_NORM_PASSES = 10
+NORM_PASSES = 10
 # SwiGLU: reads two rows and writes one; backward three and two.
-_SWIGLU_PASSES = 8
+SWIGLU_PASSES = 8
 # Each direction reads and writes.
-_ROTARY_PASSES = 4
+ROTARY_PASSES = 4
 _CUT_AND_JOIN_PASSES = 4
 # AdamW reads weight, gradient and two moments in fp32 and writes all but the gradient; a bf16 copy.
 _UPDATE_BYTES = 30
@@ -59,13 +59,13 @@ def work_per_token(
     head = shape.vocab_size * d
     attention = 2.0 * shape.num_hidden_layers * q * sequence_length
     elements = (
-        2 * _NORM_PASSES * d
-        + _SWIGLU_PASSES * f
-        + _ROTARY_PASSES * (q + kv)
+        2 * NORM_PASSES * d
+        + SWIGLU_PASSES * f
+        + ROTARY_PASSES * (q + kv)
         + _CUT_AND_JOIN_PASSES * (q + 2 * kv)
     )
     if shape.has_query_key_norm:
-        elements += _NORM_PASSES * (q + kv)
+        elements += NORM_PASSES * (q + kv)
     return Work(
         body_flops=6.0 * (shape.num_matmul_parameters() - head),
         head_flops=6.0 * head,
