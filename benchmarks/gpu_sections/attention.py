@@ -72,12 +72,12 @@ def _varlen(length: int, num_documents: int, *, repeats: bool) -> Attend:
         # The borders are those of documents, so the reference for a small row sees whole rows.
         size = min(q.shape[2], length) // num_documents
         groups = q.shape[1] // k.shape[1] if repeats else 1
-        flat = [
+        flat_q, flat_k, flat_v = (
             x.repeat_interleave(times, dim=1).transpose(1, 2).flatten(0, 1)
             for x, times in ((q, 1), (k, groups), (v, groups))
-        ]
-        ends = torch.arange(0, flat[0].shape[0] + 1, size, dtype=torch.int32, device=q.device)
-        y = varlen_attn(*flat, ends, ends, size, size, **options)
+        )
+        ends = torch.arange(0, flat_q.shape[0] + 1, size, dtype=torch.int32, device=q.device)
+        y = varlen_attn(flat_q, flat_k, flat_v, ends, ends, size, size, **options)
         assert isinstance(y, Tensor)
         return y.unflatten(0, (q.shape[0], q.shape[2])).transpose(1, 2)
 
@@ -126,9 +126,8 @@ def _error(setting: Setting, attend: Attend, documents: int) -> float:
         [expected, *torch.autograd.grad(expected, exact, dy.float())],
         strict=True,
     )
-    return max(
-        float((a.float() - b).detach().abs().max() / b.detach().abs().max()) for a, b in pairs
-    )
+    detached = ((a.detach().float(), b.detach()) for a, b in pairs)
+    return max(float((a - b).abs().max() / b.abs().max()) for a, b in detached)
 
 
 def _inputs(setting: Setting, rows: int, length: int) -> Sequence[Tensor]:

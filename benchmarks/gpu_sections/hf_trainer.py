@@ -49,9 +49,7 @@ def _one(setting: Setting, *, sequence_length: int, batch_tokens: int) -> dict[s
                 torch.cuda.synchronize()
             moments.append(time.perf_counter())
 
-        def on_step_end(
-            self, _args: object, _state: object, control: Any, **_kwargs: object
-        ) -> None:
+        def on_step_end(self, args: object, state: object, control: Any, **_kwargs: object) -> None:
             control.should_training_stop |= time.monotonic() > setting.until_s
 
     with tempfile.TemporaryDirectory() as scratch:

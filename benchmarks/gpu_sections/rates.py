@@ -87,7 +87,8 @@ def _attention(results: dict[str, dict[str, Any]], length: int) -> tuple[float |
         if what.startswith(_BACKENDS) and each.get("length") == length
     ]
     if not usable:
-        return ("no backend was measured at this length",) * 2
+        reason = "no backend was measured at this length"
+        return reason, reason
     fastest = min(usable, key=lambda each: each["forward_s"] + each["backward_s"])
     return fastest["forward_flops_per_s"], fastest["backward_flops_per_s"]
 

@@ -4,6 +4,7 @@ A section is a function `measure(setting)`. It notes each result as soon as it h
 was measured before a crash, or before time ran out, stays.
 """
 
+import gc
 import json
 import statistics
 import time
@@ -20,9 +21,8 @@ if TYPE_CHECKING:
     from apr.train.batches import Batch
     from apr.train.config import TrainConfig
 
-_MOST_REPEATS = 50
-_LEAST_REPEATS = 5
-_TIMED_S = 0.4
+_MOST_SAMPLES, _LEAST_SAMPLES, _MOST_CALLS = 50, 5, 100
+_SAMPLE_S, _TIMED_S = 2e-3, 0.4
 
 
 @dataclass(frozen=True)
@@ -122,29 +122,37 @@ class Setting:
             line = str(err).strip().partition("\n")[0]
             result = {"missing": f"{type(err).__name__}: {line[:160]}"}
         self.note(what, **result)
+        # A trainer and its callbacks hold each other, and the device's memory.
+        gc.collect()
         if self.on_cuda:
             torch.cuda.empty_cache()
 
     def seconds(self, work: Callable[[], object]) -> float:
-        """The median of repeated calls, after three that do not count."""
-        least = 1 if self.is_dry_run else _LEAST_REPEATS
-        for _ in range(least if self.is_dry_run else 3):
+        """The median of repeated calls, after some that do not count."""
+        if self.is_dry_run:
+            self._sample_s(work, 1)
+            return self._sample_s(work, 1)
+        for _ in range(3):
             work()
+        # Short kernels in a row, or their launch would be counted with them.
+        calls = max(1, min(_MOST_CALLS, int(_SAMPLE_S / self._sample_s(work, 1))))
         times_s: list[float] = []
-        while len(times_s) < least or (sum(times_s) < _TIMED_S and len(times_s) < _MOST_REPEATS):
-            times_s.append(self._once_s(work))
-            if self.is_dry_run:
-                break
+        while len(times_s) < _LEAST_SAMPLES or (
+            sum(times_s) * calls < _TIMED_S and len(times_s) < _MOST_SAMPLES
+        ):
+            times_s.append(self._sample_s(work, calls) / calls)
         return statistics.median(times_s)
 
-    def _once_s(self, work: Callable[[], object]) -> float:
+    def _sample_s(self, work: Callable[[], object], calls: int) -> float:
         if not self.on_cuda:
             started_s = time.perf_counter()
-            work()
+            for _ in range(calls):
+                work()
             return time.perf_counter() - started_s
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
-        work()
+        for _ in range(calls):
+            work()
         end.record()
         end.synchronize()
         return start.elapsed_time(end) / 1e3

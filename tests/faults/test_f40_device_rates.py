@@ -1,6 +1,7 @@
 """F40: rates that cannot be true, of another device, or damaged, never reach a prediction."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -260,3 +261,25 @@ def test_plain_fp32_has_no_rates(capsys: Captured) -> None:
     facts = plan_of(capsys, "--device", "h200", "--precision", "fp32")
     assert facts["roofline"] is None
     assert "bf16" in facts["roofline_reason"]
+
+
+def test_the_page_of_performance_shows_what_a_plan_prints(capsys: Captured) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "performance.md").read_text(encoding="utf-8")
+    command = re.search(r"^apr (plan --device h200 .*)$", page, re.MULTILINE)
+    table = re.search(r"^roofline .*?(?=^```)", page, re.MULTILINE | re.DOTALL)
+    assert command
+    assert table
+    assert run(command[1].split()) == 0
+    printed = capsys.readouterr().out
+    assert table[0] in printed
+    others = re.findall(r"^\| ([\w.-]+) \| ([\d,]+) \| ([\d.]+) % \|$", page, re.MULTILINE)
+    assert len(others) == 4
+    for name, tokens_per_s, percent in others:
+        arch = {"Qwen2.5-3B": None}.get(name, name.lower().replace("qwen2.5", "qwen2"))
+        if arch is None:
+            continue
+        assert run(["plan", "--json", "--device", "h200", "--arch", arch, "--seq-length", "4096",
+                    "--batch-size", "128", "--grad-accum", "8"]) == 0  # fmt: skip
+        found = json.loads(capsys.readouterr().out)["roofline"]
+        assert round(found["tokens_per_s"]["expected"], -2) == int(tokens_per_s.replace(",", ""))
+        assert f"{found['mfu']['conventional']['expected']:.1%}" == f"{percent}%"
