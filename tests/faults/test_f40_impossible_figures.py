@@ -87,3 +87,9 @@ def test_tokens_seen_are_those_that_were_trained_on(finished: Path) -> None:
     assert record["epochs_over_data"] == pytest.approx(
         record["tokens_seen"] / record["unique_tokens"], rel=1e-2
     )
+
+
+def test_nothing_is_predicted_of_a_device_without_known_rates(finished: Path) -> None:
+    record = record_of(finished)
+    assert record["environment"]["device"] == "cpu"
+    assert "predicted" not in record

@@ -44,10 +44,10 @@ def test_the_same_by_hand(tmp_path: Path) -> None:
     assert "budget_exhausted" in done.stdout
     pages = "".join(
         found
-        for page in ("huggingface.md", "gguf.md", "training.md")
+        for page in ("huggingface.md", "gguf.md", "training.md", "performance.md")
         for found in re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
     )
-    assert len(re.findall(r"^apr ", pages, re.MULTILINE)) == 11
+    assert len(re.findall(r"^apr ", pages, re.MULTILINE)) == 12
     done = subprocess.run(
         ["bash", "-euc", apr + pages],
         cwd=tmp_path,

@@ -1,16 +1,17 @@
 """`apr compare`: runs side by side, ranked only on one held-out set."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from apr.cli import output
+from apr.cli.table import aligned
 from apr.cli.values import LOCAL_PATH, require_used
 
 if TYPE_CHECKING:
+    from apr.report.compared_run import ComparedRun
     from apr.report.comparison import Comparison, Standing
 
 _SHOWN_CHARACTERS = 40
@@ -57,7 +58,7 @@ def _text(found: "Comparison", page: Path | None) -> str:
         rows = [
             [each.field, *(_short(value) for value in each.values)] for each in found.differences
         ]
-        lines += ["", *_table([["differs in", *numbers], *rows])]
+        lines += ["", *aligned([["differs in", *numbers], *rows])]
     lines += ["", *(f"note: {caution}" for caution in found.cautions)]
     if page is not None:
         lines += ["", f"page: {page}"]
@@ -69,7 +70,7 @@ def _losses(found: "Comparison") -> list[str]:
     val = found.lowest.run.record.child("val")
     size = "" if (num_tokens := val.number("num_tokens")) is None else f", {num_tokens:,.0f} tokens"
     header = ["#", "run", "nats/token", "s.e.", "bits/byte", "above #1", ""]
-    table = _table([header, *(_loss_row(standing) for standing in found.standings)])
+    table = aligned([header, *(_loss_row(standing) for standing in found.standings)])
     return [f"held-out set {(found.lowest.run.set_sha256 or '')[:16]}{size}", *table]
 
 
@@ -103,13 +104,20 @@ def _costs(found: "Comparison") -> list[str]:
             [
                 str(standing.number) if standing.rank else "-",
                 count(run.record.number("tokens_seen")),
-                count(run.record.child("throughput").number("tokens_per_s")),
+                count(run.record.child("throughput").number("tokens_per_s")) + _of_predicted(run),
                 count(run.record.child("architecture").number("num_parameters")),
                 str(run.history.num_steps),
                 run.outcome.headline.lower(),
             ]
         )
-    return _table(rows)
+    return aligned(rows)
+
+
+def _of_predicted(run: "ComparedRun") -> str:
+    """How much of the roofline a run reached whose record has one."""
+    measured = run.record.child("throughput").number("tokens_per_s")
+    predicted = run.record.child("predicted").number("tokens_per_s")
+    return f" ({measured / predicted:.0%} of predicted)" if measured and predicted else ""
 
 
 def _number(value: float | None, spec: str) -> str:
@@ -119,12 +127,3 @@ def _number(value: float | None, spec: str) -> str:
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  "
-        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]

@@ -7,6 +7,7 @@ import click
 
 from apr.cli import output
 from apr.cli.costs_text import costs_lines
+from apr.cli.roofline_text import roofline_lines
 from apr.cli.values import LOCAL_PATH, Share
 from apr.units import format_count
 
@@ -32,7 +33,8 @@ _RATES = Share(min=1e-3, max=1e12)
 @click.option("--grad-accum", type=int, help="Micro-batches per update.")
 @click.option("--eval-every", type=int, help="Updates between checkpoints.")
 @click.option("--keep", type=int, help="Latest checkpoints kept, beside the best.")
-@click.option("--device", help="auto, cpu, cuda or cuda:N.")
+@click.option("--device", help="auto, cpu, cuda, cuda:N; or a card, such as h200.")
+@click.option("--rates", type=LOCAL_PATH, help="Rates that were measured on that device.")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="Of computation.")
 @click.option("--compile/--no-compile", default=None, help="Compiled kernels take less memory.")
 @click.option("--tokens-per-s", type=_RATES, help="Throughput to compute hours with.")
@@ -49,6 +51,7 @@ def command(
     tokens_per_s: float | None,
     like: Path | None,
     measure: bool,
+    rates: Path | None,
     **flags: Any,
 ) -> output.Result:
     """Say what a run would take and be worth: memory, disk, tokens, hours, expected loss.
@@ -56,6 +59,10 @@ def command(
     \b
     apr plan --arch qwen2-0.5b --tokens 10000000000 --batch-size 16 --seq-length 512
     apr plan --dataset data/train --arch tiny --num-steps 2000 --measure
+    apr plan --device h200 --arch qwen2-0.5b --seq-length 2048 --batch-size 256 --grad-accum 8
+
+    With the name of a card its roofline is shown: the time of a token part by part, at assumed
+    rates, or at measured ones where they exist; --like RUN is held against it.
 
     Nothing is written, and no weight is read or made unless --measure asks for it.
     """  # noqa: D301  click reads the escaped character
@@ -79,6 +86,7 @@ def command(
         tokens=tokens,
         init=init,
         speed=Speed(tokens_per_s, like, measure),
+        rates_path=rates,
     )
     return output.Result(
         data=found.facts | {"config": found.known_config()},
@@ -92,6 +100,8 @@ def _text(found: "RunPlan") -> str:
     lines = [f"model       {facts['source']}", *costs_lines(facts)]
     if facts["memory"]["fix"]:
         lines.append(f"  fix: {facts['memory']['fix']}")
+    if found.on.card or found.on.rates:
+        lines += ["", *roofline_lines(facts)]
     lines += ["", "expected final loss (nats per token)"]
     for law in facts["expected_loss"]:
         if law["loss_nats"] is None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from apr.architecture import Architecture
 from apr.train.config import TrainConfig
-from apr.train.device_memory import read_device_memory
+from apr.train.device_memory import DeviceMemory, read_device_memory
 from apr.train.disk import estimate_disk, free_bytes
 from apr.train.gates import judge
 from apr.train.inputs import Inputs
@@ -47,10 +47,12 @@ def costs_of(
     tokenizer_bytes: int,
     rate: Rate,
     seen_tokens: int | None = 0,
+    device_memory: DeviceMemory | None = None,
 ) -> dict[str, Any]:
     """Tokens, memory, disk, FLOPs and hours of a run; what is not known is null with a reason.
 
-    `seen_tokens` are those of an initial model; None when it does not say.
+    `seen_tokens` are those of an initial model; None when it does not say. `device_memory` is that
+    of a device which is not here; the configured one is asked otherwise.
     """
     num_documents = data.num_documents if data else 0
     return {
@@ -58,7 +60,12 @@ def costs_of(
         "num_matmul_parameters": architecture.num_matmul_parameters(),
         "num_steps": config.num_steps,
         **_tokens(config, architecture, data, seen_tokens),
-        "memory": _memory(config, architecture, num_documents),
+        "memory": _memory(
+            config,
+            architecture,
+            num_documents,
+            device=device_memory or read_device_memory(config.device),
+        ),
         "disk": _disk(config, architecture, tokenizer_bytes),
         "flops": _flops(config, architecture),
         "time": _time(config, rate),
@@ -102,8 +109,9 @@ def _per_parameter(
     return {"tokens_per_parameter": ratio, "zone": zone(ratio)}
 
 
-def _memory(config: TrainConfig, architecture: Architecture, num_documents: int) -> dict[str, Any]:
-    device = read_device_memory(config.device)
+def _memory(
+    config: TrainConfig, architecture: Architecture, num_documents: int, *, device: DeviceMemory
+) -> dict[str, Any]:
     work = workload(config, architecture, device, num_documents=num_documents)
     estimate = estimate_memory(work)
     gate = judge("preflight.memory", lambda: check_memory(work, device))

@@ -15,6 +15,7 @@ from apr.container.reader import Container
 from apr.errors import UsageRefusal
 from apr.jobs.costs import Data, costs_of
 from apr.jobs.expectations import budget, expected_losses
+from apr.jobs.planned_device import PlannedDevice, planned_device
 from apr.shards.manifest import Manifest, read_manifest
 from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.config import TrainConfig, resolve_config, within_positions
@@ -46,6 +47,7 @@ class RunPlan:
     config: TrainConfig
     datasets: tuple[Path, ...]
     init: Path | None
+    on: PlannedDevice
     facts: dict[str, Any]
 
     def known_config(self) -> dict[str, Any]:
@@ -65,16 +67,28 @@ def plan(
     tokens: int | None = None,
     init: Path | None = None,
     speed: Speed = Speed(),
+    rates_path: Path | None = None,
 ) -> RunPlan:
     """What a run takes and what may be expected of it, from its shape and its plan alone.
 
-    `options` are fields of the configuration, as `resolve_config` takes them, and none is demanded.
-    `tokens` stands for a number of steps, rounded up. The shape is that of a preset, or of the
-    model in the container `init`, whose tensors are not read.
+    `options` are fields of the configuration, as `resolve_config` takes them, and none is demanded;
+    `device` may also name a card that is not here. `tokens` stands for a number of steps, rounded
+    up. The shape is that of a preset, or of the model in the container `init`, whose tensors are
+    not read. `rates_path` holds rates that were measured on the device.
 
-    Refuses: config.vocab-size-unknown, config.sequence-too-long, and what `resolve_config`, a
-    manifest, a tokenizer, a container or a run record refuses.
+    Refuses: config.vocab-size-unknown, config.sequence-too-long, device.unknown, device.not-here,
+    and what `resolve_config`, a manifest, a tokenizer, a container, a run record or a file of rates
+    refuses.
     """
+    on, options = planned_device(options, rates_path)
+    if on.card and speed.measure:
+        raise UsageRefusal(
+            "device.not-here",
+            f"--measure --device {on.card.name}",
+            found="the name of a card, which may be another than what is here",
+            expected="a device of this machine, since it is what --measure measures",
+            fix="--measure --device cuda, or leave --measure out",
+        )
     config = _config(options | ({"init": init} if init else {}), config_path, tokens)
     init = config.init
     configured = tuple(source.path for source in config.dataset)
@@ -88,7 +102,7 @@ def plan(
     config = within_positions(config, architecture if init else None)
     require_positions(config, architecture)
     data = _data(manifests) if datasets else None
-    rate = _rate(config, architecture, speed)
+    rate, roofline = _rate_beside_the_roofline(config, architecture, speed, on)
     facts = costs_of(
         config,
         architecture,
@@ -96,15 +110,16 @@ def plan(
         tokenizer_bytes=len(tokenizer.json_bytes) if tokenizer else 0,
         rate=rate,
         seen_tokens=_seen_tokens(init),
+        device_memory=on.memory,
     )
     planned = config.planned_tokens
     worth = effective_tokens(planned, data.unique_tokens) if data else float(planned)
-    facts |= {
+    facts |= roofline | {
         "source": str(init) if init else f"preset {config.arch}",
         "expected_loss": expected_losses(architecture, worth, is_continued=init is not None),
         "token_budget": budget(config, architecture, data, seen_tokens=_seen_tokens(init)),
     }
-    return RunPlan(config, tuple(datasets), init, facts)
+    return RunPlan(config, tuple(datasets), init, on, facts)
 
 
 def _config(options: dict[str, Any], config_path: Path | None, tokens: int | None) -> TrainConfig:
@@ -154,6 +169,17 @@ def _data(manifests: list[Manifest]) -> Data:
         unique_tokens=sum(manifest.total_tokens for manifest in manifests),
         num_documents=sum(manifest.total_documents for manifest in manifests),
     )
+
+
+def _rate_beside_the_roofline(
+    config: TrainConfig, architecture: Architecture, speed: Speed, on: PlannedDevice
+) -> tuple[Rate, dict[str, Any]]:
+    """The throughput to compute hours with, the roofline's own where no other is known."""
+    rate, found = _rate(config, architecture, speed), on.predict(config, architecture)
+    if isinstance(found, str):
+        return rate, {"roofline": None, "roofline_reason": found}
+    facts = found.as_facts(rate)
+    return (found.rate() if speed == Speed() else rate), {"roofline": facts}
 
 
 def _rate(config: TrainConfig, architecture: Architecture, speed: Speed) -> Rate:

@@ -8,6 +8,7 @@ from apr.files import sha256_bytes
 from apr.shards.reader import ShardReader
 from apr.train.gates import Gate
 from apr.train.mixture import Mixture
+from apr.train.predicted_rate import predicted_for_run
 from apr.train.run_record import NOT_ENDED, RunRecord
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def first_record(
         unique_tokens=inputs.unique_train_tokens,
         tokens_by_source=tokens_by_source(inputs.data.train, None, reason=unmeasured),
         environment=run.acceleration.environment(),
+        **_prediction(run),
     )
 
 
@@ -85,6 +87,20 @@ def tokens_by_source(
         }
         for rows, seen in zip(sources, tokens_seen or [None] * len(sources), strict=True)
     ]
+
+
+def _prediction(run: "PreparedRun") -> dict[str, Any]:
+    """What the roofline of a known card expects of the run; nothing on any other device."""
+    environment, config = run.acceleration.environment(), run.config
+    predicted = predicted_for_run(
+        environment["device_name"],
+        run.inputs.architecture,
+        precision=environment["precision"],
+        sequence_length=config.seq_length,
+        micro_batch_tokens=config.batch_tokens // config.grad_accum,
+        batch_tokens=config.batch_tokens,
+    )
+    return {"predicted": predicted} if predicted else {}
 
 
 def _shards_input(shards: ShardReader) -> dict[str, Any]:

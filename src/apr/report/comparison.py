@@ -240,6 +240,7 @@ def _run_dict(standing: Standing) -> dict[str, Any]:
         "difference_reason": difference.reason if difference else run.reason or "the lowest loss",
         "tokens_seen": _count(run.record, "tokens_seen"),
         "tokens_per_s": throughput.number("tokens_per_s"),
+        "predicted_tokens_per_s": run.record.child("predicted").number("tokens_per_s"),
         "num_parameters": _count(run.record.child("architecture"), "num_parameters"),
         "num_steps": run.history.num_steps,
         "run_record_sha256": run.record_sha256,

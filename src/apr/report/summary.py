@@ -35,7 +35,7 @@ def what_happened(outcome: Outcome, *, notices: Sequence[str]) -> Html:
 
 
 def key_numbers(record: Record, history: History) -> Html:
-    """Six numbers, each with the words it needs to be understood."""
+    """Six numbers, each with the words it needs to be understood, and what was predicted of one."""
     architecture, val = record.child("architecture"), record.child("val")
     throughput = record.child("throughput")
     figures = [
@@ -44,6 +44,7 @@ def key_numbers(record: Record, history: History) -> Html:
         _figure("Best held-out loss", val, "best_loss_nats", loss_words, "nats", _loss_detail),
         _figure("Held-out bits per byte", val, "bits_per_byte", ratio_words, "", _text_detail),
         _figure("Throughput", throughput, "tokens_per_s", short_words, "tokens/s", _speed_detail),
+        *_predicted(record),
         _duration(record, history),
     ]
     return section("Key numbers", element("dl", *figures, class_="figures"), id="numbers")
@@ -132,6 +133,24 @@ def _text_detail(val: Record, _value: float) -> str:
 def _speed_detail(throughput: Record, _value: float) -> str:
     overall = throughput.number("tokens_per_s_end_to_end")
     return "" if overall is None else f"{short_words(overall)} with validation and checkpoints"
+
+
+def _predicted(record: Record) -> list[Html]:
+    """What the roofline expected before step 1, and how much of it was reached."""
+    predicted = record.child("predicted")
+    speed, measured = predicted.number("tokens_per_s"), record.child("throughput")
+    if speed is None:
+        return []
+    reached = measured.number("tokens_per_s")
+    detail = predicted.text("source") or ""
+    ceiling = predicted.number("tokens_per_s_ceiling")
+    if reached is not None and ceiling is not None and reached > ceiling:
+        detail = f"the measured figure is impossible: nothing exceeds {short_words(ceiling)}"
+    elif reached is not None and speed > 0:
+        detail = f"{reached / speed * 100:.0f}% of it was reached; {detail}"
+    amount = element("span", escape(short_words(speed)), class_="amount")
+    unit = element("span", escape("tokens/s"), class_="unit")
+    return [_labelled("Predicted throughput", join([amount, unit]), detail)]
 
 
 def _tokens_seen(record: Record, history: History) -> Html:

@@ -12,16 +12,18 @@ import warnings
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from apr.architecture import Architecture
 from apr.errors import FeatureMissing, Refusal
-from apr.train.config import TrainConfig
 from apr.train.loss import masked_logits, summed_loss
 from apr.train.step import MaskedLogits, SummedLoss
+
+if TYPE_CHECKING:
+    from apr.train.config import TrainConfig
 
 # Below this much work the seconds that compiling costs are not earned back.
 _WORTH_COMPILING_FLOPS = 2e13
@@ -72,7 +74,7 @@ class Acceleration:
         }
 
 
-def choose_acceleration(config: TrainConfig, architecture: Architecture) -> Acceleration:
+def choose_acceleration(config: "TrainConfig", architecture: Architecture) -> Acceleration:
     """Resolve `auto` by probing this machine.
 
     Refuses: config.device-unavailable (GATE-GPUTRAIN-002), config.no-compiler.

@@ -9,11 +9,14 @@ and any past or future batch can be rebuilt. What a step reads is in `train.mixt
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from apr.shards.reader import ShardReader
+if TYPE_CHECKING:
+    # A step needs batches and no shards: it runs where only torch and numpy are installed.
+    from apr.shards.reader import ShardReader
 
 IGNORED_TARGET = -100
 _FEISTEL_ROUNDS = 6
@@ -70,7 +73,7 @@ class Batch:
 class TokenRows:
     """The tokens [start, stop) of a shard directory as rows of `sequence_length` targets."""
 
-    shards: ShardReader
+    shards: "ShardReader"
     start: int
     stop: int
     sequence_length: int

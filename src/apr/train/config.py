@@ -283,12 +283,17 @@ def _require_consistent(config: TrainConfig) -> TrainConfig:
     return config
 
 
+def names_a_device_here(name: str) -> bool:
+    """Whether a name is one that a device of this machine can have."""
+    return _DEVICE.fullmatch(name) is not None
+
+
 def require_device(name: str) -> None:
     """Refuse what names no device.
 
     Refuses: config.device.
     """
-    if not _DEVICE.fullmatch(name):
+    if not names_a_device_here(name):
         raise UsageRefusal(
             "config.device",
             "--device",

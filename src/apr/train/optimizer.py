@@ -1,15 +1,18 @@
 """AdamW with the groups a transformer wants, and its state as named tensors."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from apr.model.transformer import Transformer
-from apr.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    # A closed object at the edge of the process; here only its fields are read.
+    from apr.train.config import TrainConfig
 
 
-def build_optimizer(model: Transformer, config: TrainConfig) -> torch.optim.AdamW:
+def build_optimizer(model: Transformer, config: "TrainConfig") -> torch.optim.AdamW:
     """AdamW that decays matrices and leaves norms and biases alone.
 
     The rate starts at zero: each step sets it from the schedule before use.
