@@ -27,6 +27,7 @@ from apr.model.weights import load_model, save_weights, tensor_bytes
 from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.guards import GuardState
 from apr.train.optimizer import load_state_tensors, state_tensors
+from apr.train.parts import put_weights, whole
 
 _SCHEMA = "apr-checkpoint-v1"
 _LISTING_LIMIT_BYTES = 1 << 20
@@ -95,7 +96,8 @@ def take_snapshot(
 ) -> Snapshot:
     """Copy weights, moments, RNG and state; whoever goes on training changes none of the copies.
 
-    The tensors of `reuse`, which nobody may need any more, take the new values.
+    The tensors of `reuse`, which nobody may need any more, take the new values. What is dealt out
+    over ranks is put together, for which all of them must ask at once.
     """
     return Snapshot(
         architecture=model.architecture,
@@ -193,6 +195,15 @@ def load_checkpoint(
 ) -> TrainState:
     """Put weights, moments and RNG back; return the rest of the state.
 
+    Refuses: as its two halves.
+    """
+    load_weights(directory, model)
+    return load_progress(directory, model, optimizer)
+
+
+def load_weights(directory: Path, model: Transformer) -> None:
+    """Put the weights of a checkpoint into a model, of which each rank may hold a part.
+
     Refuses: checkpoint.damaged, checkpoint.other-model.
     """
     require_verified(directory)
@@ -205,11 +216,19 @@ def load_checkpoint(
             expected=str(model.architecture),
             fix="resume the run this checkpoint belongs to",
         )
-    model.load_state_dict(loaded.state_dict(), strict=True)
-    device = str(model.head_weight.device)
+    put_weights(model, dict(loaded.named_parameters()))
+
+
+def load_progress(
+    directory: Path, model: Transformer, optimizer: torch.optim.Optimizer
+) -> TrainState:
+    """Put moments and RNG back, after the weights; return the rest of the state.
+
+    Refuses: checkpoint.damaged.
+    """
     state = read_state(directory)
     try:
-        tensors = load_file(directory / "state.safetensors", device=device)
+        tensors = load_file(directory / "state.safetensors")
         rng_state = tensors.pop(_RNG)
         # Before the first applied update an optimizer has no state.
         if tensors or state.tokens_seen:
@@ -284,12 +303,11 @@ def _read_listing(directory: Path) -> dict[str, Any]:
 
 def _copied(live: Mapping[str, Tensor], reuse: dict[str, Tensor]) -> dict[str, Tensor]:
     with torch.no_grad():
-        return {
-            name: reuse[name].copy_(tensor)
-            if name in reuse
-            else tensor.detach().to("cpu", copy=True)
-            for name, tensor in live.items()
-        }
+        return {name: _copy(whole(tensor), reuse.get(name)) for name, tensor in live.items()}
+
+
+def _copy(tensor: Tensor, reuse: Tensor | None) -> Tensor:
+    return tensor.detach().to("cpu", copy=True) if reuse is None else reuse.copy_(tensor)
 
 
 def _stored(name: str, tensor: Tensor) -> SourceTensor:

@@ -2,7 +2,7 @@
 
 Training waits for the copy alone, and for the checkpoint before while that is still being
 written: there is never more than one copy in memory, and checkpoints appear in order. What goes
-wrong in the background is raised in the training thread.
+wrong in the background is raised in the training thread. Of several ranks the first writes.
 """
 
 import time
@@ -24,6 +24,9 @@ from apr.train.checkpoint import (
     take_snapshot,
     write_checkpoint,
 )
+from apr.train.optimizer import state_tensors
+from apr.train.parts import whole
+from apr.train.ranks import ALONE, Ranks
 from apr.train.retention import Retention, clear_leftovers
 
 
@@ -44,6 +47,7 @@ class CheckpointWriter:
         carried: Mapping[str, Any] | None = None,
         before_writing: Callable[[], None],
         saved_step: int = 0,
+        ranks: Ranks = ALONE,
     ) -> None:
         self._run_dir = run_dir
         self._model = model
@@ -53,6 +57,7 @@ class CheckpointWriter:
         self._carried = carried
         self._before_writing = before_writing
         self._saved_step = saved_step
+        self._ranks = ranks
         self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._in_flight: Future[float] | None = None
         self._snapshot: Snapshot | None = None
@@ -62,8 +67,9 @@ class CheckpointWriter:
 
         Refuses: files.io-failed.
         """
-        clear_leftovers(self._run_dir)
-        if self._saved_step:
+        if self._ranks.is_first:
+            clear_leftovers(self._run_dir)
+        if self._ranks.is_first and self._saved_step:
             directory = checkpoint_dir(self._run_dir, self._saved_step)
             self._in_flight = self._background.submit(self._keep, directory)
         return self
@@ -82,12 +88,23 @@ class CheckpointWriter:
         self.wait(state)
         if state.step == self._saved_step:
             return
+        self._saved_step = state.step
         with _counted(state):
+            if not self._ranks.is_first:
+                self._hand_over()
+                return
             self._snapshot = take_snapshot(
                 self._model, self._optimizer, state, reuse=self._snapshot
             )
             self._in_flight = self._background.submit(self._write, self._snapshot, provenance)
-        self._saved_step = state.step
+
+    def _hand_over(self) -> None:
+        """Give the first rank what only this one holds."""
+        for tensor in (
+            *self._model.parameters(),
+            *state_tensors(self._model, self._optimizer).values(),
+        ):
+            whole(tensor)
 
     def poll(self, state: TrainState) -> None:
         """Raise what went wrong with a checkpoint, as soon as that is known.

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from apr.model.transformer import Transformer
 from apr.train.config import TrainConfig
+from apr.train.parts import part_like
 
 
 def build_optimizer(model: Transformer, config: TrainConfig) -> torch.optim.AdamW:
@@ -75,8 +76,12 @@ def load_state_tensors(
     """Put back what `state_tensors` returned; KeyError when a tensor is missing or left over."""
     remaining = dict(tensors)
     for name, parameter in model.named_parameters():
-        optimizer.state[parameter] = {
-            part: remaining.pop(f"{name}/{part}") for part in ("step", "exp_avg", "exp_avg_sq")
+        moments = {
+            # A parameter's own part of each moment, where it has one.
+            part: part_like(parameter, remaining.pop(f"{name}/{part}").to(parameter.device))
+            for part in ("exp_avg", "exp_avg_sq")
         }
+        step = remaining.pop(f"{name}/step").to(parameter.device)
+        optimizer.state[parameter] = {"step": step} | moments
     if remaining:
         raise KeyError(min(remaining))
