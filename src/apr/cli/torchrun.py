@@ -46,12 +46,21 @@ def run_on_ranks(job: "Callable[[Ranks], output.Result]") -> output.Result | int
     if numbers is None:
         return job(ALONE)
     rank, world_size, local_rank, local_world_size = numbers
+    if os.environ.get("OMP_NUM_THREADS") == "1":
+        _use_own_cores(local_world_size)
     with joined(Ranks(rank, world_size, local_rank, local_world_size)) as ranks:
         try:
             result = job(ranks)
         except (Refusal, Interrupted) as ending:
             return _ended(ranks, ending)
         return result if ranks.is_first else result.exit_code
+
+
+def _use_own_cores(local_world_size: int) -> None:
+    """Undo what torchrun sets where nobody has: one thread, however many cores a rank has."""
+    import torch
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_world_size))
 
 
 def _ended(ranks: "Ranks", ending: Refusal | Interrupted) -> int:

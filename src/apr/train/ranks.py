@@ -5,7 +5,6 @@ host's network even where gradients go from device to device, so that asking wai
 """
 
 import json
-import os
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -133,14 +132,14 @@ ALONE = Ranks()
 def joined(ranks: Ranks) -> Generator[Ranks]:
     """Meet the other ranks where torchrun says, and part at the end.
 
-    Refuses: ranks.no-meeting, extra.missing for a torch without torch.distributed.
+    Refuses: ranks.no-meeting, ranks.not-built for a torch without torch.distributed.
     """
     if not ranks.are_many:
         yield ranks
         return
     if not distributed.is_available():
         raise FeatureMissing(
-            "extra.missing",
+            "ranks.not-built",
             f"torch {torch.__version__}",
             found="a build without torch.distributed",
             expected=f"one that can run {ranks.world_size} ranks",
@@ -150,9 +149,6 @@ def joined(ranks: Ranks) -> Generator[Ranks]:
     if torch.cuda.is_available():
         torch.cuda.set_device(ranks.local_rank % torch.cuda.device_count())
         backend = "cpu:gloo,cuda:nccl"
-    elif os.environ.get("OMP_NUM_THREADS") == "1":
-        # What torchrun sets where nobody has set it: one thread, however many cores there are.
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks.local_world_size))
     try:
         board, *_ = next(rendezvous("env://", ranks.rank, ranks.world_size, timeout=_MEETING_LIMIT))
         distributed.init_process_group(
