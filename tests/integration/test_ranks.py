@@ -16,6 +16,8 @@ import pytest
 from tests.ranks.warm import Ended, WarmRanks
 from tests.run_data import SOURCES, RunData, make_run_data
 
+from apr.files import sha256_file
+
 LAYOUTS = [("ddp", 2, 2), ("ddp", 4, 1), ("fsdp", 2, 2), ("fsdp", 4, 1)]
 
 
@@ -106,6 +108,9 @@ def test_saved_on_two_ranks_a_run_goes_on_with_one_and_with_four(
     )
     said = "interrupted after step 3 of 8; the run is saved"
     assert [each.answer for each in ended] == [said, said]
+    shares = sorted(path.name for path in (run_dir / "checkpoints/step-00000003").glob("state*"))
+    names = [f"state-0000{rank}-of-00002.safetensors" for rank in (1, 2)] + ["state.json"]
+    assert shares == (names if kind == "fsdp" else ["state.json", "state.safetensors"])
     stopped = tmp_path / "stopped"
     shutil.copytree(run_dir, stopped)
     for world_size, grad_accum in ((1, 4), (4, 1)):
@@ -116,6 +121,37 @@ def test_saved_on_two_ranks_a_run_goes_on_with_one_and_with_four(
         require_same_run(run_dir, alone)
         (resumed,) = json.loads((run_dir / "run.json").read_text())["resumes"]
         assert resumed["environment_changed"]["ranks"] == world_size
+
+
+@pytest.mark.parametrize("damage", ["missing", "of another step", "twice"])
+def test_a_share_that_is_not_its_own_is_no_checkpoint(
+    ranks: WarmRanks, data: RunData, tmp_path: Path, damage: str
+) -> None:
+    """Beyond the hashes, for a list that somebody has written again."""
+    run_dir = tmp_path / "run"
+    more = ("--data-parallel", "fsdp", "--num-steps", "4", "--schedule", "constant")
+    train(ranks, 2, arguments(data, run_dir, *more))
+    checkpoint = run_dir / "checkpoints" / "step-00000004"
+    first, second = (checkpoint / f"state-0000{n}-of-00002.safetensors" for n in (1, 2))
+    if damage == "missing":
+        second.unlink()
+    elif damage == "twice":
+        shutil.copy(first, second)
+    else:
+        shutil.copy(run_dir / "checkpoints" / "step-00000002" / second.name, second)
+    if damage != "of another step":
+        listing = json.loads((checkpoint / "checkpoint.json").read_text())
+        listing["files"] = {
+            each.name: {"size_bytes": each.stat().st_size, "sha256": sha256_file(each)}
+            for each in checkpoint.iterdir()
+            if each.name != "checkpoint.json"
+        }
+        (checkpoint / "checkpoint.json").write_text(json.dumps(listing))
+    (ended,) = ranks.run(["pretrain", "--resume", str(run_dir), "--num-steps", "6"], world_size=1)
+    if damage == "of another step":
+        assert "passed over a damaged checkpoint: step-00000004" in ended.err
+    else:
+        assert "refused[checkpoint.damaged]" in ended.err, ended.err
 
 
 def test_under_torchrun_a_signal_saves_and_one_process_goes_on(

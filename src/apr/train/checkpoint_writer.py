@@ -24,8 +24,8 @@ from apr.train.checkpoint import (
     take_snapshot,
     write_checkpoint,
 )
-from apr.train.optimizer import state_tensors
-from apr.train.parts import whole
+from apr.train.optimizer_state import leave_share
+from apr.train.parts import are_dealt_out
 from apr.train.ranks import ALONE, Ranks
 from apr.train.retention import Retention, clear_leftovers
 
@@ -61,6 +61,7 @@ class CheckpointWriter:
         self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._in_flight: Future[float] | None = None
         self._snapshot: Snapshot | None = None
+        self._is_over = False
 
     def __enter__(self) -> Self:
         """Make the place for checkpoints, and finish the deleting that a kill cut short.
@@ -74,7 +75,8 @@ class CheckpointWriter:
             self._in_flight = self._background.submit(self._keep, directory)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._is_over = kind is not None
         self._background.shutdown()
 
     def save(self, state: TrainState, *, provenance: list[dict[str, Any]]) -> None:
@@ -90,21 +92,16 @@ class CheckpointWriter:
             return
         self._saved_step = state.step
         with _counted(state):
-            if not self._ranks.is_first:
-                self._hand_over()
+            if not self._ranks.is_first and not are_dealt_out(self._model.parameters()):
                 return
             self._snapshot = take_snapshot(
-                self._model, self._optimizer, state, reuse=self._snapshot
+                self._model, self._optimizer, state, ranks=self._ranks, reuse=self._snapshot
             )
-            self._in_flight = self._background.submit(self._write, self._snapshot, provenance)
-
-    def _hand_over(self) -> None:
-        """Give the first rank what only this one holds."""
-        for tensor in (
-            *self._model.parameters(),
-            *state_tensors(self._model, self._optimizer).values(),
-        ):
-            whole(tensor)
+            self._in_flight = (
+                self._background.submit(self._write, self._snapshot, provenance)
+                if self._ranks.is_first
+                else self._background.submit(self._leave, self._snapshot)
+            )
 
     def poll(self, state: TrainState) -> None:
         """Raise what went wrong with a checkpoint, as soon as that is known.
@@ -135,6 +132,7 @@ class CheckpointWriter:
                 tokenizer=self._tokenizer,
                 provenance=provenance,
                 carried=self._carried,
+                should_give_up=lambda: self._is_over,
             )
             self._keep(written)
         except PathNotFound as err:
@@ -146,6 +144,11 @@ class CheckpointWriter:
                 expected="a directory that stays",
                 fix="put the run's directory back, then resume the run",
             ) from err
+        return time.monotonic() - started_s
+
+    def _leave(self, snapshot: Snapshot) -> float:
+        started_s = time.monotonic()
+        leave_share(checkpoint_dir(self._run_dir, snapshot.state.step), snapshot.share)
         return time.monotonic() - started_s
 
     def _keep(self, verified: Path) -> float:

@@ -83,4 +83,4 @@ def _dealt_out(module: _Loss, ranks: Ranks) -> tuple[SummedLoss, GradientExchang
     def loss(_: Transformer, *batch: Tensor | None) -> Tensor:
         return module(*batch)
 
-    return loss, GradientExchange(ranks, local)
+    return loss, GradientExchange(ranks, local, shared.reshard)

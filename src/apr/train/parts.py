@@ -4,6 +4,7 @@ A run that deals nothing out has ordinary tensors, and each function here return
 """
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +21,28 @@ def are_dealt_out(tensors: Iterable[Tensor]) -> bool:
 def whole(tensor: Tensor) -> Tensor:
     """A tensor with all of its parts, wherever they are; every rank must ask at the same time."""
     return tensor.full_tensor() if are_dealt_out([tensor]) else tensor  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
+
+
+class Extent(NamedTuple):
+    """Which rows of a whole tensor a part holds."""
+
+    first_row: int
+    whole_rows: int
+
+
+def own_part(tensor: Tensor) -> tuple[Tensor, Extent | None]:
+    """What this rank holds of a tensor, and which rows those are; None where it holds all."""
+    if not are_dealt_out([tensor]):
+        return tensor, None
+    from torch.distributed.tensor import DTensor
+
+    assert isinstance(tensor, DTensor)
+    part, rank = tensor.to_local(), tensor.device_mesh.get_local_rank()
+    # As torch.chunk deals rows out: parts of equal size, and the last ones short or empty.
+    size = -(-tensor.shape[0] // tensor.device_mesh.size())
+    first_row = min(rank * size, tensor.shape[0])
+    assert len(part) == min(size, tensor.shape[0] - first_row)
+    return part, Extent(first_row, tensor.shape[0])
 
 
 def part_like(example: Tensor, tensor: Tensor) -> Tensor:

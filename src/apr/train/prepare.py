@@ -60,7 +60,7 @@ class PreparedRun:
         self, held_out: ValidationSet, *, activity: str, progress: Report = silent
     ) -> ValidationResult:
         """The loss of the current weights on a held-out set, with this run's settings."""
-        return validate(
+        result = validate(
             self.model,
             held_out,
             batch_size=self.micro_batch_size,
@@ -70,6 +70,8 @@ class PreparedRun:
             progress=progress,
             activity=activity,
         )
+        self.exchange.settle()
+        return result
 
 
 @dataclass(frozen=True)

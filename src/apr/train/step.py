@@ -35,6 +35,8 @@ class GradientExchange:
 
     ranks: Ranks = ALONE
     local: Callable[[], AbstractContextManager[None]] = nullcontext
+    settle: Callable[[], None] = lambda: None
+    """Let go of what a forward pass has gathered, when no backward pass follows it."""
 
 
 NO_EXCHANGE = GradientExchange()
