@@ -47,7 +47,8 @@ def targets_of_ranks(order: BatchOrder, num_ranks: int, *, epoch: int = 0) -> ND
     first_visit, last_visit = epoch * num_rows, (epoch + 1) * num_rows
     for step in range(1 + first_visit // BATCH_SIZE, 2 + (last_visit - 1) // BATCH_SIZE):
         visit = (step - 1) * BATCH_SIZE
-        for part in order.batch(step).split(num_ranks):
+        for rank in range(num_ranks):
+            part = order.batch(step, part=rank, num_parts=num_ranks)
             for targets in part.target_ids_BT:
                 if first_visit <= visit < last_visit:
                     np.add.at(hits, targets[targets != IGNORED_TARGET], 1)

@@ -1,8 +1,8 @@
 """F22: a validation that drifts, or is not the whole set.
 
 The held-out set is fixed and identified by a hash, read in full, and every token weighs the same,
-so its loss does not depend on the size of a batch. Numbers of two sets are never compared. Several
-ranks do not exist yet, so what each of them would read is not tested.
+so its loss does not depend on the size of a batch. Numbers of two sets are never compared. Ranks
+that share a set are in test_f29_ranks.py.
 """
 
 import json

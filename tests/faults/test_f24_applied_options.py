@@ -256,6 +256,8 @@ CHANGES: dict[str, Change] = {
     "divergence_factor": Change(
         {"divergence_factor": 1.001}, outcome, "train.diverged", beside=DIVERGING
     ),
+    # Alone a run has nothing to share, and says so; on ranks: test_ranks.py.
+    "data_parallel": Change({"data_parallel": "fsdp"}, outcome, "config.without-effect"),
     "spike_factor": Change(TIGHT, num_skipped, beside=SPIKES | CALM),
     "max_skipped_steps": Change(
         {"max_skipped_steps": 0}, outcome, "train.gradient-spike", beside=SPIKES | TIGHT

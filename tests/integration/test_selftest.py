@@ -124,7 +124,15 @@ def facts(loss_nats: float, grad_norm: float, **changes: Any) -> SkippedFacts:
 
 
 def skipped(directory: Path, model: Transformer, found: SkippedFacts) -> Path:
-    save_skipped_step(directory, model, None, random_batch(), found, [{"what": "planted"}])
+    save_skipped_step(
+        directory,
+        model.architecture,
+        dict(model.named_parameters()),
+        None,
+        random_batch(),
+        found,
+        [{"what": "planted"}],
+    )
     return directory
 
 

@@ -44,7 +44,7 @@ def command(root: Path, overwrite: bool, num_steps: int | None, seed: int) -> ou
             opening=f"a finished demo is in {root}; to start over: "
             f"{output.command_line('apr', 'demo', '--overwrite', '-o', root)}\n\n",
         )
-    with graceful_stop() as should_stop:
+    with graceful_stop(output.notify) as should_stop:
         listener = Listener(
             progress=output.progress(), notify=output.notify, should_stop=should_stop
         )

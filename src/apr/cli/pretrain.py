@@ -10,12 +10,14 @@ from apr.cli import output
 from apr.cli.costs_text import costs_lines
 from apr.cli.gate_table import gate_lines
 from apr.cli.stopping import graceful_stop, save_on_signal
+from apr.cli.torchrun import run_on_ranks
 from apr.cli.typed import typed_again
 from apr.cli.values import LOCAL_PATH, Dataset
 from apr.errors import UsageRefusal
 
 if TYPE_CHECKING:
     from apr.jobs.pretrain import Plan
+    from apr.train.ranks import Ranks
 
 # flag -> the configuration field it overrides, where the two names differ; so in selftest
 FIELD_OF_FLAG = {"lr": "learning_rate"}
@@ -86,6 +88,11 @@ FIELD_OF_FLAG = {"lr": "learning_rate"}
 @click.option("--device", help="auto, cpu, cuda or cuda:N; only auto may fall back.")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="Of computation.")
 @click.option(
+    "--data-parallel",
+    type=click.Choice(["auto", "ddp", "fsdp"]),
+    help="How ranks share a run: each the whole model, or a part of it; by memory.",
+)
+@click.option(
     "--deterministic",
     is_flag=True,
     default=None,
@@ -111,7 +118,7 @@ def command(
     force_under_provisioned: bool,
     waive: tuple[str, ...],
     **flags: Any,
-) -> output.Result:
+) -> output.Result | int:
     """Train a model on shards, from scratch or from --init, or continue a stopped run.
 
     \b
@@ -131,7 +138,8 @@ def command(
     """  # noqa: D301  click reads the escaped character
     from apr.jobs.pretrain import preflight, pretrain
     from apr.jobs.resume import resume as resume_run
-    from apr.jobs.sitting import Listener
+    from apr.jobs.sitting import SILENT, Listener
+    from apr.progress import silent
     from apr.train.config import resolve_config
     from apr.train.gates import parse_waivers
 
@@ -155,22 +163,34 @@ def command(
         waivers.setdefault("preflight.token-budget", "--force-under-provisioned")
     if waivers:
         given["waive"] = waivers
-    if dry_run:
+
+    def judge(ranks: "Ranks") -> output.Result:
         # Nothing is written, so that Ctrl-C has nothing to wait for.
         listener = Listener(progress=output.progress(), notify=output.notify)
-        plan = preflight(resolve_config(given, config_path=config_path), listener=listener)
-        return _judged(plan, typed_again(ctx, without=("dry_run", "json", "quiet")))
-    with graceful_stop() as should_stop, save_on_signal() as should_save:
-        listener = Listener(
-            progress=output.progress(),
-            notify=output.notify,
-            should_stop=should_stop,
-            should_save=should_save,
-        )
-        if resume is not None:
-            return ended(resume_run(resume, changes=given, listener=listener), resume)
         config = resolve_config(given, config_path=config_path)
-        return ended(pretrain(config, listener=listener), config.run_dir)
+        plan = preflight(config, ranks=ranks, listener=listener if ranks.is_first else SILENT)
+        return _judged(plan, typed_again(ctx, without=("dry_run", "json", "quiet")))
+
+    def train(ranks: "Ranks") -> output.Result:
+        say = output.notify if ranks.is_first else _say_nothing
+        with graceful_stop(say) as should_stop, save_on_signal(say) as should_save:
+            listener = Listener(
+                progress=output.progress() if ranks.is_first else silent,
+                notify=say,
+                should_stop=should_stop,
+                should_save=should_save,
+            )
+            if resume is not None:
+                record = resume_run(resume, changes=given, ranks=ranks, listener=listener)
+                return ended(record, resume)
+            config = resolve_config(given, config_path=config_path)
+            return ended(pretrain(config, ranks=ranks, listener=listener), config.run_dir)
+
+    return run_on_ranks(judge if dry_run else train)
+
+
+def _say_nothing(_text: str) -> None:
+    """What ranks other than the first say."""
 
 
 def make_cuda_repeatable() -> None:

@@ -5,8 +5,6 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
 
-from apr.cli import output
-
 
 def end_like_ctrl_c() -> None:
     """Let a batch system's SIGTERM and a lost terminal's SIGHUP clean up, and end with 130.
@@ -23,7 +21,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 @contextmanager
-def graceful_stop() -> Generator[Callable[[], bool]]:
+def graceful_stop(say: Callable[[str], None]) -> Generator[Callable[[], bool]]:
     """Yield a question, `has a stop been asked for?`; a second signal interrupts at once."""
     asked = False
 
@@ -32,7 +30,7 @@ def graceful_stop() -> Generator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked = True
-        output.notify("stopping after this step and saving; once more to stop at once")
+        say("stopping after this step and saving; once more to stop at once")
 
     before = {
         number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
@@ -45,14 +43,14 @@ def graceful_stop() -> Generator[Callable[[], bool]]:
 
 
 @contextmanager
-def save_on_signal() -> Generator[Callable[[], bool]]:
+def save_on_signal(say: Callable[[str], None]) -> Generator[Callable[[], bool]]:
     """Yield a question, `has a checkpoint been asked for?`, which SIGUSR1 answers with yes once."""
     asked = False
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         nonlocal asked
         asked = True
-        output.notify("saving after this step, and going on")
+        say("saving after this step, and going on")
 
     def take() -> bool:
         nonlocal asked

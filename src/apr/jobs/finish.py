@@ -4,17 +4,21 @@ The word of success is written last, after the model file has been read back.
 """
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from apr.errors import DamagedFile, Interrupted
 from apr.files import sha256_file
 from apr.jobs.record import tokens_by_source
 from apr.model.generate import generate
-from apr.model.weights import end_of_text_ids, load_model, save_model
+from apr.model.weights import end_of_text_ids, load_model, save_weights
 from apr.report.page import write_report
-from apr.train.checkpoint import Ending, TrainState, checkpoint_dir, read_state, require_verified
+from apr.train.checkpoint import Ending, TrainState, checkpoint_dir, load_weights, read_state
 from apr.train.held_out_file import ROWS_FILE, write_rows
+from apr.train.parts import whole
 from apr.train.run_record import RunRecord
 from apr.train.trainer import Trainer
 from apr.train.validation import ValidationResult
@@ -32,7 +36,8 @@ def end_run(trainer: Trainer, record: RunRecord, state: TrainState, outcome: End
     note_progress(trainer, record, state)
     if outcome == "interrupted":
         record.finish("interrupted", detail=f"stopped after step {state.step}")
-        write_report(record.run_dir)
+        if record.is_kept:
+            write_report(record.run_dir)
         raise Interrupted(
             f"interrupted after step {state.step} of {trainer.run.config.num_steps}; "
             "the run is saved",
@@ -40,7 +45,8 @@ def end_run(trainer: Trainer, record: RunRecord, state: TrainState, outcome: End
         )
     _ship_best(trainer, record, state)
     record.finish(outcome)
-    write_report(record.run_dir)
+    if record.is_kept:
+        write_report(record.run_dir)
 
 
 def note_progress(trainer: Trainer, record: RunRecord, state: TrainState) -> None:
@@ -66,6 +72,30 @@ def _ship_best(trainer: Trainer, record: RunRecord, state: TrainState) -> None:
             best, best_step = candidate, state.best_step
         elif candidate is not None:
             _load_weights(trainer, state.step)
+    record.data["val"] |= {
+        "best_loss_nats": best.loss_nats,
+        "best_loss_nats_reason": None,
+        "last_loss_nats": last.loss_nats,
+        "last_loss_nats_reason": None,
+        **best.standard_error_facts("best_"),
+        **last.standard_error_facts("last_"),
+        "best_step": best_step,
+        "bits_per_byte": best.bits_per_byte,
+        "bits_per_byte_reason": None,
+    }
+    weights = {name: whole(tensor) for name, tensor in trainer.run.model.named_parameters()}
+    if record.is_kept:
+        _write_model(trainer, record, weights, best, best_step)
+
+
+def _write_model(
+    trainer: Trainer,
+    record: RunRecord,
+    weights: Mapping[str, Tensor],
+    best: ValidationResult,
+    best_step: int,
+) -> None:
+    """Write RUN/model.apr and the losses of its held-out rows; read the model back."""
     path = record.run_dir / "model.apr"
     tokens_seen = read_state(checkpoint_dir(record.run_dir, best_step)).tokens_seen
     provenance = trainer.provenance(
@@ -76,28 +106,18 @@ def _ship_best(trainer: Trainer, record: RunRecord, state: TrainState) -> None:
         val_set_sha256=best.set_sha256,
         val_num_tokens=best.num_tokens,
     )
-    save_model(
+    save_weights(
         path,
-        trainer.run.model,
+        trainer.run.inputs.architecture,
+        weights,
         tokenizer=trainer.run.inputs.tokenizer,
         provenance=provenance,
         carried=trainer.origin.carried,
         overwrite=True,
         progress=trainer.progress,
     )
-    record.data["val"] |= {
-        "best_loss_nats": best.loss_nats,
-        "best_loss_nats_reason": None,
-        "last_loss_nats": last.loss_nats,
-        "last_loss_nats_reason": None,
-        **best.standard_error_facts("best_"),
-        **last.standard_error_facts("last_"),
-        **_keep_rows(record.run_dir, best, best_step),
-        "best_step": best_step,
-        "bits_per_byte": best.bits_per_byte,
-        "bits_per_byte_reason": None,
-    }
-    record.data["samples"] = _read_back_and_sample(path, trainer)
+    record.data["val"] |= _keep_rows(record.run_dir, best, best_step)
+    record.data["samples"] = _read_back_and_sample(path, trainer, weights)
     record.data |= {"model": {"path": path.name, "sha256": sha256_file(path)}, "model_reason": None}
 
 
@@ -127,16 +147,15 @@ def _whole_set(trainer: Trainer, activity: str) -> ValidationResult:
 
 
 def _load_weights(trainer: Trainer, step: int) -> None:
-    directory = checkpoint_dir(trainer.run_dir, step)
-    require_verified(directory)
-    stored = load_model(directory / "model.apr").model
-    trainer.run.model.load_state_dict(stored.state_dict(), strict=True)
+    load_weights(checkpoint_dir(trainer.run_dir, step), trainer.run.model)
 
 
-def _read_back_and_sample(path: Path, trainer: Trainer) -> list[dict[str, Any]]:
+def _read_back_and_sample(
+    path: Path, trainer: Trainer, weights: Mapping[str, Tensor]
+) -> list[dict[str, Any]]:
     """Load the file just written, compare it with the weights in memory, let it speak."""
     loaded = load_model(path)
-    for name, parameter in trainer.run.model.named_parameters():
+    for name, parameter in weights.items():
         if not parameter.detach().cpu().equal(loaded.model.get_parameter(name)):
             raise DamagedFile(
                 "model.read-back",

@@ -5,6 +5,7 @@ measured before step 1, nothing is written before every gate has passed or been 
 run counts as finished only after its model file has been written and read back.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from apr.train.config import (
     within_positions,
     without_a_met_target,
 )
+from apr.train.data_parallel import spread
 from apr.train.gates import (
     NEVER_WAIVED,
     NOT_JUDGED,
@@ -42,6 +44,8 @@ from apr.train.prepare import (
     judge_model,
     prepare,
 )
+from apr.train.rank_config import for_ranks
+from apr.train.ranks import ALONE, Ranks
 from apr.train.rate import Rate
 from apr.train.run_record import require_no_run
 
@@ -55,6 +59,7 @@ def pretrain(
     config: TrainConfig,
     *,
     baselines: dict[str, float] | None = None,
+    ranks: Ranks = ALONE,
     listener: Listener = SILENT,
 ) -> dict[str, Any]:
     """Train a model on shards, from fresh weights or an initial file; return the run record.
@@ -66,7 +71,7 @@ def pretrain(
     listener asks to stop.
     Writes: the run directory.
     """
-    config = absolute_paths(config)
+    config = for_ranks(absolute_paths(config), ranks, asked=config.model_fields_set)
     require_no_run(config.run_dir)
     require_writable_place(config.run_dir / "run.json")
     keep_freed_memory()
@@ -79,16 +84,19 @@ def pretrain(
         gates += judge_files(config, inputs)
         require_passed(gates, config.run_dir)
         require_enough_held_out(config, inputs.data)
-        run = prepare(config, inputs, notify=listener.notify, progress=listener.progress)
+        run = prepare(
+            config, inputs, ranks=ranks, notify=listener.notify, progress=listener.progress
+        )
         judgement = judge_model(run, progress=listener.progress)
         gates += judgement.gates
         require_passed(gates, config.run_dir)
         run = _with_a_target_to_meet(run, judgement, listener)
-        if listener.should_stop():
+        if any(ranks.any(listener.should_stop())):
             raise Interrupted("stopped before step 1; nothing was written")
-        with hold_run(config.run_dir):
+        with hold_run(config.run_dir) if ranks.is_first else nullcontext():
             require_no_run(config.run_dir)
             record = first_record(run, gates, judgement, baselines)
+            run = spread(run)
             optimizer = build_optimizer(run.model, run.config)
             return sit(run, record, optimizer, TrainState(), listener=listener)
 
@@ -139,6 +147,7 @@ class Plan:
 def preflight(
     config: TrainConfig,
     *,
+    ranks: Ranks = ALONE,
     listener: Listener = SILENT,
 ) -> Plan:
     """Judge every gate of a run and write nothing.
@@ -149,7 +158,7 @@ def preflight(
     Refuses: config.eval-tokens, config.target-met-already, run.exists, files.io-failed, and what
     opening tokenizer and shards refuses; a failed gate is in the answer.
     """
-    config = absolute_paths(config)
+    config = for_ranks(absolute_paths(config), ranks, asked=config.model_fields_set)
     require_no_run(config.run_dir)
     require_writable_place(config.run_dir / "run.json")
     keep_freed_memory()
@@ -165,7 +174,9 @@ def preflight(
             costs = costs_of_inputs(config, inputs, Rate(None, _BLOCKED))
             return Plan(config, inputs.architecture, _with_the_unjudged(gates), costs)
         require_enough_held_out(config, inputs.data)
-        run = prepare(config, inputs, notify=listener.notify, progress=listener.progress)
+        run = prepare(
+            config, inputs, ranks=ranks, notify=listener.notify, progress=listener.progress
+        )
         held_out = affordable_set(run, limit_s=_VALIDATING_S)
         judgement = judge_model(run, held_out=held_out, progress=listener.progress)
         gates += judgement.gates

@@ -29,6 +29,7 @@ def first_record(
     unmeasured = NOT_ENDED
     return RunRecord.start(
         run.config.run_dir,
+        is_kept=run.ranks.is_first,
         config=run.config.model_dump(mode="json"),
         inputs={
             "tokenizer": {
@@ -67,7 +68,7 @@ def first_record(
         baselines=baselines,
         unique_tokens=inputs.unique_train_tokens,
         tokens_by_source=tokens_by_source(inputs.data.train, None, reason=unmeasured),
-        environment=run.acceleration.environment(),
+        environment=run.environment(),
         **_prediction(run),
     )
 

@@ -1,6 +1,7 @@
 """`apr pretrain --resume`: a run gone on with, as if it had never stopped."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,22 @@ from apr.train.changes import (
     require_steps_left,
     still_ended,
 )
-from apr.train.checkpoint import TrainState, latest_checkpoint, load_checkpoint, read_state
+from apr.train.checkpoint import (
+    TrainState,
+    latest_checkpoint,
+    load_progress,
+    load_weights,
+    read_state,
+)
 from apr.train.config import TrainConfig, absolute_paths
+from apr.train.data_parallel import spread
 from apr.train.gates import Gate, apply_waivers, judge, require_passed
 from apr.train.init_file import InitFile, read_init
 from apr.train.inputs import Inputs, open_inputs
 from apr.train.optimizer import build_optimizer
 from apr.train.prepare import PreparedRun, judge_gradients, prepare
+from apr.train.rank_config import for_ranks
+from apr.train.ranks import ALONE, Ranks
 from apr.train.run_record import RunRecord, now
 from apr.train.token_budget_gate import check_token_budget
 
@@ -40,6 +50,7 @@ def resume(
     run_dir: Path,
     *,
     changes: Mapping[str, Any] | None = None,
+    ranks: Ranks = ALONE,
     listener: Listener = SILENT,
 ) -> dict[str, Any]:
     """Continue a run from its newest verified checkpoint; return the run record.
@@ -56,11 +67,12 @@ def resume(
     require_exists(run_dir, "a run directory")
     run_dir = run_dir.absolute()
     RunRecord.load(run_dir)
-    with hold_run(run_dir):
-        record = RunRecord.load(run_dir)
+    with hold_run(run_dir) if ranks.is_first else nullcontext():
+        record = RunRecord.load(run_dir, is_kept=ranks.is_first)
         before = recorded_config(record)
         require_complete(record)
         config = absolute_paths(changed_config(before, {"run_dir": run_dir, **(changes or {})}))
+        config = for_ranks(config, ranks, asked=(changes or {}).keys())
         checkpoint, passed_over = latest_checkpoint(run_dir)
         for reason in passed_over:
             listener.notify(f"passed over a damaged checkpoint: {reason}")
@@ -76,19 +88,28 @@ def resume(
         require_rate_continues(before, config, state.step)
         keep_freed_memory()
         with repeatable(config.device, seed=config.seed, deterministic=config.deterministic):
-            run = _prepared(record, config, starts_anew=checkpoint is None, listener=listener)
-            optimizer = build_optimizer(run.model, run.config)
+            starts_anew = checkpoint is None
+            run = _prepared(record, config, ranks, starts_anew=starts_anew, listener=listener)
             if checkpoint is not None:
                 require_own_checkpoint(record, checkpoint)
-                load_checkpoint(checkpoint, run.model, optimizer)
+                load_weights(checkpoint, run.model)
             gates = _judged_again(record, before, run)
             require_passed(gates, run_dir)
+            run = spread(run)
+            optimizer = build_optimizer(run.model, run.config)
+            if checkpoint is not None:
+                load_progress(checkpoint, run.model, optimizer)
             _record_resume(record, run, state, before, passed_over, gates)
             return sit(run, record, optimizer, state, listener=listener)
 
 
 def _prepared(
-    record: RunRecord, config: TrainConfig, *, starts_anew: bool, listener: Listener
+    record: RunRecord,
+    config: TrainConfig,
+    ranks: Ranks,
+    *,
+    starts_anew: bool,
+    listener: Listener,
 ) -> PreparedRun:
     """The run with its weights from where it began, or with none yet."""
     init = None
@@ -104,6 +125,7 @@ def _prepared(
     return prepare(
         config,
         inputs,
+        ranks=ranks,
         notify=listener.notify,
         # Every parameter stays NaN until the checkpoint fills it.
         fill=None if starts_anew else lambda _model: None,
@@ -141,7 +163,7 @@ def _record_resume(
     passed_over: list[str],
     gates: list[Gate],
 ) -> None:
-    environment, here = record.data["environment"], run.acceleration.environment()
+    environment, here = record.data["environment"], run.environment()
     changed = {key: here[key] for key in here if here[key] != environment.get(key)}
     record.data["resumes"].append(
         {

@@ -48,12 +48,18 @@ def sit(
     """
     # Read back, so that the record says what is applied and not what was asked for.
     record.data["optimizer"] = applied_settings(optimizer)
-    record.write()
     origin = _origin(record)
+    ranks = run.ranks
+    # Nobody reads any more what is written from here on.
+    ranks.wait()
+    record.write()
     last_known_step = state.step if state.step > 0 else -1
     with (
         _truthful_ending(record),
-        StepLog.open(record.run_dir, keep_through_step=last_known_step) as log,
+        ranks.noticing_losses(),
+        StepLog.open(
+            record.run_dir, keep_through_step=last_known_step, is_kept=ranks.is_first
+        ) as log,
         CheckpointWriter(
             record.run_dir,
             run.model,
@@ -63,6 +69,7 @@ def sit(
             keep=run.config.keep,
             before_writing=log.sync,
             saved_step=state.step,
+            ranks=ranks,
         ) as checkpoints,
     ):
         trainer = Trainer(
@@ -83,6 +90,7 @@ def sit(
             note_progress(trainer, record, state)
             raise
         end_run(trainer, record, state, outcome)
+        ranks.wait()
     return record.data
 
 
@@ -124,4 +132,5 @@ def _try_to_finish(record: RunRecord, outcome: str, detail: str) -> None:
     # On a full disk the record keeps its last word, `running`, which is no success either.
     with suppress(Refusal):
         record.finish(outcome, detail=detail)
-        write_report(record.run_dir)
+        if record.is_kept:
+            write_report(record.run_dir)

@@ -51,6 +51,7 @@ KINDS: dict[str, Kind] = {
     "keep": "free",
     "seed": "refused",
     "device": "said",
+    "data_parallel": "said",
     "precision": "said",
     "deterministic": "said",
     "compile": "said",

@@ -7,31 +7,30 @@ may go on meanwhile.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from apr.architecture import Architecture
-from apr.convert.huggingface.safetensors_writer import write_safetensors
-from apr.convert.source import SourceTensor
 from apr.errors import DamagedFile, Refusal
 from apr.files import atomic_directory, read_json, sha256_file, write_json
 from apr.model.transformer import Transformer
-from apr.model.weights import load_model, save_weights, tensor_bytes
+from apr.model.weights import load_model, save_weights
 from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.guards import GuardState
 from apr.train.optimizer import load_state_tensors, state_tensors
+from apr.train.optimizer_state import Share, StoredState, collect_shares, write_share
+from apr.train.parts import are_dealt_out, own_part, put_weights, whole
+from apr.train.ranks import ALONE, Ranks
 
 _SCHEMA = "apr-checkpoint-v1"
 _LISTING_LIMIT_BYTES = 1 << 20
 _RNG = "rng/torch"
-_STORED_DTYPES = {torch.float32: "f32", torch.uint8: "u8"}
 
 
 Ending = Literal["target_met", "budget_exhausted", "early_stop", "interrupted"]
@@ -81,8 +80,9 @@ class Snapshot:
 
     architecture: Architecture
     weights: dict[str, Tensor]
-    optimizer: dict[str, Tensor]
-    rng: Tensor
+    """Whole, and with the first rank alone."""
+    share: Share
+    """This rank's part of the optimizer's state, or all of it; the RNG is with the first."""
     state: TrainState
 
 
@@ -91,17 +91,31 @@ def take_snapshot(
     optimizer: torch.optim.Optimizer,
     state: TrainState,
     *,
+    ranks: Ranks = ALONE,
     reuse: Snapshot | None = None,
 ) -> Snapshot:
     """Copy weights, moments, RNG and state; whoever goes on training changes none of the copies.
 
-    The tensors of `reuse`, which nobody may need any more, take the new values.
+    The tensors of `reuse`, which nobody may need any more, take the new values. Weights that are
+    dealt out over ranks are put together for the first, one tensor after the other, for which all
+    ranks must ask at once.
     """
+    weights = dict(model.named_parameters())
+    num_ranks = ranks.world_size if are_dealt_out(weights.values()) else 1
+    own = {name: own_part(tensor) for name, tensor in state_tensors(model, optimizer).items()}
+    assert not state.tokens_seen or len(own) >= len(weights), "an optimizer without its moments"
+    parts = _copied({n: part for n, (part, _) in own.items()}, reuse.share.tensors if reuse else {})
+    if ranks.is_first:
+        parts[_RNG] = torch.get_rng_state()
     return Snapshot(
         architecture=model.architecture,
-        weights=_copied(dict(model.named_parameters()), reuse.weights if reuse else {}),
-        optimizer=_copied(state_tensors(model, optimizer), reuse.optimizer if reuse else {}),
-        rng=torch.get_rng_state(),
+        weights=_copied(weights, reuse.weights if reuse else {}, keep=ranks.is_first),
+        share=Share(
+            parts,
+            {name: extent for name, (_, extent) in own.items() if extent is not None},
+            ranks.rank if num_ranks > 1 else 0,
+            num_ranks,
+        ),
         state=copy.deepcopy(state),
     )
 
@@ -141,10 +155,12 @@ def write_checkpoint(
     tokenizer: Tokenizer,
     provenance: list[dict[str, Any]],
     carried: Mapping[str, Any] | None = None,
+    should_give_up: Callable[[], bool] = lambda: False,
 ) -> Path:
     """Write, read back, hash and rename one checkpoint.
 
-    Each file is compared with what was in memory, then hashed once from the file system.
+    Each file is compared with what was in memory, then hashed once from the file system. The other
+    ranks' shares are waited for, unless `should_give_up`.
 
     Refuses: files.io-failed, model.non-finite, checkpoint.read-back, and what the writers of the
     two formats refuse.
@@ -160,14 +176,8 @@ def write_checkpoint(
             provenance=provenance,
             carried=carried,
         )
-        write_safetensors(
-            staged / "state.safetensors",
-            [
-                _stored(name, each)
-                for name, each in (snapshot.optimizer | {_RNG: snapshot.rng}).items()
-            ],
-            metadata={},
-        )
+        write_share(staged / snapshot.share.file_name, snapshot.share)
+        collect_shares(target, snapshot.share, staged, should_give_up=should_give_up)
         write_json(staged / "state.json", asdict(snapshot.state))
         listing = {
             file.name: {"size_bytes": file.stat().st_size, "sha256": sha256_file(file)}
@@ -193,6 +203,15 @@ def load_checkpoint(
 ) -> TrainState:
     """Put weights, moments and RNG back; return the rest of the state.
 
+    Refuses: as its two halves.
+    """
+    load_weights(directory, model)
+    return load_progress(directory, model, optimizer)
+
+
+def load_weights(directory: Path, model: Transformer) -> None:
+    """Put the weights of a checkpoint into a model, of which each rank may hold a part.
+
     Refuses: checkpoint.damaged, checkpoint.other-model.
     """
     require_verified(directory)
@@ -205,15 +224,23 @@ def load_checkpoint(
             expected=str(model.architecture),
             fix="resume the run this checkpoint belongs to",
         )
-    model.load_state_dict(loaded.state_dict(), strict=True)
-    device = str(model.head_weight.device)
+    put_weights(model, dict(loaded.named_parameters()))
+
+
+def load_progress(
+    directory: Path, model: Transformer, optimizer: torch.optim.Optimizer
+) -> TrainState:
+    """Put moments and RNG back, after the weights; return the rest of the state.
+
+    Refuses: checkpoint.damaged.
+    """
     state = read_state(directory)
     try:
-        tensors = load_file(directory / "state.safetensors", device=device)
-        rng_state = tensors.pop(_RNG)
-        # Before the first applied update an optimizer has no state.
-        if tensors or state.tokens_seen:
-            load_state_tensors(model, optimizer, tensors)
+        with StoredState(directory) as stored:
+            rng_state = stored[_RNG]
+            # Before the first applied update an optimizer has no state.
+            if len(stored) > 1 or state.tokens_seen:
+                load_state_tensors(model, optimizer, stored, beside={_RNG})
     except (SafetensorError, KeyError) as err:
         raise _damaged(directory, f"{type(err).__name__}: {err}") from err
     torch.set_rng_state(rng_state.cpu())
@@ -282,20 +309,20 @@ def _read_listing(directory: Path) -> dict[str, Any]:
     return files
 
 
-def _copied(live: Mapping[str, Tensor], reuse: dict[str, Tensor]) -> dict[str, Tensor]:
+def _copied(
+    live: Mapping[str, Tensor], reuse: dict[str, Tensor], *, keep: bool = True
+) -> dict[str, Tensor]:
+    copies: dict[str, Tensor] = {}
     with torch.no_grad():
-        return {
-            name: reuse[name].copy_(tensor)
-            if name in reuse
-            else tensor.detach().to("cpu", copy=True)
-            for name, tensor in live.items()
-        }
+        for name, tensor in live.items():
+            together = whole(tensor)
+            if keep:
+                copies[name] = _copy(together, reuse.get(name))
+    return copies
 
 
-def _stored(name: str, tensor: Tensor) -> SourceTensor:
-    return SourceTensor(
-        name, _STORED_DTYPES[tensor.dtype], tuple(tensor.shape), lambda: [tensor_bytes(tensor)]
-    )
+def _copy(tensor: Tensor, reuse: Tensor | None) -> Tensor:
+    return tensor.detach().to("cpu", copy=True) if reuse is None else reuse.copy_(tensor)
 
 
 def _damaged(directory: Path, found: str) -> DamagedFile:

@@ -2,7 +2,7 @@
 
 Training waits for the copy alone, and for the checkpoint before while that is still being
 written: there is never more than one copy in memory, and checkpoints appear in order. What goes
-wrong in the background is raised in the training thread.
+wrong in the background is raised in the training thread. Of several ranks the first writes.
 """
 
 import time
@@ -24,6 +24,9 @@ from apr.train.checkpoint import (
     take_snapshot,
     write_checkpoint,
 )
+from apr.train.optimizer_state import leave_share
+from apr.train.parts import are_dealt_out
+from apr.train.ranks import ALONE, Ranks
 from apr.train.retention import Retention, clear_leftovers
 
 
@@ -44,6 +47,7 @@ class CheckpointWriter:
         carried: Mapping[str, Any] | None = None,
         before_writing: Callable[[], None],
         saved_step: int = 0,
+        ranks: Ranks = ALONE,
     ) -> None:
         self._run_dir = run_dir
         self._model = model
@@ -53,22 +57,26 @@ class CheckpointWriter:
         self._carried = carried
         self._before_writing = before_writing
         self._saved_step = saved_step
+        self._ranks = ranks
         self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._in_flight: Future[float] | None = None
         self._snapshot: Snapshot | None = None
+        self._is_over = False
 
     def __enter__(self) -> Self:
         """Make the place for checkpoints, and finish the deleting that a kill cut short.
 
         Refuses: files.io-failed.
         """
-        clear_leftovers(self._run_dir)
-        if self._saved_step:
+        if self._ranks.is_first:
+            clear_leftovers(self._run_dir)
+        if self._ranks.is_first and self._saved_step:
             directory = checkpoint_dir(self._run_dir, self._saved_step)
             self._in_flight = self._background.submit(self._keep, directory)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._is_over = kind is not None
         self._background.shutdown()
 
     def save(self, state: TrainState, *, provenance: list[dict[str, Any]]) -> None:
@@ -82,12 +90,18 @@ class CheckpointWriter:
         self.wait(state)
         if state.step == self._saved_step:
             return
-        with _counted(state):
-            self._snapshot = take_snapshot(
-                self._model, self._optimizer, state, reuse=self._snapshot
-            )
-            self._in_flight = self._background.submit(self._write, self._snapshot, provenance)
         self._saved_step = state.step
+        with _counted(state):
+            if not self._ranks.is_first and not are_dealt_out(self._model.parameters()):
+                return
+            self._snapshot = take_snapshot(
+                self._model, self._optimizer, state, ranks=self._ranks, reuse=self._snapshot
+            )
+            self._in_flight = (
+                self._background.submit(self._write, self._snapshot, provenance)
+                if self._ranks.is_first
+                else self._background.submit(self._leave, self._snapshot)
+            )
 
     def poll(self, state: TrainState) -> None:
         """Raise what went wrong with a checkpoint, as soon as that is known.
@@ -118,6 +132,7 @@ class CheckpointWriter:
                 tokenizer=self._tokenizer,
                 provenance=provenance,
                 carried=self._carried,
+                should_give_up=lambda: self._is_over,
             )
             self._keep(written)
         except PathNotFound as err:
@@ -129,6 +144,11 @@ class CheckpointWriter:
                 expected="a directory that stays",
                 fix="put the run's directory back, then resume the run",
             ) from err
+        return time.monotonic() - started_s
+
+    def _leave(self, snapshot: Snapshot) -> float:
+        started_s = time.monotonic()
+        leave_share(checkpoint_dir(self._run_dir, snapshot.state.step), snapshot.share)
         return time.monotonic() - started_s
 
     def _keep(self, verified: Path) -> float:

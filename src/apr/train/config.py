@@ -110,6 +110,8 @@ class TrainConfig(BaseModel):
     """`cpu`, `cuda`, `cuda:N`, or `auto`, which alone may fall back."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Precision of the computation; weights and optimizer stay fp32."""
+    data_parallel: Literal["auto", "ddp", "fsdp"] = "auto"
+    """How several ranks share a run: each the whole model, or each a part of it; by memory."""
     deterministic: bool = False
     """On a GPU, only kernels that give the same bits every time; a CPU always does."""
     compile: bool | None = None

@@ -12,6 +12,7 @@ import torch
 
 from apr.errors import Refusal
 from apr.model.transformer import Transformer
+from apr.train.parts import whole
 from apr.train.validation import ValidationResult
 
 _WINDOW_STEPS = 128
@@ -80,7 +81,7 @@ def require_finite_weights(model: Transformer, *, step: int) -> None:
     Refuses: train.non-finite-weights (INV-TRAIN-007).
     """
     for name, parameter in model.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
+        if not bool(torch.isfinite(whole(parameter)).all()):
             raise Refusal(
                 "train.non-finite-weights",
                 f"step {step}, {name}",

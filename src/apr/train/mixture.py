@@ -104,20 +104,31 @@ class BatchOrder:
         """The source and the visit to it of each row of step `step`, the first being 1."""
         return self.mixture.turns.at((step - 1) * self.batch_size, self.batch_size)
 
-    def batch(self, step: int) -> Batch:
-        """The batch of optimizer step `step`; a source wraps into further epochs."""
+    def rows(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The source and the row index of each row of a step; a source wraps into more epochs."""
         source_indices, visits = self.places(step)
-        shape = (self.batch_size, self.mixture.sources[0].sequence_length)
-        inputs, targets, documents = (np.empty(shape, np.int64) for _ in range(3))
         row_indices = np.empty(self.batch_size, np.int64)
+        for source_index in np.unique(source_indices):
+            here = source_indices == source_index
+            rows = self.mixture.sources[source_index]
+            row_indices[here] = rows.visited(visits[here], seed=self.seed)
+        return source_indices, row_indices
+
+    def batch(self, step: int, *, part: int = 0, num_parts: int = 1) -> Batch:
+        """The batch of optimizer step `step`, or one of equal parts of it, in order."""
+        size = self.batch_size // num_parts
+        source_indices, row_indices = (
+            each[part * size : (part + 1) * size] for each in self.rows(step)
+        )
+        shape = (size, self.mixture.sources[0].sequence_length)
+        inputs, targets, documents = (np.empty(shape, np.int64) for _ in range(3))
         for source_index in np.unique(source_indices):
             here = np.flatnonzero(source_indices == source_index)
             rows = self.mixture.sources[source_index]
-            row_indices[here] = rows.visited(visits[here], seed=self.seed)
-            part = rows.batch(row_indices[here], batch_size=len(here))
-            inputs[here] = part.input_ids_BT
-            targets[here] = part.target_ids_BT
-            documents[here] = part.document_numbers_BT
+            read = rows.batch(row_indices[here], batch_size=len(here))
+            inputs[here] = read.input_ids_BT
+            targets[here] = read.target_ids_BT
+            documents[here] = read.document_numbers_BT
         return Batch(
             inputs,
             targets,

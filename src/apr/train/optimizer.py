@@ -1,11 +1,13 @@
 """AdamW with the groups a transformer wants, and its state as named tensors."""
 
+from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from apr.model.transformer import Transformer
+from apr.train.parts import part_like
 
 if TYPE_CHECKING:
     # A closed object at the edge of the process; here only its fields are read.
@@ -73,13 +75,23 @@ def state_tensors(model: Transformer, optimizer: torch.optim.Optimizer) -> dict[
 
 
 def load_state_tensors(
-    model: Transformer, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
+    model: Transformer,
+    optimizer: torch.optim.Optimizer,
+    tensors: Mapping[str, Tensor],
+    *,
+    beside: Set[str] = frozenset(),
 ) -> None:
-    """Put back what `state_tensors` returned; KeyError when a tensor is missing or left over."""
-    remaining = dict(tensors)
+    """Put back what `state_tensors` returned, whole; a rank takes the part that it holds.
+
+    KeyError when a tensor is missing, or left over that is not known to lie `beside` them.
+    """
+    remaining = set(tensors) - beside
     for name, parameter in model.named_parameters():
-        optimizer.state[parameter] = {
-            part: remaining.pop(f"{name}/{part}") for part in ("step", "exp_avg", "exp_avg_sq")
-        }
+        state: dict[str, Tensor] = {}
+        for part in ("step", "exp_avg", "exp_avg_sq"):
+            tensor = tensors[f"{name}/{part}"].to(parameter.device)
+            state[part] = tensor if part == "step" else part_like(parameter, tensor)
+            remaining.remove(f"{name}/{part}")
+        optimizer.state[parameter] = state
     if remaining:
         raise KeyError(min(remaining))

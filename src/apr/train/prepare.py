@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from apr.errors import UsageRefusal
 from apr.model.init import initialize
@@ -17,8 +18,10 @@ from apr.train.init_loss_gate import check_fresh_loss, check_initial_loss
 from apr.train.inputs import Inputs
 from apr.train.mixture import BatchOrder
 from apr.train.preflight import check_files
+from apr.train.rank_config import choose_data_parallel
+from apr.train.ranks import ALONE, Ranks
 from apr.train.resources_gate import check_resources
-from apr.train.step import SummedLoss
+from apr.train.step import NO_EXCHANGE, GradientExchange, SummedLoss
 from apr.train.validation import ValidationResult, ValidationSet, subset, validate, whole_set
 
 _EVAL_TOKENS = 100_000
@@ -36,20 +39,39 @@ class PreparedRun:
     order: BatchOrder
     periodic_set: ValidationSet
     whole_set: ValidationSet
+    ranks: Ranks = ALONE
+    exchange: GradientExchange = NO_EXCHANGE
+    shared_loss: SummedLoss | None = None
+    """The loss to train with, where its backward pass has gradients to exchange."""
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Sequences of one forward pass of one rank."""
+        return self.config.batch_size // (self.config.grad_accum * self.ranks.world_size)
+
+    def environment(self) -> dict[str, Any]:
+        """What a result depends on beside configuration and data."""
+        return self.acceleration.environment() | {
+            "ranks": self.ranks.world_size,
+            "data_parallel": self.config.data_parallel if self.ranks.are_many else None,
+        }
 
     def validate(
         self, held_out: ValidationSet, *, activity: str, progress: Report = silent
     ) -> ValidationResult:
         """The loss of the current weights on a held-out set, with this run's settings."""
-        return validate(
+        result = validate(
             self.model,
             held_out,
-            batch_size=self.config.batch_size // self.config.grad_accum,
+            batch_size=self.micro_batch_size,
             document_mask=self.config.document_mask,
             summed_loss=self.summed_loss,
+            ranks=self.ranks,
             progress=progress,
             activity=activity,
         )
+        self.exchange.settle()
+        return result
 
 
 @dataclass(frozen=True)
@@ -66,6 +88,7 @@ def prepare(
     *,
     notify: Callable[[str], None],
     fill: Callable[[Transformer], None] | None = None,
+    ranks: Ranks = ALONE,
     progress: Report = silent,
 ) -> PreparedRun:
     """Choose device and precision, fill the model, lay out batches and held-out sets.
@@ -79,7 +102,7 @@ def prepare(
     rows = inputs.data.val
     periodic_set = subset(rows, inputs.tokenizer, max_tokens=config.eval_tokens or _EVAL_TOKENS)
     _require_margin(config, periodic_set)
-    acceleration = choose_acceleration(config, inputs.architecture)
+    acceleration = _chosen_together(config, inputs, ranks)
     for notice in acceleration.notices:
         notify(notice)
     model = Transformer(inputs.architecture)
@@ -97,6 +120,7 @@ def prepare(
                 "device": str(acceleration.device),
                 "precision": acceleration.precision,
                 "compile": acceleration.compiled,
+                "data_parallel": choose_data_parallel(config, inputs.architecture, ranks),
             }
         ),
         inputs=inputs,
@@ -106,7 +130,20 @@ def prepare(
         order=BatchOrder(inputs.data.train, config.batch_size, config.seed),
         periodic_set=periodic_set,
         whole_set=whole_set(rows, inputs.tokenizer),
+        ranks=ranks,
     )
+
+
+def _chosen_together(config: TrainConfig, inputs: Inputs, ranks: Ranks) -> Acceleration:
+    """The choices of the first rank for all: a probe by the clock may end otherwise elsewhere."""
+    if not ranks.are_many:
+        return choose_acceleration(config, inputs.architecture)
+    chosen: dict[str, Any] = {}
+    if ranks.is_first:
+        acceleration = choose_acceleration(config, inputs.architecture)
+        chosen = {"precision": acceleration.precision, "compile": acceleration.compiled}
+    chosen = ranks.same_as_first(chosen)
+    return choose_acceleration(config.model_copy(update=chosen), inputs.architecture)
 
 
 def affordable_set(run: PreparedRun, *, limit_s: float) -> ValidationSet:
@@ -117,7 +154,7 @@ def affordable_set(run: PreparedRun, *, limit_s: float) -> ValidationSet:
     started_s = time.perf_counter()
     run.validate(probe, activity="timing a validation")
     elapsed_s = time.perf_counter() - started_s
-    affordable = int(limit_s / elapsed_s * probe.num_tokens)
+    affordable = run.ranks.same_as_first(int(limit_s / elapsed_s * probe.num_tokens))
     if affordable >= run.whole_set.num_tokens:
         return run.whole_set
     return subset(run.whole_set.rows, run.inputs.tokenizer, max_tokens=affordable)
@@ -178,7 +215,9 @@ def judge_gradients(run: PreparedRun) -> Gate:
         "preflight.gradients",
         lambda: check_gradients(
             run.model,
-            run.order.batch(1).split(run.config.grad_accum)[0],
+            run.order.batch(1, part=run.ranks.rank, num_parts=run.ranks.world_size).split(
+                run.config.grad_accum
+            )[0],
             acceleration=run.acceleration,
             accelerated_loss=run.summed_loss,
             document_mask=run.config.document_mask,

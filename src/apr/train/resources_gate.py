@@ -14,7 +14,7 @@ from apr.train.inputs import Inputs
 from apr.train.memory import MemoryEstimate, Workload, estimate_memory, largest_fitting
 from apr.units import format_bytes
 
-_USABLE = 0.95
+USABLE = 0.95
 
 
 def check_resources(config: TrainConfig, inputs: Inputs, *, device: str) -> list[Gate]:
@@ -64,13 +64,13 @@ def check_memory(work: Workload, device: DeviceMemory) -> Finding:
             "a device whose memory can be read",
             "name another --device, or --waive preflight.memory=REASON once you know that it fits",
         )
-    usable_bytes = _USABLE * device.available_bytes
+    usable_bytes = USABLE * device.available_bytes
     fits = estimate.peak_bytes < usable_bytes
     return Finding(
         "PASS" if fits else "FAIL",
         f"about {format_bytes(estimate.peak_bytes)} at the peak, {estimate.moment}; most of it "
         f"{_largest_parts(estimate)}",
-        f"below {_USABLE:.0%} of {format_bytes(device.available_bytes)}, {device.source}",
+        f"below {USABLE:.0%} of {format_bytes(device.available_bytes)}, {device.source}",
         "" if fits else _how_to_fit(work, usable_bytes),
     )
 

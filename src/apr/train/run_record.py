@@ -45,12 +45,14 @@ def config_in_force(data: Mapping[str, Any]) -> dict[str, Any]:
 class RunRecord:
     """RUN/run.json while the run is under way."""
 
-    def __init__(self, run_dir: Path, data: dict[str, Any]) -> None:
+    def __init__(self, run_dir: Path, data: dict[str, Any], *, is_kept: bool = True) -> None:
         self.run_dir = run_dir
         self.data = data
+        self.is_kept = is_kept
+        """Whether it is written at all: of several ranks, the first one's is."""
 
     @classmethod
-    def start(cls, run_dir: Path, **facts: Any) -> "RunRecord":
+    def start(cls, run_dir: Path, *, is_kept: bool = True, **facts: Any) -> "RunRecord":
         """A new record, not yet written; every field of the schema is there from the start."""
         unmeasured = NOT_ENDED
         data: dict[str, Any] = {
@@ -82,10 +84,10 @@ class RunRecord:
             "model": None,
             "model_reason": unmeasured,
         }
-        return cls(run_dir, data)
+        return cls(run_dir, data, is_kept=is_kept)
 
     @classmethod
-    def load(cls, run_dir: Path) -> "RunRecord":
+    def load(cls, run_dir: Path, *, is_kept: bool = True) -> "RunRecord":
         """The record of an existing run.
 
         Refuses: run.not-found, run.record-damaged.
@@ -110,7 +112,7 @@ class RunRecord:
                 expected=f"an object with schema {SCHEMA}",
                 fix="restore the file",
             )
-        return cls(run_dir, data)
+        return cls(run_dir, data, is_kept=is_kept)
 
     def frozen_sha256(self) -> str:
         """Hash of everything that was settled before step 1."""
@@ -122,7 +124,8 @@ class RunRecord:
 
     def write(self) -> None:
         """Replace RUN/run.json atomically."""
-        write_json(self.run_dir / "run.json", self.data)
+        if self.is_kept:
+            write_json(self.run_dir / "run.json", self.data)
 
     def finish(self, outcome: str, *, detail: str | None = None) -> None:
         """Write the ending, once."""
@@ -149,10 +152,13 @@ class StepLog:
 
     @classmethod
     @contextmanager
-    def open(cls, run_dir: Path, *, keep_through_step: int) -> Generator["StepLog"]:
+    def open(
+        cls, run_dir: Path, *, keep_through_step: int, is_kept: bool = True
+    ) -> Generator["StepLog"]:
         """Append to the log after cutting it back to what the checkpoint knows."""
-        path = run_dir / "steps.jsonl"
-        _cut_back(path, keep_through_step)
+        path = run_dir / "steps.jsonl" if is_kept else Path(os.devnull)
+        if is_kept:
+            _cut_back(path, keep_through_step)
         with io_refusals(path), path.open("ab") as target:
             yield cls(path, target)
 

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
+from torch import Tensor
 
+from apr.architecture import Architecture
 from apr.errors import DamagedFile
 from apr.files import (
     atomic_directory,
@@ -27,7 +29,7 @@ from apr.files import (
     write_json,
 )
 from apr.model.transformer import Transformer
-from apr.model.weights import load_model, save_model
+from apr.model.weights import load_model, save_weights
 from apr.progress import Report, silent
 from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.batches import IGNORED_TARGET, Batch
@@ -88,7 +90,8 @@ def skipped_step_dir(run_dir: Path, step: int) -> Path:
 
 def save_skipped_step(
     directory: Path,
-    model: Transformer,
+    architecture: Architecture,
+    weights: Mapping[str, Tensor],
     tokenizer: Tokenizer | None,
     batch: Batch,
     facts: SkippedFacts,
@@ -108,7 +111,9 @@ def save_skipped_step(
         "document_numbers_BT": batch.document_numbers_BT,
     }
     with atomic_directory(directory, overwrite=True) as staged:
-        save_model(staged / "model.apr", model, tokenizer=tokenizer, provenance=provenance)
+        save_weights(
+            staged / "model.apr", architecture, weights, tokenizer=tokenizer, provenance=provenance
+        )
         _save_arrays(staged / "batch.safetensors", arrays)
         listing = {name: _identity(staged / name) for name in _FILES}
         said = {"schema": _SCHEMA} | facts.model_dump(mode="json") | {"files": listing}

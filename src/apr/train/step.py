@@ -5,8 +5,10 @@ The step function of a run is this one; everything that watches it stands outsid
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,11 +16,30 @@ from apr.errors import Refusal
 from apr.model.transformer import Transformer
 from apr.train.batches import Batch
 from apr.train.optimizer import applied_learning_rate, set_learning_rate
+from apr.train.parts import whole
+from apr.train.ranks import ALONE, Ranks
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 SummedLoss = Callable[[Transformer, Tensor, Tensor, Tensor | None], Tensor]
 """As `apr.train.loss.summed_loss`: nats per row, (B,)."""
 MaskedLogits = Callable[[Transformer, Tensor, Tensor | None], Tensor]
+
+
+@dataclass(frozen=True)
+class GradientExchange:
+    """How the gradients of a step become those of all ranks.
+
+    Where there are several, a backward pass averages the gradients over them, except within
+    `local`: a step does that once, at its last micro-batch.
+    """
+
+    ranks: Ranks = ALONE
+    local: Callable[[], AbstractContextManager[None]] = nullcontext
+    settle: Callable[[], None] = lambda: None
+    """Let go of what a forward pass has gathered, when no backward pass follows it."""
+
+
+NO_EXCHANGE = GradientExchange()
 
 
 @dataclass(frozen=True)
@@ -51,17 +72,20 @@ def train_step(
     largest_grad_norm: float = math.inf,
     document_mask: bool,
     summed_loss: SummedLoss,
+    exchange: GradientExchange = NO_EXCHANGE,
 ) -> StepResult:
     """Accumulate the gradient of all micro-batches, check it, clip it, update once.
 
-    Every counted token of the step weighs the same, however the micro-batches divide them. A
-    gradient longer than `largest_grad_norm` is a spike.
+    Every counted token of the step weighs the same, however micro-batches and ranks divide them;
+    the micro-batches are this rank's. A gradient longer than `largest_grad_norm` is a spike.
 
     Refuses: train.no-counted-tokens; train.non-finite and train.gradient-spike, before anything
     has changed.
     Source: clipping as torch.nn.utils.clip_grad_norm_, by the global 2-norm.
     """
-    num_tokens = sum(batch.num_counted_tokens for batch in micro_batches)
+    ranks = exchange.ranks
+    here = sum(batch.num_counted_tokens for batch in micro_batches)
+    num_tokens = int(ranks.total(np.array([here]))[0])
     if num_tokens == 0:
         raise Refusal(
             "train.no-counted-tokens",
@@ -72,15 +96,17 @@ def train_step(
         )
     set_learning_rate(optimizer, learning_rate)
     optimizer.zero_grad(set_to_none=True)
-    loss_nats = accumulate(
+    loss_of_rank = accumulate(
         model,
         micro_batches,
         num_tokens=num_tokens,
         document_mask=document_mask,
         summed_loss=summed_loss,
+        exchange=exchange,
     )
+    loss_nats = float(ranks.total(np.array([loss_of_rank]))[0])
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
+    norm = whole(torch.nn.utils.get_total_norm(gradients))
     grad_norm = float(norm)
     where = _where(step, micro_batches)
     _require_finite(where, optimizer, loss_nats=loss_nats, grad_norm=grad_norm)
@@ -97,16 +123,21 @@ def accumulate(
     num_tokens: int,
     document_mask: bool,
     summed_loss: SummedLoss,
+    exchange: GradientExchange = NO_EXCHANGE,
 ) -> float:
-    """Add the gradient of the mean loss over `num_tokens` to the parameters; return that loss.
+    """Add the gradient of the mean loss over `num_tokens` to the parameters.
+
+    Returns this rank's part of that loss; the gradient is that of all ranks.
 
     Units: nats per counted token.
     """
     total_nats = 0.0
-    for batch in micro_batches:
+    for number, batch in enumerate(micro_batches, start=1):
         inputs, targets, documents = to_device(batch, model, document_mask=document_mask)
-        loss = summed_loss(model, inputs, targets, documents).sum() / num_tokens
-        loss.backward()
+        with nullcontext() if number == len(micro_batches) else exchange.local():
+            loss = summed_loss(model, inputs, targets, documents).sum() / num_tokens
+            # The exchange averages over ranks, and what is wanted is the sum.
+            (loss * exchange.ranks.world_size).backward()
         total_nats += float(loss.detach())
     return total_nats
 
@@ -138,7 +169,7 @@ def _require_finite(
 ) -> None:
     # With a finite clipped gradient an update is finite exactly when rate and moments are.
     moments = [state[key] for state in optimizer.state.values() for key in _MOMENTS]
-    moments_norm = float(torch.nn.utils.get_total_norm(moments)) if moments else 0.0
+    moments_norm = float(whole(torch.nn.utils.get_total_norm(moments))) if moments else 0.0
     rate = applied_learning_rate(optimizer)
     if all(map(math.isfinite, (loss_nats, grad_norm, moments_norm, rate))):
         return

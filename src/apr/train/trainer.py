@@ -4,21 +4,31 @@ Everything that decides a step is in `TrainState`, the weights and the optimizer
 stopped at any point and resumed goes through the same states as one that was not.
 """
 
+import json
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from apr.progress import Progress, Report
+from apr.train.agreement import (
+    EVERY_STEPS,
+    digest_of_tensors,
+    digest_of_text,
+    require_agreement,
+)
 from apr.train.batches import Batch
 from apr.train.checkpoint import Ending, TrainState
 from apr.train.checkpoint_writer import CheckpointWriter
 from apr.train.guards import require_converging, require_finite_weights
 from apr.train.improvement import note_validation
+from apr.train.optimizer import applied_learning_rate, applied_settings, state_tensors
+from apr.train.parts import are_dealt_out, whole
 from apr.train.prepare import PreparedRun
 from apr.train.run_record import StepLog
 from apr.train.schedule import learning_rate_at
@@ -74,16 +84,21 @@ class Trainer:
             state.tokens_by_source = [state.tokens_seen] if num_sources == 1 else [0] * num_sources
         if state.step == 0:
             state.start_loss_nats = self._validate(state).loss_nats
+        ranks = self.run.ranks
+        self._require_agreement(state)
         while state.ended is None:
-            if should_stop():
+            stop, save = ranks.any(should_stop(), should_save())
+            if stop:
                 self._checkpoint(state)
                 self.checkpoints.wait(state)
                 return "interrupted"
-            if should_save():
+            if save:
                 self._checkpoint(state)
                 self.notify(f"step {state.step} is being saved: {self.run_dir}/checkpoints")
             self._one_step(state)
             self.checkpoints.poll(state)
+            if state.step % EVERY_STEPS == 0:
+                self._require_agreement(state)
             is_due = state.step % (config.checkpoint_every or config.eval_every) == 0
             if state.step == config.num_steps or state.step % config.eval_every == 0:
                 is_due |= self._validate_and_judge(state)
@@ -91,7 +106,39 @@ class Trainer:
             if is_due or state.ended:
                 self._checkpoint(state)
         self.checkpoints.wait(state)
+        # What the first rank has written, the others read at the end of the run.
+        ranks.wait()
         return state.ended
+
+    def _require_agreement(self, state: TrainState) -> None:
+        """Compare with the other ranks whatever must be the same on each.
+
+        Refuses: ranks.differ.
+        """
+        ranks = self.run.ranks
+        if not ranks.are_many:
+            return
+        told = asdict(state)
+        digests = {
+            # Seconds are each rank's own.
+            "the state": digest_of_text(
+                json.dumps({key: told[key] for key in told if not key.endswith("_s")})
+            ),
+            "the learning rate": digest_of_text(
+                str(applied_settings(self.optimizer)) + str(applied_learning_rate(self.optimizer))
+            ),
+            "the next rows": digest_of_text(
+                str([each.tolist() for each in self.run.order.rows(state.step + 1)])
+            ),
+        }
+        parameters = dict(self.run.model.named_parameters())
+        if not are_dealt_out(parameters.values()):
+            moments = state_tensors(self.run.model, self.optimizer)
+            digests |= {
+                "the parameters": digest_of_tensors(parameters.values()),
+                "the optimizer": digest_of_tensors(moments.values()),
+            }
+        require_agreement(ranks, state.step, digests)
 
     def provenance(
         self, what: str, step: int, tokens_seen: int, **measured: Any
@@ -113,13 +160,14 @@ class Trainer:
     def _one_step(self, state: TrainState) -> None:
         config, started_s = self.run.config, time.monotonic()
         state.step += 1
-        batch = self.run.order.batch(state.step)
+        ranks = self.run.ranks
+        batch = self.run.order.batch(state.step, part=ranks.rank, num_parts=ranks.world_size)
         micro_batches = batch.split(config.grad_accum)
         data_s = time.monotonic() - started_s
         try:
             result = self._applied(micro_batches, state)
         except StepNotApplied as refusal:
-            self._skip(state, batch, refusal)
+            self._skip(state, refusal)
             result = None
         state.data_s += data_s
         state.train_s += time.monotonic() - started_s
@@ -139,7 +187,8 @@ class Trainer:
                 spike_factor=config.spike_factor, max_grad_norm=config.max_grad_norm
             ),
             document_mask=config.document_mask,
-            summed_loss=self.run.summed_loss,
+            summed_loss=self.run.shared_loss or self.run.summed_loss,
+            exchange=self.run.exchange,
         )
         state.tokens_seen += result.num_tokens
         state.tokens_by_source = self._added_by_source(state, micro_batches)
@@ -168,29 +217,13 @@ class Trainer:
             )
         )
 
-    def _skip(self, state: TrainState, batch: Batch, refusal: StepNotApplied) -> None:
+    def _skip(self, state: TrainState, refusal: StepNotApplied) -> None:
         """Keep the batch of a step that was not applied, and go on or give up."""
-        config, (loss_nats, grad_norm) = self.run.config, refusal.measured
+        config = self.run.config
         require_finite_weights(self.run.model, step=state.step)
         state.guard.skipped(state.step)
         directory = skipped_step_dir(self.run_dir, state.step)
-        save_skipped_step(
-            directory,
-            self.run.model,
-            self.run.inputs.tokenizer,
-            batch,
-            SkippedFacts(
-                step=state.step,
-                loss_nats=loss_nats,
-                grad_norm=grad_norm,
-                rows=list(batch.row_indices),
-                precision="bf16" if config.precision == "bf16" else "fp32",
-                document_mask=config.document_mask,
-                grad_accum=config.grad_accum,
-                what=f"{refusal.id}: {refusal.found}",
-            ),
-            self.provenance("before a step that was not applied", state.step, state.tokens_seen),
-        )
+        self._keep_skipped(directory, state, refusal)
         self.log.append("skip", step=state.step, id=refusal.id, found=refusal.found)
         num_skipped = state.guard.num_skipped_lately(state.step)
         replay = f"apr selftest --replay {shlex.quote(str(directory))}"
@@ -201,11 +234,43 @@ class Trainer:
             raise refusal
         self.notify(f"step {state.step} was not applied: {refusal.found}; see {replay}")
 
+    def _keep_skipped(self, directory: Path, state: TrainState, refusal: StepNotApplied) -> None:
+        config, ranks, (loss_nats, grad_norm) = (
+            self.run.config,
+            self.run.ranks,
+            refusal.measured,
+        )
+        weights = {name: whole(tensor) for name, tensor in self.run.model.named_parameters()}
+        if not ranks.is_first:
+            return
+        batch = self.run.order.batch(state.step)
+        save_skipped_step(
+            directory,
+            self.run.inputs.architecture,
+            weights,
+            self.run.inputs.tokenizer,
+            batch,
+            SkippedFacts(
+                step=state.step,
+                loss_nats=loss_nats,
+                grad_norm=grad_norm,
+                rows=list(batch.row_indices),
+                precision="bf16" if config.precision == "bf16" else "fp32",
+                document_mask=config.document_mask,
+                grad_accum=config.grad_accum * ranks.world_size,
+                what=f"{refusal.id}: {refusal.found}",
+            ),
+            self.provenance("before a step that was not applied", state.step, state.tokens_seen),
+        )
+
     def _added_by_source(self, state: TrainState, micro_batches: Sequence[Batch]) -> list[int]:
         """The tokens of every source after these batches, which were trained on."""
         num_sources = len(self.run.inputs.train)
         counts = [batch.counted_tokens_by_source(num_sources) for batch in micro_batches]
-        by_source = [sum(tokens) for tokens in zip(state.tokens_by_source, *counts, strict=True)]
+        added = self.run.ranks.total(np.array(counts, np.int64).sum(axis=0))
+        by_source = [
+            seen + int(new) for seen, new in zip(state.tokens_by_source, added, strict=True)
+        ]
         assert sum(by_source) == state.tokens_seen, "tokens by source are not the tokens seen"
         return by_source
 
@@ -261,6 +326,7 @@ class Trainer:
         # Before the first update there is no optimizer state, and nothing to lose.
         if state.step == 0:
             return
+        self._require_agreement(state)
         self.checkpoints.save(
             state, provenance=self.provenance("checkpoint", state.step, state.tokens_seen)
         )

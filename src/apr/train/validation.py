@@ -13,6 +13,7 @@ from apr.tokenizer.conservation import bytes_per_id
 from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.batches import Batch, TokenRows, permute
 from apr.train.plausible import LOWEST_NATS, implausible
+from apr.train.ranks import ALONE, Ranks
 from apr.train.row_losses import ONE_ROW, RowLosses
 from apr.train.step import SummedLoss, to_device
 from apr.units import bits_per_byte
@@ -85,25 +86,35 @@ def validate(
     batch_size: int,
     document_mask: bool,
     summed_loss: SummedLoss,
+    ranks: Ranks = ALONE,
     progress: Report = silent,
     activity: str = "validating",
 ) -> ValidationResult:
-    """Mean loss over every counted token of the set.
+    """Mean loss over every counted token of the set, whichever rank has read it.
 
     Runs the training loss itself, gradients on, so that validation and training are the same
     function and a compiled kernel serves both.
 
     Refuses: train.non-finite-validation, train.impossible-validation.
     """
-    nats, counts, num_tokens = list[NDArray[np.float64]](), list[NDArray[np.int64]](), 0
-    batches = held_out.rows.in_order(batch_size=batch_size, row_indices=held_out.row_indices)
-    for batch in batches:
-        nats.append(_row_nats(model, batch, summed_loss, document_mask=document_mask))
-        counts.append(batch.num_counted_tokens_by_row)
-        num_tokens += batch.num_counted_tokens
-        progress(Progress(activity, num_tokens, held_out.num_tokens, "tokens"))
+    num_rows = len(held_out.row_indices)
+    nats, counts = np.zeros(num_rows, np.float64), np.zeros(num_rows, np.int64)
+    # The ranks take turns, and each takes as many: one that has no row left reads none.
+    turn_rows = batch_size * ranks.world_size
+    for turn in range(0, num_rows, turn_rows):
+        at = turn + batch_size * ranks.rank
+        batch = held_out.rows.batch(
+            held_out.row_indices[at : at + batch_size], batch_size=batch_size
+        )
+        here = slice(at, at + len(batch.row_indices))
+        nats[here] = _row_nats(model, batch, summed_loss, document_mask=document_mask)
+        counts[here] = batch.num_counted_tokens_by_row
+        share = min(1.0, (turn + turn_rows) / num_rows)
+        done = int(share * held_out.num_tokens)
+        progress(Progress(activity, done, held_out.num_tokens, "tokens"))
+    losses = RowLosses(ranks.total(nats), ranks.total(counts))
+    num_tokens = losses.total_tokens
     assert num_tokens == held_out.num_tokens, "a validation read another set than it names"
-    losses = RowLosses(np.concatenate(nats), np.concatenate(counts))
     loss_nats = losses.mean_nats
     _require_possible(loss_nats, held_out)
     bits = (

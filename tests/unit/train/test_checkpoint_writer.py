@@ -13,6 +13,7 @@ from tests.unit.train.checkpoint_fixture import Trained, trained
 
 from apr.errors import DamagedFile, IoFailed
 from apr.train.checkpoint import (
+    Snapshot,
     TrainState,
     checkpoint_dir,
     load_checkpoint,
@@ -160,18 +161,22 @@ def test_the_time_of_a_checkpoint_is_what_training_waited_for(tmp_path: Path) ->
 
 
 def test_the_copy_reuses_its_memory(tmp_path: Path) -> None:
+    def values_of(snapshot: Snapshot) -> dict[str, torch.Tensor]:
+        tensors = snapshot.weights | snapshot.share.tensors
+        return {name.replace("rng/torch", "rng"): tensor for name, tensor in tensors.items()}
+
+    def addresses(snapshot: Snapshot) -> list[int]:
+        return [tensor.data_ptr() for n, tensor in values_of(snapshot).items() if n != "rng"]
+
     now = trained()
     first = take_snapshot(now.model, now.optimizer, TrainState(step=1))
-    addresses = [
-        tensor.data_ptr() for tensor in (*first.weights.values(), *first.optimizer.values())
-    ]
+    before = addresses(first)
     now.step(2)
     second = take_snapshot(now.model, now.optimizer, TrainState(step=2), reuse=first)
-    again = [tensor.data_ptr() for tensor in (*second.weights.values(), *second.optimizer.values())]
     live = [parameter.data_ptr() for parameter in now.model.parameters()]
-    assert again == addresses
-    assert not set(addresses) & set(live)
-    assert same(second.weights | second.optimizer | {"rng": second.rng}, now.values())
+    assert addresses(second) == before
+    assert not set(before) & set(live)
+    assert same(values_of(second), now.values())
 
 
 def test_the_state_file_is_the_one_the_reference_library_writes(tmp_path: Path) -> None:

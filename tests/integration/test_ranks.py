@@ -1,0 +1,217 @@
+"""Whole runs on several ranks: the run of one process, whoever shares it and however it stops."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.ranks.warm import Ended, WarmRanks
+from tests.run_data import SOURCES, RunData, make_run_data
+
+from apr.files import sha256_file
+
+LAYOUTS = [("ddp", 2, 2), ("ddp", 4, 1), ("fsdp", 2, 2), ("fsdp", 4, 1)]
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Generator[WarmRanks]:
+    with WarmRanks(tmp_path_factory.mktemp("ranks")) as warm:
+        yield warm
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> RunData:
+    return make_run_data(tmp_path_factory.mktemp("data"), sources=SOURCES / "container")
+
+
+def arguments(data: RunData, run_dir: Path, *more: str) -> list[str]:
+    return ["pretrain", *data.flags(run_dir), "--checkpoint-every", "2", "--quiet", *more]
+
+
+def train(ranks: WarmRanks, world_size: int, arguments: list[str]) -> list[Ended]:
+    ended = ranks.run(arguments, world_size=world_size)
+    assert [each.returncode for each in ended] == [0] * world_size, ended
+    # The first one answers, the others say nothing at all.
+    assert [bool(each.out) for each in ended] == [True] + [False] * (world_size - 1)
+    assert not any(each.err for each in ended), ended
+    return ended
+
+
+def log(run_dir: Path, kind: str) -> list[dict[str, Any]]:
+    lines = (run_dir / "steps.jsonl").read_text().splitlines()
+    return [line for line in map(json.loads, lines) if line["kind"] == kind]
+
+
+def require_same_run(run_dir: Path, alone: Path) -> None:
+    """The losses of the same rows, in fp32, added up in another order."""
+    for kind in ("step", "val"):
+        found, expected = log(run_dir, kind), log(alone, kind)
+        assert [line["step"] for line in found] == [line["step"] for line in expected]
+        for one, other in zip(found, expected, strict=True):
+            assert one["loss_nats"] == pytest.approx(other["loss_nats"], abs=2e-6)
+    assert [line["tokens"] for line in log(run_dir, "step")] == [
+        line["tokens"] for line in log(alone, "step")
+    ]
+    found, expected = (json.loads((each / "run.json").read_text()) for each in (run_dir, alone))
+    for key in ("outcome", "tokens_seen", "tokens_by_source", "epochs_over_data", "architecture"):
+        assert found[key] == expected[key]
+    assert found["val"]["set_sha256"] == expected["val"]["set_sha256"]
+    # Before step 1 the weights are the same bits, and so is what they lose.
+    assert found["init_loss_nats"] == expected["init_loss_nats"]
+
+
+@pytest.fixture(scope="module")
+def alone(ranks: WarmRanks, data: RunData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("alone") / "run"
+    train(ranks, 1, arguments(data, run_dir, "--grad-accum", "4"))
+    return run_dir
+
+
+@pytest.mark.parametrize(("kind", "world_size", "grad_accum"), LAYOUTS)
+def test_any_number_of_ranks_train_the_same_run(
+    ranks: WarmRanks,
+    data: RunData,
+    tmp_path: Path,
+    alone: Path,
+    kind: str,
+    world_size: int,
+    grad_accum: int,
+) -> None:
+    run_dir = tmp_path / "run"
+    more = ("--data-parallel", kind, "--grad-accum", str(grad_accum))
+    train(ranks, world_size, arguments(data, run_dir, *more))
+    require_same_run(run_dir, alone)
+    environment = json.loads((run_dir / "run.json").read_text())["environment"]
+    assert (environment["ranks"], environment["data_parallel"]) == (world_size, kind)
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_saved_on_two_ranks_a_run_goes_on_with_one_and_with_four(
+    ranks: WarmRanks, data: RunData, tmp_path: Path, alone: Path, kind: str
+) -> None:
+    run_dir = tmp_path / "run"
+    ended = ranks.call(
+        "tests.ranks.checks:stopped_run",
+        world_size=2,
+        root=str(data.root),
+        run_dir=str(run_dir),
+        kind=kind,
+        after=3,
+    )
+    said = "interrupted after step 3 of 8; the run is saved"
+    assert [each.answer for each in ended] == [said, said]
+    shares = sorted(path.name for path in (run_dir / "checkpoints/step-00000003").glob("state*"))
+    names = [f"state-0000{rank}-of-00002.safetensors" for rank in (1, 2)] + ["state.json"]
+    assert shares == (names if kind == "fsdp" else ["state.json", "state.safetensors"])
+    stopped = tmp_path / "stopped"
+    shutil.copytree(run_dir, stopped)
+    for world_size, grad_accum in ((1, 4), (4, 1)):
+        shutil.rmtree(run_dir)
+        shutil.copytree(stopped, run_dir)
+        more = ("--grad-accum", str(grad_accum), "--quiet")
+        train(ranks, world_size, ["pretrain", "--resume", str(run_dir), *more])
+        require_same_run(run_dir, alone)
+        (resumed,) = json.loads((run_dir / "run.json").read_text())["resumes"]
+        assert resumed["environment_changed"]["ranks"] == world_size
+
+
+@pytest.mark.parametrize("damage", ["missing", "of another step", "twice"])
+def test_a_share_that_is_not_its_own_is_no_checkpoint(
+    ranks: WarmRanks, data: RunData, tmp_path: Path, damage: str
+) -> None:
+    """Beyond the hashes, for a list that somebody has written again."""
+    run_dir = tmp_path / "run"
+    more = ("--data-parallel", "fsdp", "--num-steps", "4", "--schedule", "constant")
+    train(ranks, 2, arguments(data, run_dir, *more))
+    checkpoint = run_dir / "checkpoints" / "step-00000004"
+    first, second = (checkpoint / f"state-0000{n}-of-00002.safetensors" for n in (1, 2))
+    if damage == "missing":
+        second.unlink()
+    elif damage == "twice":
+        shutil.copy(first, second)
+    else:
+        shutil.copy(run_dir / "checkpoints" / "step-00000002" / second.name, second)
+    if damage != "of another step":
+        listing = json.loads((checkpoint / "checkpoint.json").read_text())
+        listing["files"] = {
+            each.name: {"size_bytes": each.stat().st_size, "sha256": sha256_file(each)}
+            for each in checkpoint.iterdir()
+            if each.name != "checkpoint.json"
+        }
+        (checkpoint / "checkpoint.json").write_text(json.dumps(listing))
+    (ended,) = ranks.run(["pretrain", "--resume", str(run_dir), "--num-steps", "6"], world_size=1)
+    if damage == "of another step":
+        assert "passed over a damaged checkpoint: step-00000004" in ended.err
+    else:
+        assert "refused[checkpoint.damaged]" in ended.err, ended.err
+
+
+def test_under_torchrun_a_signal_saves_and_one_process_goes_on(
+    ranks: WarmRanks, data: RunData, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    flags = arguments(data, run_dir, "--num-steps", "100000", "--eval-every", "100000")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "apr"]
+        + [flag for flag in flags if flag != "--quiet"],
+        env=os.environ | {"PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline_s = time.monotonic() + 120
+    while not (run_dir / "checkpoints").is_dir() and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert not out
+    # Once, although both were told.
+    assert len(re.findall("the run is saved", err)) == 1, err
+    assert err.count("continue: apr pretrain --resume") == 1, err
+    record = json.loads((run_dir / "run.json").read_text())
+    assert record["outcome"] == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("more", "id"),
+    [
+        (("--batch-size", "5"), "config.batch-not-divisible"),
+        (("--device", "cuda:0"), "config.ranks-share-a-device"),
+        (("--seq-length", "2049"), "config.sequence-too-long"),
+    ],
+)
+def test_what_all_ranks_refuse_is_said_once(
+    ranks: WarmRanks, data: RunData, tmp_path: Path, more: tuple[str, ...], id: str
+) -> None:
+    ended = ranks.run(arguments(data, tmp_path / "run", *more), world_size=2)
+    assert ended[0].returncode == ended[1].returncode != 0
+    assert f"refused[{id}" in ended[0].err
+    assert (ended[1].out, ended[1].err) == ("", "")
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_what_one_rank_alone_refuses_is_said_by_that_one(
+    ranks: WarmRanks, data: RunData, tmp_path: Path
+) -> None:
+    (tmp_path / "tokenizer-0").symlink_to(data.tokenizer)
+    words = arguments(data, tmp_path / "run")
+    words[words.index("--tokenizer") + 1] = str(tmp_path / "tokenizer-%RANK%")
+    ended = ranks.run(words, world_size=2)
+    assert "refused[files.not-found] rank 1: " in ended[1].err
+    assert ended[1].returncode == 3
+    assert ended[0].returncode == 5
+    assert "refused[ranks.lost]" in ended[0].err
+
+
+def test_one_process_has_nothing_to_share(data: RunData, tmp_path: Path, ranks: WarmRanks) -> None:
+    (ended,) = ranks.run(arguments(data, tmp_path / "run", "--data-parallel", "fsdp"), world_size=1)
+    assert ended.returncode == 2
+    assert "refused[config.without-effect] --data-parallel" in ended.err

@@ -1,0 +1,186 @@
+"""What ranks do in the tests: each function runs on every rank, and returns what JSON can hold."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tests.run_data import RunData
+
+from apr.architecture import preset
+from apr.errors import Interrupted, Refusal
+from apr.jobs.pretrain import pretrain
+from apr.jobs.sitting import Listener
+from apr.model.init import initialize
+from apr.model.transformer import Transformer
+from apr.train.agreement import digest_of_tensors, digest_of_text, require_agreement
+from apr.train.batches import IGNORED_TARGET, Batch
+from apr.train.data_parallel import spread
+from apr.train.inputs import open_inputs
+from apr.train.loss import summed_loss
+from apr.train.optimizer import build_optimizer
+from apr.train.parts import whole
+from apr.train.prepare import PreparedRun, prepare
+from apr.train.ranks import Ranks
+from apr.train.step import train_step
+from apr.train.validation import subset, validate
+
+
+def said(refusal: Refusal) -> dict[str, Any]:
+    return {"id": refusal.id, "where": refusal.where, "found": refusal.found}
+
+
+def answers(ranks: Ranks) -> dict[str, Any]:
+    """What the questions give."""
+    return {
+        "total": ranks.total(np.array([1.5, ranks.rank])).tolist(),
+        "any": ranks.any(ranks.rank == 1, False),
+        "gathered": ranks.gathered([ranks.rank, 2**62]),
+        "same": ranks.same_as_first({"rank": ranks.rank, "text": "ä"}),
+    }
+
+
+def agree(ranks: Ranks, *, fault: str | None) -> dict[str, Any] | None:
+    """Compare a small state after a fault on the last rank; the refusal, or nothing."""
+    is_faulty = ranks.rank == ranks.world_size - 1
+    model = Transformer(preset("tiny", tokenizer_vocab_size=64))
+    initialize(model, seed=1)
+    if fault == "one ulp" and is_faulty:
+        weights = model.model.layers[1].mlp.up_proj.weight.detach().view(-1)  # pyright: ignore
+        weights[3] = torch.nextafter(weights[3], torch.tensor(1e9))
+    if fault == "two weights exchanged" and is_faulty:
+        weights = model.head_weight.detach().view(-1)
+        weights[5], weights[6] = float(weights[6]), float(weights[5])
+    rate = 1e-3 + (1e-12 if fault == "rate" and is_faulty else 0.0)
+    rows = [4, 2] if fault == "rows" and is_faulty else [2, 4]
+    try:
+        require_agreement(
+            ranks,
+            7,
+            {
+                "the parameters": digest_of_tensors(model.parameters()),
+                "the learning rate": digest_of_text(str(rate)),
+                "the next rows": digest_of_text(str(rows)),
+            },
+        )
+    except Refusal as refusal:
+        return said(refusal)
+    return None
+
+
+def start_apart(ranks: Ranks, *, root: str, kind: str) -> dict[str, Any] | None:
+    """Spread a model that the last rank has other weights of; the refusal, or nothing."""
+    run = prepared(ranks, root, kind)
+    if ranks.rank == ranks.world_size - 1:
+        run.model.head_weight.detach()[0, 0] += 1e-6
+    try:
+        spread(run)
+    except Refusal as refusal:
+        return said(refusal)
+    return None
+
+
+def prepared(ranks: Ranks, root: str, kind: str, **changes: Any) -> PreparedRun:
+    """A run of a small corpus, not yet spread."""
+    config = RunData(Path(root)).config(Path(root) / "nowhere", data_parallel=kind, **changes)
+    return prepare(config, open_inputs(config), ranks=ranks, notify=lambda _text: None)
+
+
+def step_of_unequal_rows(
+    ranks: Ranks,
+    *,
+    root: str,
+    kind: str,
+    counted: list[int],
+    num_micro_batches: int = 1,
+    mean_of_means: bool = False,
+) -> dict[str, Any]:
+    """One step on rows of which each counts so many targets; what it found and what it changed."""
+    run = spread(prepared(ranks, root, kind))
+    rng = np.random.default_rng(0)
+    inputs, targets = (rng.integers(256, size=(len(counted), 16)) for _ in range(2))
+    for row, count in enumerate(counted):
+        targets[row, count:] = IGNORED_TARGET
+    rows = Batch(inputs, targets, np.zeros_like(inputs), tuple(range(len(counted))))
+    mine = rows.split(ranks.world_size)[ranks.rank]
+    loss = run.shared_loss or run.summed_loss
+    # Each rank's mean over its own tokens, averaged: what divides by the wrong number.
+    factor = sum(counted) / (mine.num_counted_tokens * ranks.world_size) if mean_of_means else 1.0
+    result = train_step(
+        run.model,
+        build_optimizer(run.model, run.config),
+        mine.split(num_micro_batches),
+        step=1,
+        learning_rate=1e-2,
+        max_grad_norm=1.0,
+        document_mask=True,
+        summed_loss=lambda *batch: factor * loss(*batch),
+        exchange=run.exchange,
+    )
+    weights = torch.cat([whole(each).flatten() for each in run.model.parameters()])
+    return {
+        "loss_nats": result.loss_nats,
+        "grad_norm": result.grad_norm,
+        "num_tokens": result.num_tokens,
+        "weights": weights.detach().double()[::97].tolist(),
+    }
+
+
+def held_out_loss(ranks: Ranks, *, root: str, batch_size: int, max_tokens: int) -> dict[str, Any]:
+    """The loss of one model on held-out rows of a run's data."""
+    run = prepared(ranks, root, "ddp")
+    rows, tokenizer = run.inputs.data.val, run.inputs.tokenizer
+    result = validate(
+        run.model,
+        subset(rows, tokenizer, max_tokens=max_tokens),
+        batch_size=batch_size,
+        document_mask=True,
+        summed_loss=summed_loss,
+        ranks=ranks,
+    )
+    return {
+        "loss_nats": result.loss_nats,
+        "num_tokens": result.num_tokens,
+        "set_sha256": result.set_sha256,
+    }
+
+
+def killed_run(ranks: Ranks, *, root: str, run_dir: str, rank: int, after: int) -> Any:
+    """Train until one rank is killed; what the others are told."""
+    asked = 0
+
+    def should_stop() -> bool:
+        nonlocal asked
+        asked += 1
+        if ranks.rank == rank and asked > after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return False
+
+    config = RunData(Path(root)).config(Path(run_dir), eval_every=8, checkpoint_every=2)
+    try:
+        pretrain(config, ranks=ranks, listener=Listener(should_stop=should_stop))
+    except Refusal as refusal:
+        return said(refusal)
+    return None
+
+
+def stopped_run(ranks: Ranks, *, root: str, run_dir: str, kind: str, after: int) -> Any:
+    """Train until the second rank alone is asked to stop; the word it ends with."""
+    asked = 0
+
+    def should_stop() -> bool:
+        nonlocal asked
+        asked += 1
+        # Once before step 1, then before each.
+        return ranks.rank == 1 and asked > after + 1
+
+    config = RunData(Path(root)).config(
+        Path(run_dir), grad_accum=2, checkpoint_every=2, data_parallel=kind, eval_tokens=None
+    )
+    try:
+        pretrain(config, ranks=ranks, listener=Listener(should_stop=should_stop))
+    except Interrupted as ending:
+        return ending.message
+    return None
