@@ -111,7 +111,7 @@ class _Timer:
             if elapsed_s >= self._window_s:
                 return 2.0 * left.shape[0] ** 3 * done / elapsed_s
             # Waiting after every product would measure the waiting.
-            count = max(1, int(done * (self._window_s / max(elapsed_s, 1e-9) - 1)))
+            count = max(1, min(done, int(done * (self._window_s / max(elapsed_s, 1e-9) - 1))))
 
     def _matrices(self, size: int) -> tuple[Tensor, Tensor]:
         # Ordinary numbers: a chip that multiplies zeros draws less power and clocks higher.

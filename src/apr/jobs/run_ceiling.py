@@ -21,16 +21,18 @@ def note_ceiling(run: PreparedRun, record: RunRecord) -> None:
     """
     throughput = record.data["throughput"]
     if not is_long(run.config, run.model.architecture):
-        throughput["mfu_reason"] = throughput["mfu_causal_reason"] = _TOO_SHORT
+        for name in ("matmul_ceiling", "mfu", "mfu_causal"):
+            throughput |= {name: None, f"{name}_reason": _TOO_SHORT}
         return
     acceleration = run.acceleration
     found = measure_ceiling(acceleration.device, acceleration.compute_dtype, limit_s=_LIMIT_S)
     before = throughput.get("matmul_ceiling")
     throughput["matmul_ceiling"] = found.as_dict() if before is None else _higher(found, before)
+    throughput["matmul_ceiling_reason"] = None
 
 
 def utilization_facts(run: PreparedRun, record: RunRecord, tokens_per_s: float) -> dict[str, Any]:
-    """The fields of the record that say which share of the ceiling a rate is; null with a reason."""
+    """The record's fields on which share of the ceiling a rate is; null with a reason."""
     noted = record.data["throughput"].get("matmul_ceiling")
     if noted is None:
         return {}

@@ -206,7 +206,7 @@ def _compile_problem(device: torch.device) -> str | None:
 def device_name(device: torch.device) -> str:
     """What the device calls itself."""
     if device.type == "cuda":
-        return torch.cuda.getdevice_name(device)
+        return torch.cuda.get_device_name(device)
     with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as cpuinfo:
         for line in cpuinfo:
             if line.startswith("model name"):

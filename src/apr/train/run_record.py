@@ -73,6 +73,7 @@ class RunRecord:
                 "mfu_causal": None,
                 "mfu_causal_reason": unmeasured,
                 "matmul_ceiling": None,
+                "matmul_ceiling_reason": unmeasured,
                 "data_wait_fraction": None,
                 "data_wait_fraction_reason": unmeasured,
                 "checkpoint_fraction": None,
