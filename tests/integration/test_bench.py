@@ -1,4 +1,4 @@
-"""`apr bench`: what each command says, as a table and as JSON, what it refuses, and what it leaves."""
+"""`apr bench`: what each command says as a table and as JSON, refuses, and leaves behind."""
 
 import json
 import os
@@ -17,8 +17,6 @@ from tests.run_data import RunData
 
 from apr.bench.parts import PART_NAMES
 from apr.cli.main import run
-from apr.jobs.bench_train import bench_train
-from apr.jobs.fresh_process import in_this_process
 
 Captured = pytest.CaptureFixture[str]
 TINY = ("--arch", "tiny", "--vocab-size", 300, "--device", "cpu")
@@ -77,21 +75,6 @@ def test_training_beside_a_plain_loop(here: Path, capsys: Captured) -> None:
     assert all(parts["seconds"][name] > 0 for name in PART_NAMES)
     assert facts["checkpoint"]["copy_s"] > 0
     require_nothing_left(here)
-
-
-def test_compiled_kernels_say_what_they_compute() -> None:
-    """Without the names a profile of compiled code is one lump."""
-    facts = bench_train(
-        {"arch": "tiny", "vocab_size": 300, "batch_size": 2, "seq_length": 32, "device": "cpu"}
-        | {"precision": "fp32", "compile": True},
-        num_steps=2,
-        num_warmup_steps=1,
-        runner=in_this_process,
-    )
-    if not facts["sides"]["apr"]["settings"]["compiled"]:
-        pytest.skip("no compiler")
-    assert facts["parts"]["reasons"] == {}
-    assert facts["parts"]["seconds"]["attention"] > 0
 
 
 def test_training_for_a_person(here: Path, capsys: Captured) -> None:

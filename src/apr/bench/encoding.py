@@ -77,7 +77,7 @@ def measure_encoder(
             tokenizer,
             found=encoder.reason,
             expected="a tokenizer that the fast encoder knows, and that encoder installed",
-            fix="measure the reference: --encoder tokenizers",
+            fix="pip install fastokens, or measure the reference encoder",
         )
     texts = sample_texts(corpus, limit_bytes=limit_bytes)
     text_bytes = sum(len(text.encode()) for text in texts)

@@ -1,6 +1,7 @@
 """Training loops as they are written by hand: on this model in plain fp32, and on litgpt's."""
 
 from collections.abc import Callable
+from importlib import import_module
 
 import numpy as np
 import torch
@@ -30,12 +31,12 @@ def measure_plain(work: Workload, *, name: str, progress: Report) -> Side:
 
 def measure_litgpt(work: Workload, *, name: str, progress: Report) -> Side:
     """The model of litgpt, compiled, in bf16 autocast, with the fused AdamW."""
-    from litgpt import GPT, Config  # pyright: ignore[reportMissingImports]
-
+    # A peer, and no extra of apr: it needs other versions of what apr has.
+    litgpt = import_module("litgpt")
     shape, device = work.architecture, torch.device(work.config.device)
     torch.manual_seed(work.config.seed)
-    model = GPT(
-        Config(
+    model = litgpt.GPT(
+        litgpt.Config(
             name="bench",
             block_size=work.config.seq_length,
             vocab_size=shape.vocab_size,
