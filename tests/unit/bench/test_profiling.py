@@ -38,6 +38,7 @@ def test_eager_work_has_names_shapes_and_parents() -> None:
     assert softmax[0].parents == ("aten::softmax",)
 
 
+@pytest.mark.filterwarnings("ignore:.*script_method. is deprecated:DeprecationWarning")
 def test_compiled_kernels_say_their_names_only_when_asked() -> None:
     """Without the names a profile of compiled code is one lump."""
     torch._dynamo.reset()
