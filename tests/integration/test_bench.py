@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.bench_sides import tiny_work
 from tests.container_models import model_file
 from tests.hf_models import hf_model
 from tests.run_data import RunData
 
 from apr.bench.parts import PART_NAMES
+from apr.bench.peers import measure_peer
 from apr.cli.main import run
 
 Captured = pytest.CaptureFixture[str]
@@ -88,13 +90,13 @@ def test_training_for_a_person(here: Path, capsys: Captured) -> None:
 
 
 @pytest.mark.skipif(find_spec("accelerate") is None, reason="accelerate is not installed")
-def test_training_beside_the_trainer_of_hugging_face(capsys: Captured) -> None:
-    facts = bench(
-        capsys, "train", *TINY, *STEPS, "--against", "hf-trainer", "--share-settings", "--rounds", 2
-    )
-    assert facts["valid"], [side["invalid"] for side in facts["sides"].values()]
-    assert list(facts["sides"]) == ["apr", "hf-trainer", "hf-trainer + apr's settings"]
-    assert len(facts["ratios"]["hf-trainer"]["by_round"]) == 2
+@pytest.mark.filterwarnings("ignore")
+def test_the_trainer_of_hugging_face_does_the_same_work() -> None:
+    work = tiny_work(vocab_size=300, precision="fp32", compile=False)
+    side = measure_peer("hf-trainer", work)
+    assert side.problems(work) == []
+    assert len(side.step_s) == work.num_steps
+    assert side.settings["precision"] == "fp32"
 
 
 def test_saving_while_training(here: Path, capsys: Captured) -> None:
