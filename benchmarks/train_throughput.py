@@ -18,5 +18,5 @@ if find_spec("litgpt"):
     PEERS.append("litgpt")
 
 if __name__ == "__main__":
-    words = ["--against", ",".join(PEERS), "--share-settings", "--rounds", "3"]
+    words = ["--against", ",".join(PEERS), "--share-settings", "--rounds", "3", "--steps", "10"]
     main(["bench", "train", *words, *sys.argv[1:]])
