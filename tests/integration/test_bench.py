@@ -76,6 +76,7 @@ def test_training_beside_a_plain_loop(here: Path, capsys: Captured) -> None:
     assert sum(parts["seconds"].values()) == pytest.approx(parts["step_s"])
     assert all(parts["seconds"][name] > 0 for name in PART_NAMES)
     assert facts["checkpoint"]["copy_s"] > 0
+    assert facts["before"]["num_cores"] == os.cpu_count()
     require_nothing_left(here)
 
 

@@ -1,5 +1,6 @@
 """`apr bench train`: how fast a model is trained here, of what could be, and beside others."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -50,6 +51,7 @@ def bench_train(
     require_peers(against, PEERS)
     require_installed(against)
     work = prepared_workload(options, num_steps=num_steps, num_warmup_steps=num_warmup_steps)
+    before = {"load_average": os.getloadavg()[0], "num_cores": os.cpu_count()}
     sides = {APR: _ours(work, runner, progress)}
     for name in against:
         stranger = dict(strangers_environment or {})
@@ -59,7 +61,7 @@ def bench_train(
     rounds = [
         {name: measure(number) for name, measure in sides.items()} for number in range(num_rounds)
     ]
-    return summarize(work, rounds)
+    return summarize(work, rounds) | {"before": before}
 
 
 def prepared_workload(

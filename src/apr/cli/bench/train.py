@@ -68,7 +68,20 @@ def command(
         progress=output.progress(),
         **options,
     )
-    return output.Result(data=facts, text=train_text(facts), next_commands=_next(training))
+    text = "\n".join([train_text(facts), *_busy(facts["before"])])
+    return output.Result(data=facts, text=text, next_commands=_next(training))
+
+
+def _busy(before: dict[str, Any]) -> list[str]:
+    """What to say of a machine that had other work when the bench began."""
+    load, num_cores = before["load_average"], before["num_cores"] or 1
+    if load < num_cores / 2:
+        return []
+    return [
+        "",
+        f"this machine was busy before the first step (load {load:.1f} on {num_cores} cores): "
+        "rates and the ceiling are lower than its own, and ratios noisy",
+    ]
 
 
 def _next(training: dict[str, Any]) -> tuple[str, ...]:
