@@ -16,12 +16,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import zstandard
 from corpus_on_this_machine import write_corpus
+
+from apr.bench.encoding import ONE_THREAD, measure_encoder
 
 ROOT = Path(__file__).resolve().parents[1]
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
@@ -186,26 +187,16 @@ def run(words: list[object], *, cores: int, quiet: bool = False) -> dict[str, An
 
 def encode_only(name: str, tokenizer: str, corpus: str) -> float:
     """Tokens per CPU-second of one encoder: texts in memory, ids dropped, the first pass."""
-    os.environ |= {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    from apr.corpus.reading.account import Account
-    from apr.corpus.reading.documents import read_documents
-    from apr.tokenizer.tokenizer import Tokenizer
-
-    loaded = Tokenizer.load(Path(tokenizer), eos_token=EOS)
-    encoder = loaded.reference if name == "tokenizers" else loaded.fast
-    wanted_bytes = SAMPLE_MEGABYTES[name] * 1_000_000
-    texts: list[str] = []
-    for document in read_documents([Path(corpus)], drops=Account()):
-        texts.append(document.text)
-        wanted_bytes -= len(document.text)
-        if wanted_bytes <= 0:
-            break
-    encoder.encode_flat(["x"])
-    started_s = time.process_time()
-    num_tokens = sum(
-        len(encoder.encode_flat(texts[at : at + 64])[0]) for at in range(0, len(texts), 64)
+    # Read by the encoders when they are first called.
+    os.environ |= ONE_THREAD
+    encoded = measure_encoder(
+        "tokenizers" if name == "tokenizers" else "fastokens",
+        Path(tokenizer),
+        [Path(corpus)],
+        limit_bytes=SAMPLE_MEGABYTES[name] * 1_000_000,
+        eos_token=EOS,
     )
-    return num_tokens / (time.process_time() - started_s)
+    return encoded.num_tokens / encoded.cpu_s
 
 
 def report(tokenizer: Path, rounds: list[dict[str, float]], *, as_json: bool) -> None:

@@ -11,16 +11,14 @@ does in `apr pretrain`, so the peak creeps up over the first dozen steps: few st
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from train_throughput import REFERENCE
-
 from apr.architecture import Architecture, preset
+from apr.bench.reference import REFERENCE
 from apr.train.memory import Workload, estimate_memory
 
 _MB = 1e6
@@ -112,13 +110,14 @@ def train(case: Case, num_steps: int) -> int:
     """Take real steps; the most memory this process has had, in bytes."""
     import numpy as np
     import torch
-    from apr.train.probes import check_gradients
 
+    from apr.bench.peak_memory import peak_memory_bytes
     from apr.model.init import initialize
     from apr.model.transformer import Transformer
     from apr.train.acceleration import Acceleration, keep_freed_memory, repeatable
     from apr.train.batches import Batch
     from apr.train.config import resolve_config
+    from apr.train.gradients_gate import check_gradients
     from apr.train.optimizer import build_optimizer
     from apr.train.step import train_step
 
@@ -164,10 +163,9 @@ def train(case: Case, num_steps: int) -> int:
                 summed_loss=summed_loss,
             )
     del held
-    # Not ru_maxrss, which is inherited from the parent.
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found
-    return int(found[1]) * 1024
+    peak_bytes, source = peak_memory_bytes(torch.device("cpu"))
+    assert peak_bytes is not None, source
+    return peak_bytes
 
 
 if __name__ == "__main__":

@@ -89,10 +89,7 @@ CLASSES: dict[str, FailureClass] = {
         "counters of a GPU: none is read, and none is reported.",
     ),
     "F39": FailureClass("A run ends with a word of success that it has not earned."),
-    "F40": FailureClass(
-        "A figure is reported that no machine, model or text can have.",
-        "a measured ceiling: the share of a device's peak is null, with that reason.",
-    ),
+    "F40": FailureClass("A figure is reported that no machine, model or text can have."),
     "F41": FailureClass("A check that compared nothing, or broke, counts as passed."),
     "F42": FailureClass("A model is called good because its form was filled in."),
     "F43": FailureClass(

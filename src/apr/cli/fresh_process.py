@@ -13,6 +13,11 @@ from apr.progress import Progress
 
 def serve(connection: Connection) -> None:
     """Answer what is asked, with an answer or an exception; reports of progress come first."""
+    for name, value in connection.recv().items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
     question = connection.recv_bytes()
     threading.Thread(target=_end_with_parent, args=(connection,), daemon=True).start()
 

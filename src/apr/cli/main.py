@@ -3,7 +3,6 @@
 Help reads only this table; a verb's module is imported when the verb is used.
 """
 
-import os
 import sys
 import traceback
 from typing import NoReturn
@@ -11,7 +10,7 @@ from typing import NoReturn
 import click
 
 from apr import __version__
-from apr.cli import output, streams
+from apr.cli import environment, output, streams
 from apr.cli.groups import LazyGroup, Table
 from apr.cli.stopping import end_like_ctrl_c
 from apr.errors import EXIT_BUG, EXIT_DONE, Interrupted, IoFailed, Refusal
@@ -31,6 +30,7 @@ VERBS: Table = {
     "diff": ("apr.cli.diff:command", "Compare two .apr files."),
     "stamp": ("apr.cli.stamp:command", "Add provenance and identity to an .apr file."),
     "run": ("apr.cli.run:command", "Write text with a model (also: generate)."),
+    "bench": ("apr.cli.bench.group:command", "Measure what this machine does, beside others."),
     "report": ("apr.cli.report:command", "Write a run's page again from its record."),
     "compare": ("apr.cli.compare:command", "Rank runs on one held-out set, and lay them over."),
 }
@@ -64,10 +64,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
 def run(arguments: list[str]) -> int:
     """Run one command line; return its exit code. Every ending prints through `output`."""
     as_json = "--json" in arguments[: _end_of_options(arguments)]
-    # Idle threads that spin steal the core that a busy one waits for: on a machine with other
-    # work training is twice as fast when they sleep, and no slower on an idle one (docs/log.md).
-    # OpenMP reads this once, when torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    environment.set_own()
     try:
         result = cli.main(
             args=arguments, prog_name="apr", standalone_mode=False, obj=tuple(arguments)

@@ -13,6 +13,7 @@ from torch import Tensor
 from apr.errors import DamagedFile, Interrupted
 from apr.files import sha256_file
 from apr.jobs.record import tokens_by_source
+from apr.jobs.run_ceiling import utilization_facts
 from apr.model.generate import generate
 from apr.model.weights import end_of_text_ids, load_model, save_weights
 from apr.report.page import write_report
@@ -56,7 +57,7 @@ def note_progress(trainer: Trainer, record: RunRecord, state: TrainState) -> Non
         "tokens_seen": state.tokens_seen,
         "epochs_over_data": state.tokens_seen / mixture.num_targets,
         "tokens_by_source": tokens_by_source(mixture, state.tokens_by_source),
-        "throughput": _throughput(record, state),
+        "throughput": _throughput(trainer, record, state),
     }
 
 
@@ -181,11 +182,13 @@ def _read_back_and_sample(
     return samples
 
 
-def _throughput(record: RunRecord, state: TrainState) -> dict[str, Any]:
+def _throughput(trainer: Trainer, record: RunRecord, state: TrainState) -> dict[str, Any]:
     if state.tokens_seen == 0:
         return record.data["throughput"]
+    tokens_per_s = state.tokens_seen / state.train_s
     return record.data["throughput"] | {
-        "tokens_per_s": state.tokens_seen / state.train_s,
+        **utilization_facts(trainer.run, record, tokens_per_s),
+        "tokens_per_s": tokens_per_s,
         "tokens_per_s_reason": None,
         "tokens_per_s_end_to_end": state.tokens_seen / state.elapsed_s,
         "tokens_per_s_end_to_end_reason": None,

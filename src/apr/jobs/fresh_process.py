@@ -8,7 +8,7 @@ import multiprocessing
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -33,12 +33,17 @@ class ProcessDied(Refusal):
 
 
 def in_fresh_process(
-    function: Callable[..., R], *args: Any, progress: Report | None = None, **kwargs: Any
+    function: Callable[..., R],
+    *args: Any,
+    progress: Report | None = None,
+    environment: Mapping[str, str | None] | None = None,
+    **kwargs: Any,
 ) -> R:
     """The function's answer, or its exception, from an interpreter started for it.
 
-    With `progress` the function gets one too, and what it reports arrives here. The process ends
-    with this call, and with this process, however either ends.
+    With `progress` the function gets one too, and what it reports arrives here. Of `environment`
+    each variable is set, or taken away where it is None, before any library is loaded. The process
+    ends with this call, and with this process, however either ends.
 
     Refuses: proof.process-died, and what the function refuses.
     """
@@ -58,6 +63,7 @@ def in_fresh_process(
             # One that died before it was asked is found out by listening to it.
             with suppress(BrokenPipeError, ConnectionResetError):
                 ours.send(sys.path)
+                ours.send(dict(environment or {}))
                 ours.send((function, args, kwargs, progress is not None))
             while True:
                 kind, content = ours.recv()
@@ -75,9 +81,16 @@ def in_fresh_process(
 
 
 def in_this_process(
-    function: Callable[..., R], *args: Any, progress: Report | None = None, **kwargs: Any
+    function: Callable[..., R],
+    *args: Any,
+    progress: Report | None = None,
+    environment: Mapping[str, str | None] | None = None,
+    **kwargs: Any,
 ) -> R:
-    """The function's answer without another interpreter: sooner, for a caller with many models."""
+    """The function's answer without another interpreter: sooner, for a caller with many models.
+
+    No `environment` is set: the libraries here have read theirs already.
+    """
     return function(*args, **kwargs, **({} if progress is None else {"progress": progress}))
 
 

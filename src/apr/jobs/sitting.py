@@ -9,6 +9,7 @@ import torch
 
 from apr.errors import Interrupted, IoFailed, Refusal
 from apr.jobs.finish import end_run, note_progress
+from apr.jobs.run_ceiling import note_ceiling
 from apr.progress import Report, silent
 from apr.report.page import write_report
 from apr.train.checkpoint import TrainState
@@ -48,6 +49,7 @@ def sit(
     """
     # Read back, so that the record says what is applied and not what was asked for.
     record.data["optimizer"] = applied_settings(optimizer)
+    note_ceiling(run, record)
     origin = _origin(record)
     ranks = run.ranks
     # Nobody reads any more what is written from here on.

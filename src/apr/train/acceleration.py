@@ -65,7 +65,7 @@ class Acceleration:
             "platform": platform.platform(),
             "torch": torch.__version__,
             "device": str(self.device),
-            "device_name": _device_name(self.device),
+            "device_name": device_name(self.device),
             "threads": torch.get_num_threads(),
             "precision": self.precision,
             "compiled": self.compiled,
@@ -83,12 +83,9 @@ def choose_acceleration(config: "TrainConfig", architecture: Architecture) -> Ac
     if config.device == "auto" and device.type == "cpu":
         notices.append("computing on the CPU: no CUDA device is there (--device cuda demands one)")
     compute_dtype = _choose_precision(config.precision, device, architecture)
-    work_flops = config.planned_tokens * architecture.training_flops_per_token(
-        config.seq_length, convention="conventional"
-    )
     compiled = config.compile
     if compiled is None:
-        compiled = work_flops >= _WORTH_COMPILING_FLOPS
+        compiled = is_long(config, architecture)
     if compiled and (problem := _compile_problem(device)):
         if config.compile:
             raise FeatureMissing(
@@ -101,6 +98,14 @@ def choose_acceleration(config: "TrainConfig", architecture: Architecture) -> Ac
         compiled = False
         notices.append(f"compiled kernels are off, the run is slower: {problem}")
     return Acceleration(device, compute_dtype, compiled, tuple(notices))
+
+
+def is_long(config: TrainConfig, architecture: Architecture) -> bool:
+    """Whether a run has so much to compute that seconds of preparation are earned back."""
+    work_flops = config.planned_tokens * architecture.training_flops_per_token(
+        config.seq_length, convention="conventional"
+    )
+    return work_flops >= _WORTH_COMPILING_FLOPS
 
 
 @contextmanager
@@ -200,7 +205,8 @@ def _compile_problem(device: torch.device) -> str | None:
     return None
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """What the device calls itself."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as cpuinfo:

@@ -209,3 +209,17 @@ def test_modules_of_the_current_directory_are_not_picked_up(
     (tmp_path / "pickle.py").write_text("raise SystemExit('picked up')")
     monkeypatch.chdir(tmp_path)
     assert in_fresh_process(len, "three") == 5
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [({"APR_PLANTED": "new"}, "new"), ({"APR_PLANTED": None}, None), ({}, "old"), (None, "old")],
+)
+def test_its_environment_is_changed_before_it_is_asked(
+    environment: dict[str, str | None] | None,
+    expected: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("APR_PLANTED", "old")
+    assert in_fresh_process(os.getenv, "APR_PLANTED", environment=environment) == expected
+    assert os.environ["APR_PLANTED"] == "old"
