@@ -229,6 +229,9 @@ CHANGES: dict[str, Change] = {
     "warmup_steps": Change(PLAIN, rates, FALLING),
     "schedule": Change(PLAIN, rates, FALLING),
     "decay_fraction": Change(PLAIN, rates, FALLING),
+    "optimizer": Change(
+        {"optimizer": "muon"}, lambda run: run.record["optimizer"]["kind"], "MuonBesideAdamW"
+    ),
     "weight_decay": Change({"weight_decay": 50.0}, losses),
     "adam_beta1": Change({"adam_beta1": 0.5}, losses),
     "adam_beta2": Change({"adam_beta2": 0.5}, losses),

@@ -62,6 +62,11 @@ FIELD_OF_FLAG = {"lr": "learning_rate"}
     type=click.Choice(["cosine", "wsd", "constant"]),
     help="How the rate falls after the warm-up (cosine).",
 )
+@click.option(
+    "--optimizer",
+    type=click.Choice(["adamw", "muon"]),
+    help="adamw; or muon for the matrices inside the blocks, at the rate one gives AdamW.",
+)
 @click.option("--decay-fraction", type=float, help="Last part of a wsd run, where the rate falls.")
 @click.option("--target-val-loss", type=float, help="Held-out nats per token that end the run.")
 @click.option("--eval-every", "--steps-per-epoch", type=int, help="Updates between validations.")

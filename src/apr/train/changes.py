@@ -32,6 +32,7 @@ KINDS: dict[str, Kind] = {
     "warmup_steps": "said",
     "schedule": "said",
     "decay_fraction": "said",
+    "optimizer": "refused",
     "weight_decay": "said",
     "adam_beta1": "said",
     "adam_beta2": "said",

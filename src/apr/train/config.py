@@ -16,6 +16,7 @@ from apr.architecture import Architecture
 from apr.errors import DamagedFile, UsageRefusal
 from apr.files import io_refusals, read_bytes
 from apr.train.gates import require_waivable
+from apr.train.hidden_matrices import OptimizerName
 from apr.train.sources import LocalPath, Sources, require_mixture
 
 _MODE_DEFAULTS = {
@@ -70,6 +71,8 @@ class TrainConfig(BaseModel):
     """How the learning rate falls after the warm-up."""
     decay_fraction: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     """Last part of a wsd run, over which the rate falls; a fifth."""
+    optimizer: OptimizerName = "adamw"
+    """What updates the matrices inside the blocks; all else is AdamW's."""
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
     """Decoupled decay of matrices; norms and biases are never decayed."""
     adam_beta1: Fraction = 0.9
@@ -176,8 +179,8 @@ def resolve_config(
 
     Refuses: config.invalid, config.not-toml, config.init-missing, config.init-shape,
     config.batch-not-divisible, config.warmup-longer-than-run, config.eval-longer-than-run,
-    config.without-effect, config.waiver, config.device, config.mixture-weights,
-    config.mixture-without-val.
+    config.muon-finetune, config.without-effect, config.waiver, config.device,
+    config.mixture-weights, config.mixture-without-val.
     """
     given = (assumed or {}) | (_read_toml(config_path) if config_path else {}) | options
     try:
@@ -238,6 +241,14 @@ def _require_consistent(config: TrainConfig) -> TrainConfig:
             found=f"it beside --init {config.init}",
             expected="the shape that the file says, every field of it",
             fix="drop the option; a model of another shape starts from scratch",
+        )
+    if config.optimizer == "muon" and config.mode == "finetune":
+        raise UsageRefusal(
+            "config.muon-finetune",
+            "--optimizer muon",
+            found="--mode finetune",
+            expected="a run from scratch; a model that AdamW made is continued with AdamW",
+            fix="drop --optimizer muon; if Muon made the model of --init, say --mode from-scratch",
         )
     if config.batch_size % config.grad_accum:
         raise UsageRefusal(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from apr.architecture import Architecture
+from apr.train.hidden_matrices import OptimizerName, num_moments
 
 Precision = Literal["fp32", "bf16"]
 
@@ -45,6 +46,7 @@ class Workload:
     """Sequences per optimizer update."""
     sequence_length: int
     grad_accum: int = 1
+    optimizer: OptimizerName = "adamw"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compiled: bool | None = None
     """None where that is not yet decided."""
@@ -101,11 +103,12 @@ def _moments(work: Workload) -> dict[str, dict[str, int]]:
     weights = _FP32_BYTES * shape.num_parameters
     embedding = shape.vocab_size * shape.hidden_size
     standing = {"fp32 weights": weights} | _around(work)
+    moments = _FP32_BYTES * num_moments(shape, work.optimizer)
     training = standing | {
         "gradients": weights,
-        "optimizer moments": 2 * weights,
+        "optimizer moments": moments,
         # Written while the next steps run, and only in the host's memory.
-        "checkpoint snapshot": 3 * weights if work.on_cpu else 0,
+        "checkpoint snapshot": weights + moments if work.on_cpu else 0,
     }
     comparing = standing | {"gradients": weights}
     factors = _HOLES_OF_MANY_STEPS[precision]

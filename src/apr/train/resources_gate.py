@@ -38,6 +38,7 @@ def workload(
         batch_size=config.batch_size,
         sequence_length=config.seq_length,
         grad_accum=config.grad_accum,
+        optimizer=config.optimizer,
         precision=config.precision,
         compiled=config.compile,
         document_mask=config.document_mask,
