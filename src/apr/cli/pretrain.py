@@ -54,7 +54,16 @@ FIELD_OF_FLAG = {"lr": "learning_rate"}
 @click.option("--num-steps", type=int, help="Optimizer updates.")
 @click.option("--batch-size", type=int, help="Sequences per update.")
 @click.option("--seq-length", type=int, help="Tokens per sequence.")
-@click.option("--grad-accum", type=int, help="Micro-batches per update; divides the batch size.")
+@click.option(
+    "--grad-accum",
+    type=int,
+    help="Micro-batches per update; divides the batch size; by default as few as fit in memory.",
+)
+@click.option(
+    "--activation-checkpointing/--no-activation-checkpointing",
+    default=None,
+    help="Compute activations twice instead of keeping them; by default where nothing else fits.",
+)
 @click.option("--lr", type=float, help="Peak learning rate.")
 @click.option("--warmup-steps", type=int, help="Updates of linear warm-up.")
 @click.option(

@@ -18,6 +18,7 @@ from apr.jobs.expectations import budget, expected_losses
 from apr.shards.manifest import Manifest, read_manifest
 from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.config import TrainConfig, resolve_config, within_positions
+from apr.train.division import divided
 from apr.train.init_file import tokens_seen
 from apr.train.inputs import require_positions
 from apr.train.rate import Rate, rate_of_run
@@ -88,9 +89,10 @@ def plan(
     config = within_positions(config, architecture if init else None)
     require_positions(config, architecture)
     data = _data(manifests) if datasets else None
-    rate = _rate(config, architecture, speed)
+    resolved = divided(config, architecture, num_documents=data.num_documents if data else 0)
+    rate = _rate(resolved, architecture, speed)
     facts = costs_of(
-        config,
+        resolved,
         architecture,
         data=data,
         tokenizer_bytes=len(tokenizer.json_bytes) if tokenizer else 0,

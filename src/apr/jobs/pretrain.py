@@ -23,6 +23,7 @@ from apr.train.config import (
     within_positions,
     without_a_met_target,
 )
+from apr.train.division import divided
 from apr.train.gates import (
     NEVER_WAIVED,
     NOT_JUDGED,
@@ -31,7 +32,7 @@ from apr.train.gates import (
     require_passed,
 )
 from apr.train.init_file import InitFile, read_init
-from apr.train.inputs import open_inputs, require_enough_held_out
+from apr.train.inputs import Inputs, open_inputs, require_enough_held_out
 from apr.train.measured_rate import measure_prepared
 from apr.train.optimizer import build_optimizer
 from apr.train.prepare import (
@@ -76,6 +77,7 @@ def pretrain(
         require_passed(gates, init.path if init else config.run_dir)
         config = within_positions(config, init and init.architecture)
         inputs = open_inputs(config, init=init, progress=listener.progress)
+        config = _divided(config, inputs, listener)
         gates += judge_files(config, inputs)
         require_passed(gates, config.run_dir)
         require_enough_held_out(config, inputs.data)
@@ -91,6 +93,15 @@ def pretrain(
             record = first_record(run, gates, judgement, baselines)
             optimizer = build_optimizer(run.model, run.config)
             return sit(run, record, optimizer, TrainState(), listener=listener)
+
+
+def _divided(config: TrainConfig, inputs: Inputs, listener: Listener) -> TrainConfig:
+    return divided(
+        config,
+        inputs.architecture,
+        num_documents=inputs.num_documents,
+        notify=listener.notify,
+    )
 
 
 def _with_a_target_to_meet(
@@ -160,6 +171,7 @@ def preflight(
             return Plan(config, None, _with_the_unjudged(gates), None)
         config = within_positions(config, init and init.architecture)
         inputs = open_inputs(config, init=init, progress=listener.progress)
+        config = _divided(config, inputs, listener)
         gates += judge_files(config, inputs)
         if any(gate.blocks and gate.id in _NEEDED_BY_MODEL for gate in gates):
             costs = costs_of_inputs(config, inputs, Rate(None, _BLOCKED))

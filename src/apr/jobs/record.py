@@ -66,7 +66,7 @@ def first_record(
         baselines=baselines,
         unique_tokens=inputs.unique_train_tokens,
         tokens_by_source=tokens_by_source(inputs.data.train, None, reason=unmeasured),
-        environment=run.acceleration.environment(),
+        environment=run.environment(),
     )
 
 

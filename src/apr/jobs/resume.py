@@ -128,7 +128,7 @@ def _judged_again(record: RunRecord, before: TrainConfig, run: PreparedRun) -> l
         gates.append(
             judge("preflight.token-budget", lambda: check_token_budget(run.config, inputs))
         )
-    if changed.keys() & {"device", "precision", "compile"}:
+    if changed.keys() & {"device", "precision", "compile", "activation_checkpointing"}:
         gates.append(judge_gradients(run))
     return apply_waivers(gates, run.config.waive)
 
@@ -141,7 +141,7 @@ def _record_resume(
     passed_over: list[str],
     gates: list[Gate],
 ) -> None:
-    environment, here = record.data["environment"], run.acceleration.environment()
+    environment, here = record.data["environment"], run.environment()
     changed = {key: here[key] for key in here if here[key] != environment.get(key)}
     record.data["resumes"].append(
         {

@@ -28,6 +28,7 @@ KINDS: dict[str, Kind] = {
     "batch_size": "refused",
     "seq_length": "refused",
     "grad_accum": "said",
+    "activation_checkpointing": "said",
     "learning_rate": "said",
     "warmup_steps": "said",
     "schedule": "said",

@@ -61,8 +61,10 @@ class TrainConfig(BaseModel):
     """Sequences per optimizer update."""
     seq_length: Positive = 1024
     """Tokens per sequence."""
-    grad_accum: Positive = 1
-    """Micro-batches per update; divides the batch size."""
+    grad_accum: Positive | None = None
+    """Micro-batches per update; divides the batch size; by default as few as fit in memory."""
+    activation_checkpointing: bool | None = None
+    """Blocks computed again for their gradient, not kept; by default where nothing else fits."""
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Peak learning rate; by mode."""
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
@@ -121,6 +123,12 @@ class TrainConfig(BaseModel):
     """Prompts whose completions are recorded at the end."""
     waive: dict[str, str] = Field(default_factory=dict)
     """Gates that may fail, each with the reason."""
+
+    @property
+    def num_micro_batches(self) -> int:
+        """Micro-batches per update, once they have been chosen (`train.division`)."""
+        assert self.grad_accum is not None, "a batch is divided once the model's shape is known"
+        return self.grad_accum
 
     @property
     def batch_tokens(self) -> int:
@@ -250,7 +258,7 @@ def _require_consistent(config: TrainConfig) -> TrainConfig:
             expected="a run from scratch; a model that AdamW made is continued with AdamW",
             fix="drop --optimizer muon; if Muon made the model of --init, say --mode from-scratch",
         )
-    if config.batch_size % config.grad_accum:
+    if config.batch_size % (config.grad_accum or 1):
         raise UsageRefusal(
             "config.batch-not-divisible",
             "--grad-accum",

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from apr.errors import UsageRefusal
 from apr.model.init import initialize
@@ -11,6 +12,7 @@ from apr.model.weights import load_model
 from apr.progress import Report, silent
 from apr.train.acceleration import Acceleration, choose_acceleration, choose_device
 from apr.train.config import TrainConfig
+from apr.train.division import divided
 from apr.train.gates import Finding, Gate, apply_waivers, judge
 from apr.train.gradients_gate import check_gradients
 from apr.train.init_loss_gate import check_fresh_loss, check_initial_loss
@@ -26,7 +28,7 @@ _EVAL_TOKENS = 100_000
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A model and all it will be trained with; `config` has no `auto` left in it."""
+    """A model and all it will be trained with; `config` has nothing left to choose in it."""
 
     config: TrainConfig
     inputs: Inputs
@@ -37,6 +39,12 @@ class PreparedRun:
     periodic_set: ValidationSet
     whole_set: ValidationSet
 
+    def environment(self) -> dict[str, Any]:
+        """What a result depends on beside configuration and data."""
+        return self.acceleration.environment() | {
+            "activation_checkpointing": self.model.model.recomputes_blocks
+        }
+
     def validate(
         self, held_out: ValidationSet, *, activity: str, progress: Report = silent
     ) -> ValidationResult:
@@ -44,7 +52,7 @@ class PreparedRun:
         return validate(
             self.model,
             held_out,
-            batch_size=self.config.batch_size // self.config.grad_accum,
+            batch_size=self.config.batch_size // self.config.num_micro_batches,
             document_mask=self.config.document_mask,
             summed_loss=self.summed_loss,
             progress=progress,
@@ -76,6 +84,7 @@ def prepare(
     Refuses: config.device-unavailable, config.no-compiler, config.min-delta-unmeasurable, and what
     loading the initial file refuses.
     """
+    config = divided(config, inputs.architecture, num_documents=inputs.num_documents, notify=notify)
     rows = inputs.data.val
     periodic_set = subset(rows, inputs.tokenizer, max_tokens=config.eval_tokens or _EVAL_TOKENS)
     _require_margin(config, periodic_set)
@@ -91,6 +100,7 @@ def prepare(
     else:
         initialize(model, seed=config.seed)
     model.compute_dtype = acceleration.compute_dtype
+    model.model.recomputes_blocks = bool(config.activation_checkpointing)
     return PreparedRun(
         config=config.model_copy(
             update={
@@ -178,7 +188,7 @@ def judge_gradients(run: PreparedRun) -> Gate:
         "preflight.gradients",
         lambda: check_gradients(
             run.model,
-            run.order.batch(1).split(run.config.grad_accum)[0],
+            run.order.batch(1).split(run.config.num_micro_batches)[0],
             acceleration=run.acceleration,
             accelerated_loss=run.summed_loss,
             document_mask=run.config.document_mask,

@@ -114,7 +114,7 @@ class Trainer:
         config, started_s = self.run.config, time.monotonic()
         state.step += 1
         batch = self.run.order.batch(state.step)
-        micro_batches = batch.split(config.grad_accum)
+        micro_batches = batch.split(config.num_micro_batches)
         data_s = time.monotonic() - started_s
         try:
             result = self._applied(micro_batches, state)
@@ -186,7 +186,7 @@ class Trainer:
                 rows=list(batch.row_indices),
                 precision="bf16" if config.precision == "bf16" else "fp32",
                 document_mask=config.document_mask,
-                grad_accum=config.grad_accum,
+                grad_accum=config.num_micro_batches,
                 what=f"{refusal.id}: {refusal.found}",
             ),
             self.provenance("before a step that was not applied", state.step, state.tokens_seen),
