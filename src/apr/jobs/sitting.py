@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from apr.report.page import write_report
 from apr.train.checkpoint import TrainState
 from apr.train.checkpoint_writer import CheckpointWriter
 from apr.train.optimizer import applied_settings
+from apr.train.prefetch import prefetched
 from apr.train.prepare import PreparedRun
 from apr.train.run_record import RunRecord, StepLog
 from apr.train.trainer import Origin, Trainer
@@ -64,6 +65,7 @@ def sit(
             before_writing=log.sync,
             saved_step=state.step,
         ) as checkpoints,
+        _batches_ahead(run) as run,
     ):
         trainer = Trainer(
             run=run,
@@ -84,6 +86,16 @@ def sit(
             raise
         end_run(trainer, record, state, outcome)
     return record.data
+
+
+@contextmanager
+def _batches_ahead(run: PreparedRun) -> Generator[PreparedRun]:
+    """The run with its batches built ahead, where waiting for them would be felt."""
+    if run.acceleration.device.type != "cuda":
+        yield run
+        return
+    with prefetched(run.order, last_step=run.config.num_steps, pinned=True) as order:
+        yield replace(run, order=order)
 
 
 def _origin(record: RunRecord) -> Origin:

@@ -18,6 +18,7 @@ from apr.train.gradients_gate import check_gradients
 from apr.train.init_loss_gate import check_fresh_loss, check_initial_loss
 from apr.train.inputs import Inputs
 from apr.train.mixture import BatchOrder
+from apr.train.prefetch import Batches
 from apr.train.preflight import check_files
 from apr.train.resources_gate import check_resources
 from apr.train.step import SummedLoss
@@ -35,7 +36,7 @@ class PreparedRun:
     acceleration: Acceleration
     model: Transformer
     summed_loss: SummedLoss
-    order: BatchOrder
+    order: Batches
     periodic_set: ValidationSet
     whole_set: ValidationSet
 
