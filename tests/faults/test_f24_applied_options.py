@@ -31,6 +31,7 @@ from apr.train.config import TrainConfig
 from apr.train.inputs import open_inputs
 from apr.train.loss import summed_loss
 from apr.train.prepare import prepare
+from apr.train.step import accumulate
 
 Options = dict[str, Any]
 
@@ -229,6 +230,9 @@ CHANGES: dict[str, Change] = {
     "warmup_steps": Change(PLAIN, rates, FALLING),
     "schedule": Change(PLAIN, rates, FALLING),
     "decay_fraction": Change(PLAIN, rates, FALLING),
+    "optimizer": Change(
+        {"optimizer": "muon"}, lambda run: run.record["optimizer"]["kind"], "MuonBesideAdamW"
+    ),
     "weight_decay": Change({"weight_decay": 50.0}, losses),
     "adam_beta1": Change({"adam_beta1": 0.5}, losses),
     "adam_beta2": Change({"adam_beta2": 0.5}, losses),
@@ -330,8 +334,8 @@ def test_option_compile(runs: Runs, tmp_path: Path) -> None:
     assert runs.of({}).record["environment"]["compiled"] is False
 
 
-@pytest.mark.parametrize("grad_accum", [1, 2, 4])
-def test_option_grad_accum(runs: Runs, tmp_path: Path, grad_accum: int) -> None:
+@pytest.mark.parametrize("grad_accum", [None, 1, 2, 4])
+def test_option_grad_accum(runs: Runs, tmp_path: Path, grad_accum: int | None) -> None:
     config = runs.config(
         tmp_path / "run", {"grad_accum": grad_accum, "num_steps": 2, "eval_every": 2}
     )
@@ -344,7 +348,25 @@ def test_option_grad_accum(runs: Runs, tmp_path: Path, grad_accum: int) -> None:
     run = prepare(config, open_inputs(config, verify=False), notify=lambda _text: None)
     train(replace(run, summed_loss=loss), TrainState(), [])
     # Validations take parts of the same size; the steps alone come in groups of `grad_accum`.
-    assert set(shapes) == {(4 // grad_accum, 64)}
+    assert set(shapes) == {(4 // (grad_accum or 1), 64)}
+    assert run.config.grad_accum == (grad_accum or 1)
+
+
+@pytest.mark.parametrize("asked", [None, False, True])
+def test_option_activation_checkpointing(runs: Runs, tmp_path: Path, asked: bool | None) -> None:
+    config = runs.config(
+        tmp_path / "run", {"activation_checkpointing": asked, "num_steps": 2, "eval_every": 2}
+    )
+    run = prepare(config, open_inputs(config, verify=False), notify=lambda _text: None)
+    calls: list[bool] = []
+    run.model.model.layers[0].register_forward_pre_hook(
+        lambda *_: calls.append(torch.is_grad_enabled())
+    )
+    batch = run.order.batch(1)
+    accumulate(run.model, [batch], num_tokens=1, document_mask=True, summed_loss=run.summed_loss)
+    # Once, and once more where the backward pass needs it.
+    assert calls == [True] * (2 if asked else 1)
+    assert run.config.activation_checkpointing is bool(asked)
 
 
 def test_option_device(runs: Runs) -> None:

@@ -62,6 +62,7 @@ def test_every_field_of_a_run_is_classified() -> None:
         ("arch", "demo"),
         ("vocab_size", 600),
         ("mode", "finetune"),
+        ("optimizer", "muon"),
     ],
 )
 def test_what_decided_the_steps_taken_is_refused(run_dir: Path, field: str, value: Any) -> None:

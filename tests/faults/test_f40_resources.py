@@ -59,6 +59,11 @@ def test_the_fix_of_a_run_that_is_too_large_fits() -> None:
     assert gate.verdict == "FAIL"
     assert gate.fix.startswith("--grad-accum 2,")
     assert memory_gate(PEAK_BYTES, replace(WORK, grad_accum=2)).verdict == "PASS"
+    # With every sequence by itself it does not fit either, unless activations are computed twice.
+    deep = replace(WORK.architecture, num_hidden_layers=32)
+    alone = replace(WORK, architecture=deep, sequence_length=1024, grad_accum=16)
+    twice = memory_gate(estimate_memory(alone).peak_bytes, alone)
+    assert twice.fix.startswith("--activation-checkpointing --grad-accum")
     hopeless = memory_gate(100 * MIB)
     assert "--grad-accum" not in hopeless.fix
     assert "--seq-length" in hopeless.fix
@@ -150,7 +155,8 @@ def test_a_device_that_is_not_there_is_unknown() -> None:
 def test_a_run_that_does_not_fit_is_refused_before_a_model_exists(
     run_data: RunData, tmp_path: Path
 ) -> None:
-    config = run_data.config(tmp_path / "run", arch="tiny", batch_size=1 << 16, seq_length=2048)
+    options = {"batch_size": 1 << 16, "seq_length": 2048, "grad_accum": 1}
+    config = run_data.config(tmp_path / "run", arch="tiny", **options)
     plan = preflight(config)
     gates = {gate.id: gate for gate in plan.gates}
     assert gates["preflight.memory"].verdict == "FAIL"
@@ -166,7 +172,7 @@ def test_a_run_that_does_not_fit_is_refused_before_a_model_exists(
 
 def test_a_waiver_lets_a_run_go_on_that_may_not_fit(run_data: RunData, tmp_path: Path) -> None:
     waived = {"preflight.memory": "a test", "preflight.disk-space": "a test"}
-    options = {"batch_size": 1 << 16, "seq_length": 2048}
+    options = {"batch_size": 1 << 16, "seq_length": 2048, "grad_accum": 1}
     plan = preflight(run_data.config(tmp_path / "run", waive=waived, **options))
     gates = {gate.id: gate for gate in plan.gates}
     assert not gates["preflight.memory"].blocks

@@ -170,6 +170,8 @@ BASE = ("--arch", "tiny", "--vocab-size", 512, "--num-steps", 2000)
         ("--batch-size", 32),
         ("--seq-length", 64),
         ("--grad-accum", 2),
+        ("--activation-checkpointing",),
+        ("--optimizer", "muon"),
         ("--eval-every", 1000),
         ("--keep", 5),
         ("--precision", "bf16"),

@@ -80,7 +80,7 @@ def _loop(
 ) -> Side:
     """A training loop as it is written by hand: forward, mean loss, backward, clip, update."""
     random = np.random.default_rng(work.config.seed)
-    grad_accum = work.config.grad_accum
+    grad_accum = work.config.num_micro_batches
 
     def step() -> float:
         optimizer.zero_grad(set_to_none=True)

@@ -34,7 +34,7 @@ def measure_trainer(work: Workload, *, fast: bool, name: str, progress: Report) 
         arguments = transformers.TrainingArguments(
             output_dir=scratch,
             per_device_train_batch_size=work.micro_batch_size,
-            gradient_accumulation_steps=work.config.grad_accum,
+            gradient_accumulation_steps=work.config.num_micro_batches,
             num_train_epochs=1,
             use_cpu=device.type == "cpu",
             bf16=fast,

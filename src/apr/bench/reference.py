@@ -5,6 +5,7 @@ from pathlib import Path
 
 from apr.architecture import Architecture, preset
 from apr.train.config import TrainConfig, resolve_config
+from apr.train.division import divided
 
 # Small enough for two cores, and of the proportions that larger models have.
 REFERENCE = Architecture(
@@ -41,7 +42,7 @@ class Workload:
     @property
     def micro_batch_size(self) -> int:
         """Sequences of one forward pass."""
-        return self.config.batch_size // self.config.grad_accum
+        return self.config.batch_size // self.config.num_micro_batches
 
     def on(self, device: str) -> "Workload":
         """The same on a device whose name has no `auto` left in it."""
@@ -80,4 +81,4 @@ def workload(
         architecture = preset(
             str(named), tokenizer_vocab_size=_VOCAB_SIZE, vocab_size=config.vocab_size
         )
-    return Workload(architecture, config, num_steps, num_warmup_steps)
+    return Workload(architecture, divided(config, architecture), num_steps, num_warmup_steps)

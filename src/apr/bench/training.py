@@ -67,7 +67,7 @@ class Training:
         """One update; its loss in nats."""
         config, started_s = self.work.config, time.perf_counter()
         self.state.step += 1
-        micro_batches = self.order.batch(self.state.step).split(config.grad_accum)
+        micro_batches = self.order.batch(self.state.step).split(config.num_micro_batches)
         self.data_wait_s.append(time.perf_counter() - started_s)
         result = train_step(
             self.model,
@@ -84,7 +84,7 @@ class Training:
 
     def judge_gradients(self) -> dict[str, Any]:
         """The verdict of preflight.gradients on the kernels that `step` uses."""
-        batch = self.order.batch(1).split(self.work.config.grad_accum)[0]
+        batch = self.order.batch(1).split(self.work.config.num_micro_batches)[0]
         gate = judge(
             "preflight.gradients",
             lambda: check_gradients(

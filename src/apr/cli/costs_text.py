@@ -14,6 +14,7 @@ def costs_lines(costs: dict[str, Any]) -> list[str]:
         f"tokens      {format_count(costs['planned_tokens'])} in {costs['num_steps']} steps of "
         f"{costs['batch_tokens']}; {_per_parameter(costs)}",
         f"data        {_data(costs)}",
+        f"batch       {_batch(costs)}",
     ]
     if costs.get("repetition"):
         lines.append(f"            {costs['repetition']}")
@@ -30,6 +31,11 @@ def costs_lines(costs: dict[str, Any]) -> list[str]:
         *_parts(disk["parts"]),
     ]
     return lines
+
+
+def _batch(costs: dict[str, Any]) -> str:
+    twice = ", activations computed twice" if costs["activation_checkpointing"] else ""
+    return f"{costs['grad_accum']} micro-batches of {costs['micro_batch_tokens']} tokens{twice}"
 
 
 def _per_parameter(costs: dict[str, Any]) -> str:

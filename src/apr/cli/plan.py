@@ -30,7 +30,13 @@ _RATES = Share(min=1e-3, max=1e12)
 @click.option("--num-steps", type=int, help="Optimizer updates.")
 @click.option("--batch-size", type=int, help="Sequences per update.")
 @click.option("--seq-length", type=int, help="Tokens per sequence.")
-@click.option("--grad-accum", type=int, help="Micro-batches per update.")
+@click.option("--grad-accum", type=int, help="Micro-batches per update; as few as fit.")
+@click.option(
+    "--activation-checkpointing/--no-activation-checkpointing",
+    default=None,
+    help="Compute activations twice instead of keeping them; by memory.",
+)
+@click.option("--optimizer", type=click.Choice(["adamw", "muon"]), help="What is kept of it.")
 @click.option("--eval-every", type=int, help="Updates between checkpoints.")
 @click.option("--keep", type=int, help="Latest checkpoints kept, beside the best.")
 @click.option("--device", help="auto, cpu, cuda, cuda:N; or a card, such as h200.")
@@ -146,9 +152,12 @@ def _dry_run(found: "RunPlan", config_path: Path | None) -> str:
     words += ["--init", found.init] if found.init else ["--arch", config.arch or ""]
     if config.vocab_size:
         words += ["--vocab-size", config.vocab_size]
+    words += ["--optimizer", config.optimizer] if config.optimizer != "adamw" else []
     names = ("num_steps", "batch_size", "seq_length", "grad_accum", "eval_every", "keep")
     for name in (*names, "device", "precision"):
-        words += [f"--{name.replace('_', '-')}", getattr(config, name)]
-    if config.compile is not None:
-        words.append("--compile" if config.compile else "--no-compile")
+        if (value := getattr(config, name)) is not None:
+            words += [f"--{name.replace('_', '-')}", value]
+    for name in ("compile", "activation_checkpointing"):
+        if (value := getattr(config, name)) is not None:
+            words.append(f"--{'' if value else 'no-'}{name.replace('_', '-')}")
     return output.command_line(*words)

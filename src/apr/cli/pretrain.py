@@ -56,13 +56,27 @@ FIELD_OF_FLAG = {"lr": "learning_rate"}
 @click.option("--num-steps", type=int, help="Optimizer updates.")
 @click.option("--batch-size", type=int, help="Sequences per update.")
 @click.option("--seq-length", type=int, help="Tokens per sequence.")
-@click.option("--grad-accum", type=int, help="Micro-batches per update; divides the batch size.")
+@click.option(
+    "--grad-accum",
+    type=int,
+    help="Micro-batches per update; divides the batch size; by default as few as fit in memory.",
+)
+@click.option(
+    "--activation-checkpointing/--no-activation-checkpointing",
+    default=None,
+    help="Compute activations twice instead of keeping them; by default where nothing else fits.",
+)
 @click.option("--lr", type=float, help="Peak learning rate.")
 @click.option("--warmup-steps", type=int, help="Updates of linear warm-up.")
 @click.option(
     "--schedule",
     type=click.Choice(["cosine", "wsd", "constant"]),
     help="How the rate falls after the warm-up (cosine).",
+)
+@click.option(
+    "--optimizer",
+    type=click.Choice(["adamw", "muon"]),
+    help="adamw; or muon for the matrices inside the blocks, at the rate one gives AdamW.",
 )
 @click.option("--decay-fraction", type=float, help="Last part of a wsd run, where the rate falls.")
 @click.option("--target-val-loss", type=float, help="Held-out nats per token that end the run.")

@@ -28,11 +28,10 @@ class Data:
 
 def costs_of_inputs(config: TrainConfig, inputs: Inputs, rate: Rate) -> dict[str, Any]:
     """What a run takes whose inputs are open; held-out documents are read as well."""
-    num_documents = sum(shards.num_documents for shards in inputs.shards)
     return costs_of(
         config,
         inputs.architecture,
-        data=Data(inputs.unique_train_tokens, num_documents),
+        data=Data(inputs.unique_train_tokens, inputs.num_documents),
         tokenizer_bytes=len(inputs.tokenizer.json_bytes),
         rate=rate,
         seen_tokens=inputs.init.tokens_seen if inputs.init else 0,
@@ -59,6 +58,9 @@ def costs_of(
         "num_parameters": architecture.num_parameters,
         "num_matmul_parameters": architecture.num_matmul_parameters(),
         "num_steps": config.num_steps,
+        "grad_accum": config.num_micro_batches,
+        "micro_batch_tokens": config.batch_tokens // config.num_micro_batches,
+        "activation_checkpointing": config.activation_checkpointing,
         **_tokens(config, architecture, data, seen_tokens),
         "memory": _memory(
             config,

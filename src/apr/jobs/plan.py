@@ -19,6 +19,7 @@ from apr.jobs.planned_device import PlannedDevice, planned_device
 from apr.shards.manifest import Manifest, read_manifest
 from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.config import TrainConfig, resolve_config, within_positions
+from apr.train.division import divided
 from apr.train.init_file import tokens_seen
 from apr.train.inputs import require_positions
 from apr.train.rate import Rate, rate_of_run
@@ -102,9 +103,11 @@ def plan(
     config = within_positions(config, architecture if init else None)
     require_positions(config, architecture)
     data = _data(manifests) if datasets else None
-    rate, roofline = _rate_beside_the_roofline(config, architecture, speed, on)
+    num_documents = data.num_documents if data else 0
+    resolved = divided(config, architecture, num_documents=num_documents, device=on.memory)
+    rate, roofline = _rate_beside_the_roofline(resolved, architecture, speed, on)
     facts = costs_of(
-        config,
+        resolved,
         architecture,
         data=data,
         tokenizer_bytes=len(tokenizer.json_bytes) if tokenizer else 0,

@@ -44,7 +44,7 @@ class PlannedDevice:
             device=self.card,
             measured=self.rates,
             sequence_length=config.seq_length,
-            micro_batch_tokens=config.batch_tokens // config.grad_accum,
+            micro_batch_tokens=config.batch_tokens // config.num_micro_batches,
             batch_tokens=config.batch_tokens,
         )
 

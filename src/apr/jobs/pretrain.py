@@ -25,6 +25,7 @@ from apr.train.config import (
     without_a_met_target,
 )
 from apr.train.data_parallel import spread
+from apr.train.division import divided
 from apr.train.gates import (
     NEVER_WAIVED,
     NOT_JUDGED,
@@ -33,7 +34,7 @@ from apr.train.gates import (
     require_passed,
 )
 from apr.train.init_file import InitFile, read_init
-from apr.train.inputs import open_inputs, require_enough_held_out
+from apr.train.inputs import Inputs, open_inputs, require_enough_held_out
 from apr.train.measured_rate import measure_prepared
 from apr.train.optimizer import build_optimizer
 from apr.train.prepare import (
@@ -81,7 +82,8 @@ def pretrain(
         require_passed(gates, init.path if init else config.run_dir)
         config = within_positions(config, init and init.architecture)
         inputs = open_inputs(config, init=init, progress=listener.progress)
-        gates += judge_files(config, inputs)
+        config = _divided(config, inputs, ranks, listener)
+        gates += judge_files(config, inputs, ranks)
         require_passed(gates, config.run_dir)
         require_enough_held_out(config, inputs.data)
         run = prepare(
@@ -99,6 +101,16 @@ def pretrain(
             run = spread(run)
             optimizer = build_optimizer(run.model, run.config)
             return sit(run, record, optimizer, TrainState(), listener=listener)
+
+
+def _divided(config: TrainConfig, inputs: Inputs, ranks: Ranks, listener: Listener) -> TrainConfig:
+    return divided(
+        config,
+        inputs.architecture,
+        num_documents=inputs.num_documents,
+        ranks=ranks,
+        notify=listener.notify,
+    )
 
 
 def _with_a_target_to_meet(
@@ -169,7 +181,8 @@ def preflight(
             return Plan(config, None, _with_the_unjudged(gates), None)
         config = within_positions(config, init and init.architecture)
         inputs = open_inputs(config, init=init, progress=listener.progress)
-        gates += judge_files(config, inputs)
+        config = _divided(config, inputs, ranks, listener)
+        gates += judge_files(config, inputs, ranks)
         if any(gate.blocks and gate.id in _NEEDED_BY_MODEL for gate in gates):
             costs = costs_of_inputs(config, inputs, Rate(None, _BLOCKED))
             return Plan(config, inputs.architecture, _with_the_unjudged(gates), costs)

@@ -91,14 +91,16 @@ def tokens_by_source(
 
 
 def _prediction(run: "PreparedRun") -> dict[str, Any]:
-    """What the roofline of a known card expects of the run; nothing on any other device."""
+    """What the roofline of a known card expects of the run; nothing elsewhere, or on several."""
+    if run.ranks.are_many:
+        return {}
     environment, config = run.acceleration.environment(), run.config
     predicted = predicted_for_run(
         environment["device_name"],
         run.inputs.architecture,
         precision=environment["precision"],
         sequence_length=config.seq_length,
-        micro_batch_tokens=config.batch_tokens // config.grad_accum,
+        micro_batch_tokens=config.batch_tokens // config.num_micro_batches,
         batch_tokens=config.batch_tokens,
     )
     return {"predicted": predicted} if predicted else {}

@@ -37,7 +37,8 @@ def utilization_facts(run: PreparedRun, record: RunRecord, tokens_per_s: float) 
     if noted is None:
         return {}
     use = utilization(
-        tokens_per_s,
+        # The ceiling is of one device.
+        tokens_per_s / run.ranks.world_size,
         run.model.architecture,
         sequence_length=run.config.seq_length,
         num_parameters=record.data["architecture"]["num_parameters"],

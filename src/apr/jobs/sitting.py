@@ -14,7 +14,9 @@ from apr.progress import Report, silent
 from apr.report.page import write_report
 from apr.train.checkpoint import TrainState
 from apr.train.checkpoint_writer import CheckpointWriter
+from apr.train.mixture import BatchPart
 from apr.train.optimizer import applied_settings
+from apr.train.prefetch import Batches, prefetched
 from apr.train.prepare import PreparedRun
 from apr.train.run_record import RunRecord, StepLog
 from apr.train.trainer import Origin, Trainer
@@ -73,6 +75,7 @@ def sit(
             saved_step=state.step,
             ranks=ranks,
         ) as checkpoints,
+        _batches_of(run) as batches,
     ):
         trainer = Trainer(
             run=run,
@@ -81,6 +84,7 @@ def sit(
             origin=origin,
             log=log,
             checkpoints=checkpoints,
+            batches=batches,
             progress=listener.progress,
             notify=listener.notify,
         )
@@ -94,6 +98,17 @@ def sit(
         end_run(trainer, record, state, outcome)
         ranks.wait()
     return record.data
+
+
+@contextmanager
+def _batches_of(run: PreparedRun) -> Generator[Batches]:
+    """This rank's batches, built ahead where waiting for them would be felt."""
+    part = BatchPart(run.order, run.ranks.rank, run.ranks.world_size)
+    if run.acceleration.device.type != "cuda":
+        yield part
+        return
+    with prefetched(part, last_step=run.config.num_steps, pinned=True) as ahead:
+        yield ahead
 
 
 def _origin(record: RunRecord) -> Origin:

@@ -15,6 +15,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from apr.architecture import Architecture
 from apr.model.kv_cache import KeyValueCache
@@ -90,6 +91,8 @@ class Backbone(nn.Module):
             Block(architecture, layer) for layer in range(architecture.num_hidden_layers)
         )
         self.norm = RMSNorm(architecture.hidden_size, architecture.rms_norm_eps)
+        self.recomputes_blocks = False
+        """Whether a block keeps its input alone for its gradient, and is computed again then."""
 
     def forward(
         self,
@@ -104,7 +107,16 @@ class Backbone(nn.Module):
         )
         x_BTD = self.embed_tokens(input_ids_BT).to(compute_dtype)
         for block in self.layers:
-            x_BTD = block(x_BTD, mask_BTS, rotary, cache)
+            if self.recomputes_blocks and torch.is_grad_enabled():
+                # No random number is drawn in a block, so none has to be drawn again.
+                x_BTD = checkpoint(
+                    block,
+                    *(x_BTD, mask_BTS, rotary, cache),
+                    use_reentrant=False,
+                    preserve_rng_state=False,
+                )
+            else:
+                x_BTD = block(x_BTD, mask_BTS, rotary, cache)
         return self.norm(x_BTD)
 
 

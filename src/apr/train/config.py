@@ -16,6 +16,7 @@ from apr.architecture import Architecture
 from apr.errors import DamagedFile, UsageRefusal
 from apr.files import io_refusals, read_bytes
 from apr.train.gates import require_waivable
+from apr.train.hidden_matrices import OptimizerName
 from apr.train.sources import LocalPath, Sources, require_mixture
 
 _MODE_DEFAULTS = {
@@ -31,6 +32,9 @@ _CONFIG_LIMIT_BYTES = 1 << 20
 # Beyond any run, and products of two of them stay exact as a float.
 Positive = Annotated[int, Field(gt=0, le=1 << 40)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+
+
+DataParallel = Literal["auto", "ddp", "fsdp"]
 
 
 class TrainConfig(BaseModel):
@@ -60,8 +64,10 @@ class TrainConfig(BaseModel):
     """Sequences per optimizer update."""
     seq_length: Positive = 1024
     """Tokens per sequence."""
-    grad_accum: Positive = 1
-    """Micro-batches per update; divides the batch size."""
+    grad_accum: Positive | None = None
+    """Micro-batches per update; divides the batch size; by default as few as fit in memory."""
+    activation_checkpointing: bool | None = None
+    """Blocks computed again for their gradient, not kept; by default where nothing else fits."""
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Peak learning rate; by mode."""
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
@@ -70,6 +76,8 @@ class TrainConfig(BaseModel):
     """How the learning rate falls after the warm-up."""
     decay_fraction: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     """Last part of a wsd run, over which the rate falls; a fifth."""
+    optimizer: OptimizerName = "adamw"
+    """What updates the matrices inside the blocks; all else is AdamW's."""
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
     """Decoupled decay of matrices; norms and biases are never decayed."""
     adam_beta1: Fraction = 0.9
@@ -110,7 +118,7 @@ class TrainConfig(BaseModel):
     """`cpu`, `cuda`, `cuda:N`, or `auto`, which alone may fall back."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Precision of the computation; weights and optimizer stay fp32."""
-    data_parallel: Literal["auto", "ddp", "fsdp"] = "auto"
+    data_parallel: DataParallel = "auto"
     """How several ranks share a run: each the whole model, or each a part of it; by memory."""
     deterministic: bool = False
     """On a GPU, only kernels that give the same bits every time; a CPU always does."""
@@ -120,6 +128,12 @@ class TrainConfig(BaseModel):
     """Prompts whose completions are recorded at the end."""
     waive: dict[str, str] = Field(default_factory=dict)
     """Gates that may fail, each with the reason."""
+
+    @property
+    def num_micro_batches(self) -> int:
+        """Micro-batches per update, once they have been chosen (`train.division`)."""
+        assert self.grad_accum is not None, "a batch is divided once the model's shape is known"
+        return self.grad_accum
 
     @property
     def batch_tokens(self) -> int:
@@ -178,8 +192,8 @@ def resolve_config(
 
     Refuses: config.invalid, config.not-toml, config.init-missing, config.init-shape,
     config.batch-not-divisible, config.warmup-longer-than-run, config.eval-longer-than-run,
-    config.without-effect, config.waiver, config.device, config.mixture-weights,
-    config.mixture-without-val.
+    config.muon-finetune, config.without-effect, config.waiver, config.device,
+    config.mixture-weights, config.mixture-without-val.
     """
     given = (assumed or {}) | (_read_toml(config_path) if config_path else {}) | options
     try:
@@ -241,7 +255,15 @@ def _require_consistent(config: TrainConfig) -> TrainConfig:
             expected="the shape that the file says, every field of it",
             fix="drop the option; a model of another shape starts from scratch",
         )
-    if config.batch_size % config.grad_accum:
+    if config.optimizer == "muon" and config.mode == "finetune":
+        raise UsageRefusal(
+            "config.muon-finetune",
+            "--optimizer muon",
+            found="--mode finetune",
+            expected="a run from scratch; a model that AdamW made is continued with AdamW",
+            fix="drop --optimizer muon; if Muon made the model of --init, say --mode from-scratch",
+        )
+    if config.batch_size % (config.grad_accum or 1):
         raise UsageRefusal(
             "config.batch-not-divisible",
             "--grad-accum",

@@ -16,6 +16,7 @@ _PROC = Path("/proc")
 _CGROUPS = Path("/sys/fs/cgroup")
 # What version 1 of control groups writes for "no limit" is the largest multiple of a page.
 _NO_LIMIT = 1 << 60
+USABLE = 0.95
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,19 @@ class DeviceMemory:
     """Where the number was read, or why there is none."""
     on_cpu: bool = True
     """Whether it is the memory that the interpreter lives in as well."""
+
+    def shared_by(self, num_processes: int) -> "DeviceMemory":
+        """The share of one of several processes, which have a CUDA device each, and one host."""
+        if num_processes == 1 or not self.on_cpu or self.available_bytes is None:
+            return self
+        return DeviceMemory(
+            self.available_bytes // num_processes, f"{self.source}, a share of {num_processes}"
+        )
+
+    @property
+    def usable_bytes(self) -> float | None:
+        """What a run may take of it by its estimate."""
+        return None if self.available_bytes is None else USABLE * self.available_bytes
 
 
 def read_device_memory(device: str) -> DeviceMemory:

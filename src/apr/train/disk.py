@@ -6,6 +6,7 @@ from pathlib import Path
 
 from apr.architecture import Architecture
 from apr.train.config import TrainConfig
+from apr.train.hidden_matrices import num_moments
 
 _FP32_BYTES = 4
 # Per tensor: its place in the index, its sha256 in the metadata, padding up to its alignment.
@@ -27,7 +28,7 @@ class DiskEstimate:
     """What lies in a run directory at its fullest, in bytes, and what is left at the end."""
 
     checkpoint_bytes: int
-    """One checkpoint: weights, both moments, tokenizer."""
+    """One checkpoint: weights, moments, tokenizer."""
     num_held: int
     """Checkpoints that are there at once when none is being written."""
     parts: dict[str, int]
@@ -51,7 +52,8 @@ def estimate_disk(
     weights = _FP32_BYTES * architecture.num_parameters
     model = weights + num_tensors * _CONTAINER_TENSOR_BYTES + _CONTAINER_BYTES
     model += round(_TOKENIZER_SHARE * tokenizer_bytes)
-    checkpoint = model + 2 * weights + num_tensors * _STATE_TENSOR_BYTES + _CHECKPOINT_BYTES
+    checkpoint = model + _FP32_BYTES * num_moments(architecture, config.optimizer)
+    checkpoint += num_tensors * _STATE_TENSOR_BYTES + _CHECKPOINT_BYTES
     written = num_checkpoints(config)
     # The best lies beside the latest only while it is older than all of them.
     held = min(config.keep + 1, written)

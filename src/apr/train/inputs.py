@@ -33,6 +33,11 @@ class Inputs:
         return [*self.train, *([self.val] if self.val else [])]
 
     @property
+    def num_documents(self) -> int:
+        """Documents of all of them."""
+        return sum(reader.num_documents for reader in self.shards)
+
+    @property
     def unique_train_tokens(self) -> int:
         """Tokens of the training documents, over all sources, each counted once."""
         return self.data.unique_train_tokens

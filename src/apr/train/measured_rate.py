@@ -88,7 +88,7 @@ def _time_steps(
         np.zeros((config.batch_size, config.seq_length), np.int64),
         tuple(range(config.batch_size)),
     )
-    micro_batches = batch.split(config.grad_accum)
+    micro_batches = batch.split(config.num_micro_batches)
     times_s: list[float] = []
     started_s = time.perf_counter()
     for step in range(1, _MOST_STEPS + 2):

@@ -7,10 +7,12 @@ shape of the model and of a micro-batch: see `_moments`. The peak is the largest
 The letters are those of `apr.architecture`; tokens are those of one micro-batch.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from apr.architecture import Architecture
+from apr.train.hidden_matrices import OptimizerName, num_moments
 
 Precision = Literal["fp32", "bf16"]
 
@@ -32,6 +34,8 @@ _HOLES_OF_ONE_PASS = (1.8, 0.5)
 # Several passes a step, with gradients that stay between them, mix large and small blocks more.
 _HOLES_OF_ACCUMULATION = 1.25
 _HOLES_ELSEWHERE = 0.1
+# Blocks that are computed one by one, twice, leave room of several of them; in multiples of one.
+_HOLES_OF_RECOMPUTATION = 6.0
 # torch's product of three doubles per element, two of them copies.
 _COSINE_BYTES = 24
 
@@ -45,7 +49,12 @@ class Workload:
     """Sequences per optimizer update."""
     sequence_length: int
     grad_accum: int = 1
+    num_shards: int = 1
+    """Ranks that the optimizer's moments are dealt out to."""
+    optimizer: OptimizerName = "adamw"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    activation_checkpointing: bool = False
+    """Whether a block keeps its input alone, and its backward pass computes the rest again."""
     compiled: bool | None = None
     """None where that is not yet decided."""
     document_mask: bool = True
@@ -85,14 +94,25 @@ def estimate_memory(work: Workload) -> MemoryEstimate:
     return max(moments, key=lambda estimate: estimate.peak_bytes)
 
 
-def largest_fitting(work: Workload, available_bytes: float) -> int | None:
-    """The fewest micro-batches per update with which a run fits; None when none do."""
-    for grad_accum in range(1, work.batch_size + 1):
-        if work.batch_size % grad_accum == 0:
-            peak_bytes = estimate_memory(replace(work, grad_accum=grad_accum)).peak_bytes
-            if peak_bytes < available_bytes:
-                return grad_accum
+def largest_fitting(
+    work: Workload, available_bytes: float, *, most_tokens: float = math.inf
+) -> int | None:
+    """The fewest micro-batches per update with which a run fits; None when none do.
+
+    None is larger than `most_tokens`, unless a single sequence is.
+    """
+    divisors = _divisors(work.batch_size)
+    rows = max(most_tokens / work.sequence_length, 1)
+    for grad_accum in (each for each in divisors if work.batch_size / each <= rows):
+        peak_bytes = estimate_memory(replace(work, grad_accum=grad_accum)).peak_bytes
+        if peak_bytes < available_bytes:
+            return grad_accum
     return None
+
+
+def _divisors(number: int) -> list[int]:
+    small = [each for each in range(1, math.isqrt(number) + 1) if number % each == 0]
+    return sorted({*small, *(number // each for each in small)})
 
 
 def _moments(work: Workload) -> dict[str, dict[str, int]]:
@@ -101,11 +121,12 @@ def _moments(work: Workload) -> dict[str, dict[str, int]]:
     weights = _FP32_BYTES * shape.num_parameters
     embedding = shape.vocab_size * shape.hidden_size
     standing = {"fp32 weights": weights} | _around(work)
+    moments = _FP32_BYTES * num_moments(shape, work.optimizer) // work.num_shards
     training = standing | {
         "gradients": weights,
-        "optimizer moments": 2 * weights,
+        "optimizer moments": moments,
         # Written while the next steps run, and only in the host's memory.
-        "checkpoint snapshot": 3 * weights if work.on_cpu else 0,
+        "checkpoint snapshot": weights + moments if work.on_cpu else 0,
     }
     comparing = standing | {"gradients": weights}
     factors = _HOLES_OF_MANY_STEPS[precision]
@@ -113,7 +134,7 @@ def _moments(work: Workload) -> dict[str, dict[str, int]]:
         factors = (_HOLES_ELSEWHERE, _HOLES_ELSEWHERE)
     elif work.grad_accum > 1:
         factors = (_HOLES_OF_ACCUMULATION * factors[0], _HOLES_OF_ACCUMULATION * factors[1])
-    passing = training | saved_for_backward(work, precision) | _holes(work, factors)
+    passing = training | saved_for_backward(work, precision) | _holes(work, precision, factors)
     one_pass = _HOLES_OF_ONE_PASS if work.on_cpu else (_HOLES_ELSEWHERE, _HOLES_ELSEWHERE)
     return {
         "the loss of a micro-batch": passing | {_LOSS: _loss_bytes(work)},
@@ -125,7 +146,7 @@ def _moments(work: Workload) -> dict[str, dict[str, int]]:
         "the comparison with plain fp32 before step 1": comparing
         | saved_for_backward(work, "fp32")
         | {_LOSS: _loss_bytes(work)}
-        | _holes(work, one_pass),
+        | _holes(work, "fp32", one_pass),
         "two first gradients side by side": standing
         | {"gradients": 2 * weights, "their product in fp64": _COSINE_BYTES * embedding},
     }
@@ -147,10 +168,13 @@ def saved_for_backward(work: Workload, precision: Precision) -> dict[str, int]:
     """What a whole forward pass keeps for the backward one."""
     shape, tokens = work.architecture, work.micro_batch_tokens
     embedding = shape.vocab_size * shape.hidden_size
+    num_layers, layers = shape.num_hidden_layers, _layers_kept(work)
     # In fp32 the head is used as it is; the other matrices are joined, which copies them.
-    copied = shape.num_matmul_parameters() - (embedding if precision == "fp32" else 0)
-    layers = shape.num_hidden_layers
+    copied = (shape.num_matmul_parameters() - embedding) * layers // num_layers
+    copied += 0 if precision == "fp32" else embedding
     kept = layers * _block_bytes(shape, precision) + _norm_bytes(shape, precision)
+    if work.activation_checkpointing:
+        kept += num_layers * _ITEM_BYTES[precision] * shape.hidden_size
     mask = work.sequence_length if work.document_mask else 0
     scores = layers * _attention_bytes(shape, work.sequence_length, precision) + mask
     return {
@@ -160,17 +184,25 @@ def saved_for_backward(work: Workload, precision: Precision) -> dict[str, int]:
     }
 
 
+def _layers_kept(work: Workload) -> int:
+    """Blocks whose activations are there at once; with checkpointing the one that is recomputed."""
+    return 1 if work.activation_checkpointing else work.architecture.num_hidden_layers
+
+
 def _loss_bytes(work: Workload) -> int:
     """fp32 logits, their log-softmax, and the gradient of either: three at once."""
     return 3 * _FP32_BYTES * work.architecture.vocab_size * work.micro_batch_tokens
 
 
-def _holes(work: Workload, factors: tuple[float, float]) -> dict[str, int]:
+def _holes(work: Workload, precision: Precision, factors: tuple[float, float]) -> dict[str, int]:
     """What is allocated and not in use."""
-    shape, tokens = work.architecture, work.micro_batch_tokens
-    scores = _FP32_BYTES * shape.num_attention_heads * work.sequence_length * tokens
-    of_scores = factors[0] * scores * shape.num_hidden_layers
-    return {"holes in the heap": round(of_scores + factors[1] * _loss_bytes(work))}
+    shape, tokens, length = work.architecture, work.micro_batch_tokens, work.sequence_length
+    scores = _FP32_BYTES * shape.num_attention_heads * length * tokens
+    of_blocks = factors[0] * scores * _layers_kept(work)
+    if work.activation_checkpointing and factors[0] > _HOLES_ELSEWHERE:
+        block = _block_bytes(shape, precision) + _attention_bytes(shape, length, precision)
+        of_blocks = _HOLES_OF_RECOMPUTATION * tokens * block
+    return {"holes in the heap": round(of_blocks + factors[1] * _loss_bytes(work))}
 
 
 def _block_bytes(shape: Architecture, precision: Precision) -> int:

@@ -93,6 +93,19 @@ def _no_share(rows: TokenRows, found: str, expected: str) -> UsageRefusal:
 
 
 @dataclass(frozen=True)
+class BatchPart:
+    """What one rank reads of every training batch."""
+
+    order: "BatchOrder"
+    part: int
+    num_parts: int
+
+    def batch(self, step: int) -> Batch:
+        """This part of the batch of step `step`."""
+        return self.order.batch(step, part=self.part, num_parts=self.num_parts)
+
+
+@dataclass(frozen=True)
 class BatchOrder:
     """Rows of every training batch, by step."""
 

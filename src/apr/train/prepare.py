@@ -12,13 +12,13 @@ from apr.model.weights import load_model
 from apr.progress import Report, silent
 from apr.train.acceleration import Acceleration, choose_acceleration, choose_device
 from apr.train.config import TrainConfig
+from apr.train.division import divided
 from apr.train.gates import Finding, Gate, apply_waivers, judge
 from apr.train.gradients_gate import check_gradients
 from apr.train.init_loss_gate import check_fresh_loss, check_initial_loss
 from apr.train.inputs import Inputs
 from apr.train.mixture import BatchOrder
 from apr.train.preflight import check_files
-from apr.train.rank_config import choose_data_parallel
 from apr.train.ranks import ALONE, Ranks
 from apr.train.resources_gate import check_resources
 from apr.train.step import NO_EXCHANGE, GradientExchange, SummedLoss
@@ -29,7 +29,7 @@ _EVAL_TOKENS = 100_000
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A model and all it will be trained with; `config` has no `auto` left in it."""
+    """A model and all it will be trained with; `config` has nothing left to choose in it."""
 
     config: TrainConfig
     inputs: Inputs
@@ -47,11 +47,12 @@ class PreparedRun:
     @property
     def micro_batch_size(self) -> int:
         """Sequences of one forward pass of one rank."""
-        return self.config.batch_size // (self.config.grad_accum * self.ranks.world_size)
+        return self.config.batch_size // (self.config.num_micro_batches * self.ranks.world_size)
 
     def environment(self) -> dict[str, Any]:
         """What a result depends on beside configuration and data."""
         return self.acceleration.environment() | {
+            "activation_checkpointing": self.model.model.recomputes_blocks,
             "ranks": self.ranks.world_size,
             "data_parallel": self.config.data_parallel if self.ranks.are_many else None,
         }
@@ -99,6 +100,13 @@ def prepare(
     Refuses: config.device-unavailable, config.no-compiler, config.min-delta-unmeasurable, and what
     loading the initial file refuses.
     """
+    config = divided(
+        config,
+        inputs.architecture,
+        num_documents=inputs.num_documents,
+        ranks=ranks,
+        notify=notify,
+    )
     rows = inputs.data.val
     periodic_set = subset(rows, inputs.tokenizer, max_tokens=config.eval_tokens or _EVAL_TOKENS)
     _require_margin(config, periodic_set)
@@ -114,13 +122,13 @@ def prepare(
     else:
         initialize(model, seed=config.seed)
     model.compute_dtype = acceleration.compute_dtype
+    model.model.recomputes_blocks = bool(config.activation_checkpointing)
     return PreparedRun(
         config=config.model_copy(
             update={
                 "device": str(acceleration.device),
                 "precision": acceleration.precision,
                 "compile": acceleration.compiled,
-                "data_parallel": choose_data_parallel(config, inputs.architecture, ranks),
             }
         ),
         inputs=inputs,
@@ -172,13 +180,15 @@ def _require_margin(config: TrainConfig, periodic_set: ValidationSet) -> None:
         )
 
 
-def judge_files(config: TrainConfig, inputs: Inputs) -> list[Gate]:
+def judge_files(config: TrainConfig, inputs: Inputs, ranks: Ranks = ALONE) -> list[Gate]:
     """The gates that need no model, waivers applied.
 
     Refuses: config.device-unavailable.
     """
     device = str(choose_device(config.device))
-    gates = check_files(config, inputs) + check_resources(config, inputs, device=device)
+    gates = check_files(config, inputs) + check_resources(
+        config, inputs, device=device, ranks=ranks
+    )
     return apply_waivers(gates, config.waive)
 
 
@@ -216,7 +226,7 @@ def judge_gradients(run: PreparedRun) -> Gate:
         lambda: check_gradients(
             run.model,
             run.order.batch(1, part=run.ranks.rank, num_parts=run.ranks.world_size).split(
-                run.config.grad_accum
+                run.config.num_micro_batches
             )[0],
             acceleration=run.acceleration,
             accelerated_loss=run.summed_loss,

@@ -3,25 +3,27 @@
 Both are judged before a model is allocated, from its shape alone.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from apr.architecture import Architecture
 from apr.train.config import TrainConfig
-from apr.train.device_memory import DeviceMemory, read_device_memory
+from apr.train.device_memory import USABLE, DeviceMemory, read_device_memory
 from apr.train.disk import DiskEstimate, estimate_disk, free_bytes
 from apr.train.gates import Finding, Gate, judge
 from apr.train.inputs import Inputs
 from apr.train.memory import MemoryEstimate, Workload, estimate_memory, largest_fitting
+from apr.train.ranks import ALONE, Ranks
 from apr.units import format_bytes
 
-USABLE = 0.95
 
-
-def check_resources(config: TrainConfig, inputs: Inputs, *, device: str) -> list[Gate]:
+def check_resources(
+    config: TrainConfig, inputs: Inputs, *, device: str, ranks: Ranks = ALONE
+) -> list[Gate]:
     """Whether the device, `auto` resolved, holds the run, and the disk what it writes."""
     return [
         judge("preflight.disk-space", lambda: check_run_disk(config, inputs)),
-        judge("preflight.memory", lambda: check_run_memory(config, inputs, device)),
+        judge("preflight.memory", lambda: check_run_memory(config, inputs, device, ranks)),
     ]
 
 
@@ -31,13 +33,17 @@ def workload(
     device: DeviceMemory,
     *,
     num_documents: int = 0,
+    ranks: Ranks = ALONE,
 ) -> Workload:
-    """What decides a run's memory, out of its configuration, its shape and its data."""
+    """What decides a rank's memory, out of its run's configuration, its shape and its data."""
     return Workload(
         architecture,
-        batch_size=config.batch_size,
+        batch_size=config.batch_size // ranks.world_size,
+        num_shards=ranks.world_size if config.data_parallel == "fsdp" else 1,
         sequence_length=config.seq_length,
-        grad_accum=config.grad_accum,
+        grad_accum=config.grad_accum or 1,
+        activation_checkpointing=bool(config.activation_checkpointing),
+        optimizer=config.optimizer,
         precision=config.precision,
         compiled=config.compile,
         document_mask=config.document_mask,
@@ -46,25 +52,28 @@ def workload(
     )
 
 
-def check_run_memory(config: TrainConfig, inputs: Inputs, device_name: str) -> Finding:
-    """The device of a run has the memory that it takes."""
-    device = read_device_memory(device_name)
-    num_documents = sum(reader.num_documents for reader in inputs.shards)
-    work = workload(config, inputs.architecture, device, num_documents=num_documents)
+def check_run_memory(
+    config: TrainConfig, inputs: Inputs, device_name: str, ranks: Ranks = ALONE
+) -> Finding:
+    """The device of a rank has the memory that it takes."""
+    device = read_device_memory(device_name).shared_by(ranks.local_world_size)
+    work = workload(
+        config, inputs.architecture, device, num_documents=inputs.num_documents, ranks=ranks
+    )
     return check_memory(work, device)
 
 
 def check_memory(work: Workload, device: DeviceMemory) -> Finding:
     """The peak of a run stays below what the device has for it."""
     estimate = estimate_memory(work)
-    if device.available_bytes is None:
+    usable_bytes = device.usable_bytes
+    if device.available_bytes is None or usable_bytes is None:
         return Finding(
             "UNKNOWN",
             f"about {format_bytes(estimate.peak_bytes)} at the peak; {device.source}",
             "a device whose memory can be read",
             "name another --device, or --waive preflight.memory=REASON once you know that it fits",
         )
-    usable_bytes = USABLE * device.available_bytes
     fits = estimate.peak_bytes < usable_bytes
     return Finding(
         "PASS" if fits else "FAIL",
@@ -111,13 +120,16 @@ def _largest_parts(estimate: MemoryEstimate) -> str:
 
 
 def _how_to_fit(work: Workload, usable_bytes: float) -> str:
-    grad_accum = largest_fitting(work, usable_bytes)
-    if grad_accum is None:
-        return (
-            "no micro-batch of whole sequences fits: shorten --seq-length, choose a smaller "
-            "--arch, or a device with more memory"
-        )
+    for recomputed in (work.activation_checkpointing, True):
+        tried = replace(work, activation_checkpointing=recomputed)
+        grad_accum = largest_fitting(tried, usable_bytes)
+        if grad_accum is not None:
+            flag = "--activation-checkpointing " if recomputed else ""
+            return (
+                f"{flag}--grad-accum {grad_accum}, micro-batches of "
+                f"{work.batch_size // grad_accum} sequences, is the same update and fits"
+            )
     return (
-        f"--grad-accum {grad_accum}, micro-batches of {work.batch_size // grad_accum} sequences, "
-        "is the same update and fits"
+        "no micro-batch of whole sequences fits: shorten --seq-length, choose a smaller --arch, or "
+        "a device with more memory"
     )

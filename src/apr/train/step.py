@@ -15,11 +15,10 @@ from torch import Tensor
 from apr.errors import Refusal
 from apr.model.transformer import Transformer
 from apr.train.batches import Batch
-from apr.train.optimizer import applied_learning_rate, set_learning_rate
+from apr.train.optimizer import applied_learning_rate, moments, set_learning_rate
 from apr.train.parts import whole
 from apr.train.ranks import ALONE, Ranks
 
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 SummedLoss = Callable[[Transformer, Tensor, Tensor, Tensor | None], Tensor]
 """As `apr.train.loss.summed_loss`: nats per row, (B,)."""
 MaskedLogits = Callable[[Transformer, Tensor, Tensor | None], Tensor]
@@ -168,8 +167,8 @@ def _require_finite(
     where: str, optimizer: torch.optim.Optimizer, *, loss_nats: float, grad_norm: float
 ) -> None:
     # With a finite clipped gradient an update is finite exactly when rate and moments are.
-    moments = [state[key] for state in optimizer.state.values() for key in _MOMENTS]
-    moments_norm = float(whole(torch.nn.utils.get_total_norm(moments))) if moments else 0.0
+    kept = moments(optimizer)
+    moments_norm = float(whole(torch.nn.utils.get_total_norm(kept))) if kept else 0.0
     rate = applied_learning_rate(optimizer)
     if all(map(math.isfinite, (loss_nats, grad_norm, moments_norm, rate))):
         return

@@ -29,6 +29,7 @@ from apr.train.guards import require_converging, require_finite_weights
 from apr.train.improvement import note_validation
 from apr.train.optimizer import applied_learning_rate, applied_settings, state_tensors
 from apr.train.parts import are_dealt_out, whole
+from apr.train.prefetch import Batches
 from apr.train.prepare import PreparedRun
 from apr.train.run_record import StepLog
 from apr.train.schedule import learning_rate_at
@@ -61,6 +62,8 @@ class Trainer:
     origin: Origin
     log: StepLog
     checkpoints: CheckpointWriter
+    batches: Batches
+    """This rank's part of each batch."""
     progress: Report
     notify: Callable[[str], None]
 
@@ -160,9 +163,8 @@ class Trainer:
     def _one_step(self, state: TrainState) -> None:
         config, started_s = self.run.config, time.monotonic()
         state.step += 1
-        ranks = self.run.ranks
-        batch = self.run.order.batch(state.step, part=ranks.rank, num_parts=ranks.world_size)
-        micro_batches = batch.split(config.grad_accum)
+        batch = self.batches.batch(state.step)
+        micro_batches = batch.split(config.num_micro_batches)
         data_s = time.monotonic() - started_s
         try:
             result = self._applied(micro_batches, state)
@@ -257,7 +259,7 @@ class Trainer:
                 rows=list(batch.row_indices),
                 precision="bf16" if config.precision == "bf16" else "fp32",
                 document_mask=config.document_mask,
-                grad_accum=config.grad_accum * ranks.world_size,
+                grad_accum=config.num_micro_batches * ranks.world_size,
                 what=f"{refusal.id}: {refusal.found}",
             ),
             self.provenance("before a step that was not applied", state.step, state.tokens_seen),

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 from tests.unit.train.batch_fixture import random_batch, tiny_model
 
+from apr.architecture import Architecture
 from apr.errors import Refusal
 from apr.files import sha256_file
 from apr.train.skipped_step import (
@@ -35,10 +37,15 @@ def facts(**changes: Any) -> SkippedFacts:
     return SkippedFacts(**(values | changes))
 
 
+def tiny_parts() -> tuple[Architecture, dict[str, torch.Tensor]]:
+    model = tiny_model()
+    return model.architecture, dict(model.named_parameters())
+
+
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     directory = skipped_step_dir(tmp_path, 7)
-    save_skipped_step(directory, tiny_model(), None, random_batch(), facts(), [{"what": "x"}])
+    save_skipped_step(directory, *tiny_parts(), None, random_batch(), facts(), [{"what": "x"}])
     return directory
 
 
@@ -57,7 +64,7 @@ def test_what_was_written_comes_back(saved: Path) -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 3.25])
 def test_values_that_json_cannot_hold(tmp_path: Path, value: float) -> None:
     save_skipped_step(
-        tmp_path / "s", tiny_model(), None, random_batch(), facts(loss_nats=value), []
+        tmp_path / "s", *tiny_parts(), None, random_batch(), facts(loss_nats=value), []
     )
     written = json.loads((tmp_path / "s" / "skipped.json").read_text())["loss_nats"]
     assert written == (value if math.isfinite(value) else str(value))
@@ -65,7 +72,7 @@ def test_values_that_json_cannot_hold(tmp_path: Path, value: float) -> None:
 
 
 def test_a_step_skipped_again_takes_the_place_of_the_older_one(saved: Path) -> None:
-    save_skipped_step(saved, tiny_model(), None, random_batch(), facts(what="again"), [])
+    save_skipped_step(saved, *tiny_parts(), None, random_batch(), facts(what="again"), [])
     assert load_skipped_step(saved).facts.what == "again"
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
 

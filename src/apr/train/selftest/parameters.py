@@ -11,13 +11,17 @@ from apr.train.batches import Batch
 from apr.train.config import TrainConfig
 from apr.train.gates import Finding
 from apr.train.gradients_gate import measure_gradients
+from apr.train.hidden_matrices import is_hidden_matrix
 from apr.train.optimizer import build_optimizer
 from apr.train.selftest.overfit import OptimizerOf, Step
+from apr.train.selftest.plain_muon import SHARE_OF_RATE
 from apr.train.selftest.small_run import copy_of, size_of
 from apr.train.step import SummedLoss
 
 # AdamW's first step moves a coordinate by rate * |g| / (|g| + eps): by the rate, or a little less.
 _LEAST_SHARE_OF_RATE, _MOST_SHARE_OF_RATE = 0.5, 1.001
+# Muon's iterations leave the singular values of an update between 0.5 and 1.5 (Jordan et al. 2024).
+_MOST_OF_MUON = 1.5
 _ROUNDINGS = 4.0
 _FIX = "a parameter that does not move is never learnt; report this"
 
@@ -33,9 +37,10 @@ def check_parameters_change(
 ) -> Finding:
     """Every parameter is finite, has a finite non-zero gradient, and moves by the rate.
 
-    The rate is the peak of the run. Beside it a matrix decays by rate times weight decay.
+    The rate is the peak of the run. Beside it a matrix decays by rate times weight decay. A matrix
+    that Muon updates moves as far as its singular values say, all of which are about alike.
 
-    Source: Loshchilov and Hutter 2019, algorithm 2, at t = 1.
+    Source: Loshchilov and Hutter 2019, algorithm 2, at t = 1; Liu et al. 2025, equation 4.
     """
     assert config.learning_rate is not None
     rate, parameters = config.learning_rate, dict(model.named_parameters())
@@ -63,13 +68,19 @@ def check_parameters_change(
         summed_loss=summed_loss,
     )
     moves = {
-        name: _moved(parameter, moved.get_parameter(name), rate, config.weight_decay)
+        name: _moved(
+            parameter,
+            moved.get_parameter(name),
+            rate,
+            config.weight_decay,
+            by_muon=config.optimizer == "muon" and is_hidden_matrix(name, parameter.shape),
+        )
         for name, parameter in parameters.items()
     }
     wrong = [
         name
         for name, move in moves.items()
-        if not (move.farthest >= _LEAST_SHARE_OF_RATE and move.surely <= _MOST_SHARE_OF_RATE)
+        if not (move.farthest >= _LEAST_SHARE_OF_RATE and move.surely <= move.at_most)
     ]
     if result.lr_applied != rate:
         found = f"the step says that it applied {result.lr_applied:g}"
@@ -87,21 +98,30 @@ def check_parameters_change(
 
 @dataclass(frozen=True)
 class _Move:
-    """How far a parameter's coordinates moved at most, and at most beyond what fp32 rounds away.
+    """How far a parameter moved, and how far beyond what fp32 rounds away.
 
-    Units: the learning rate; the decay is taken off.
+    Units: the learning rate; the decay is taken off. Under AdamW it is the largest coordinate;
+    under Muon the Frobenius norm of the move over that of a move with one singular value of 1.
     """
 
     farthest: float
     surely: float
+    at_most: float
 
 
-def _moved(before: Tensor, after: Tensor, rate: float, weight_decay: float) -> _Move:
+def _moved(
+    before: Tensor, after: Tensor, rate: float, weight_decay: float, *, by_muon: bool
+) -> _Move:
     old, new = before.detach().double(), after.detach().double()
     decay = weight_decay if before.ndim >= 2 else 0.0
     moved = (new - old * (1.0 - rate * decay)).abs()
     rounding = _ROUNDINGS * torch.finfo(torch.float32).eps * old.abs()
-    return _Move(float(moved.max()) / rate, float((moved - rounding).max()) / rate)
+    if not by_muon:
+        moves = float(moved.max()) / rate, float((moved - rounding).max()) / rate
+        return _Move(*moves, _MOST_SHARE_OF_RATE)
+    unit = rate * SHARE_OF_RATE * max(before.shape) ** 0.5
+    moves = float(moved.norm()) / unit, float((moved - rounding).clamp(min=0.0).norm()) / unit
+    return _Move(*moves, _MOST_OF_MUON * min(before.shape) ** 0.5)
 
 
 def _first(names: list[str]) -> str:

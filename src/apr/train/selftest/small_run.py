@@ -54,8 +54,8 @@ class SmallRun:
 def small_run(run: PreparedRun) -> SmallRun:
     """A run's own functions, and its batches cut to what a proof can afford."""
     config = run.config
-    micro_rows = config.batch_size // config.grad_accum
-    num_parts = min(2, config.grad_accum)
+    micro_rows = config.batch_size // config.num_micro_batches
+    num_parts = min(2, config.num_micro_batches)
     most_rows, most_tokens, leak_tokens = _most(run)
     if run.acceleration.compiled:
         rows, length = micro_rows * num_parts, config.seq_length

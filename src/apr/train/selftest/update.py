@@ -1,4 +1,4 @@
-"""Is an update AdamW's and torch's clipping: ten steps against torch's plain ones."""
+"""Is an update AdamW's, or Muon's, and torch's clipping: ten steps against plain ones."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,18 @@ from apr.model.transformer import Transformer
 from apr.train.batches import Batch
 from apr.train.config import TrainConfig
 from apr.train.gates import Finding
+from apr.train.hidden_matrices import is_hidden_matrix
 from apr.train.optimizer import build_optimizer
 from apr.train.selftest.distances import farthest
 from apr.train.selftest.overfit import OptimizerOf, Step
+from apr.train.selftest.plain_muon import PlainMuon
 from apr.train.selftest.small_run import few_layers_of, layers_of, size_of
 from apr.train.step import SummedLoss, accumulate
 
 _NUM_STEPS = 10
 _LARGEST_DISTANCE = 1e-4
+# Muon iterates in bf16; the last bit of an fp32 gradient moves it by up to 4e-3 (docs/log.md).
+_LARGEST_DISTANCE_OF_MUON = 2e-2
 _LARGEST_NORM = 1e-4
 # In turns, so that a factor which is thrown away is no constant: AdamW would not notice one.
 _CLIP_FACTORS = (0.1, 10.0)
@@ -34,8 +38,8 @@ def check_optimizer(
 ) -> Finding:
     """Ten steps move every parameter as torch's unfused AdamW and clip_grad_norm_ do.
 
-    torch's side is given the same gradients, and decays matrices only. Clipping bites in every
-    other step.
+    That side is given the same gradients, and decays matrices only. Clipping bites in every other
+    step. Under Muon the matrices inside the blocks move as `PlainMuon` moves them.
 
     Source: torch.optim.AdamW(fused=False, foreach=False), torch.nn.utils.clip_grad_norm_.
     """
@@ -63,25 +67,34 @@ def check_optimizer(
         worst_norm = apart if not apart <= worst_norm else worst_norm
     moved = {name: value - before[name] for name, value in ours.named_parameters()}
     expected_move = {name: value - before[name] for name, value in reference.parameters.items()}
-    distance = farthest(moved, expected_move)
-    agrees = distance.value <= _LARGEST_DISTANCE and worst_norm <= _LARGEST_NORM
+    adamw, muon = (
+        farthest(*({name: side[name] for name in names} for side in (moved, expected_move)))
+        for names in (moved.keys() - reference.names_of_muon, reference.names_of_muon)
+    )
+    agrees = adamw.value <= _LARGEST_DISTANCE and worst_norm <= _LARGEST_NORM
+    agrees &= muon.value <= _LARGEST_DISTANCE_OF_MUON
+    found, expected = f"within {adamw}", f"torch's AdamW within {_LARGEST_DISTANCE:g}"
+    if muon.num_compared:
+        found += f", those of Muon within {muon}"
+        expected += f" and plain Muon within {_LARGEST_DISTANCE_OF_MUON:g}"
     return Finding(
         "PASS" if agrees else "FAIL",
         f"{_NUM_STEPS} steps of {size_of(batches[0])}{layers_of(ours, model)}: "
-        f"{distance.num_compared} parameters moved within {distance}, gradient norms within "
+        f"{adamw.num_compared + muon.num_compared} parameters moved {found}, gradient norms within "
         f"{worst_norm:.1e}",
-        f"the movements of torch's AdamW within {_LARGEST_DISTANCE:g}, its norms within "
-        f"{_LARGEST_NORM:g}, relative",
+        f"the movements of {expected}, its norms within {_LARGEST_NORM:g}, relative",
         _FIX,
     )
 
 
 @dataclass(frozen=True)
 class _Reference:
-    """The same parameters under torch's plainest AdamW; the gradients come from the other side."""
+    """The same parameters under the plainest updates; the gradients come from the other side."""
 
     parameters: dict[str, torch.nn.Parameter]
-    optimizer: torch.optim.AdamW
+    names_of_muon: set[str]
+    adamw: torch.optim.AdamW
+    muon: PlainMuon
 
     @classmethod
     def of(cls, model: Transformer, config: TrainConfig) -> "_Reference":
@@ -89,20 +102,27 @@ class _Reference:
             name: torch.nn.Parameter(parameter.detach().clone())
             for name, parameter in model.named_parameters()
         }
-        matrices = [p for p in parameters.values() if p.ndim >= 2]
-        vectors = [p for p in parameters.values() if p.ndim < 2]
-        assert config.learning_rate is not None
-        optimizer = torch.optim.AdamW(
+        of_muon = {
+            name
+            for name, parameter in parameters.items()
+            if config.optimizer == "muon" and is_hidden_matrix(name, parameter.shape)
+        }
+        others = [parameter for name, parameter in parameters.items() if name not in of_muon]
+        rate, decay = config.learning_rate, config.weight_decay
+        assert rate is not None
+        adamw = torch.optim.AdamW(
             [
-                {"params": matrices, "weight_decay": config.weight_decay},
-                {"params": vectors, "weight_decay": 0.0},
+                {"params": [p for p in others if p.ndim >= 2], "weight_decay": decay},
+                {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
             ],
-            lr=config.learning_rate,
+            lr=rate,
             betas=(config.adam_beta1, config.adam_beta2),
             fused=False,
             foreach=False,
         )
-        return cls(parameters, optimizer)
+        matrices = [parameters[name] for name in sorted(of_muon)]
+        muon = PlainMuon(matrices, learning_rate=rate, weight_decay=decay)
+        return cls(parameters, of_muon, adamw, muon)
 
     def take_gradients(
         self, model: Transformer, batch: Batch, config: TrainConfig, summed_loss: SummedLoss
@@ -125,7 +145,8 @@ class _Reference:
 
     def step(self, limit: float) -> float:
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), limit, foreach=False)
-        self.optimizer.step()
+        self.adamw.step()
+        self.muon.step()
         return float(norm)
 
 
