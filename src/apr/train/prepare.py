@@ -179,7 +179,6 @@ def judge_gradients(run: PreparedRun) -> Gate:
         lambda: check_gradients(
             run.model,
             run.order.batch(1).split(run.config.grad_accum)[0],
-            acceleration=run.acceleration,
             accelerated_loss=run.summed_loss,
             document_mask=run.config.document_mask,
         ),
