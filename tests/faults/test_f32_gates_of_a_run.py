@@ -323,6 +323,13 @@ def test_f26_a_fast_path_that_differs_from_fp32_is_not_used(
     assert "against eager fp32" in finding.found
 
 
+def test_f26_eager_fp32_is_compared_with_all_logits_as_well() -> None:
+    finding = _real_gates(tiny_model())
+    assert finding.verdict == "PASS"
+    assert "against eager fp32" in finding.found
+    assert _real_gates(tiny_model(), accelerated_loss=_scaled).verdict == "FAIL"
+
+
 def test_the_same_refusals_on_the_command_line(
     run_data: RunData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -85,7 +85,7 @@ def test_half_a_billion_parameters_hold_what_the_reference_says() -> None:
     work = Workload(shape, batch_size=1, sequence_length=512, precision="bf16", on_cpu=False)
     estimate = estimate_memory(work)
     assert estimate.moment == "the loss of a micro-batch"
-    # fp32 master 1.98, gradients 1.98, both moments 3.95, bf16 copy 0.99, the head's among it: 8.9 GB.
+    # fp32 master 1.98, gradients 1.98, both moments 3.95, bf16 copy 0.99 with the head: 8.9 GB.
     assert [estimate.parts[name] for name in HELD] == [4 * 494_032_768] * 2 + [8 * 494_032_768]
     copies = estimate.parts["weights joined in compute precision"]
     assert copies == 2 * 357_826_560

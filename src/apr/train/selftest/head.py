@@ -44,6 +44,8 @@ def check_head(model: Transformer, batch: Batch, *, head_loss: HeadLoss) -> Find
     """
     dtypes = dict.fromkeys((torch.float32, model.compute_dtype))
     expected = f"{_BOUNDS[model.compute_dtype]}; zero where no target counts"
+    if batch.num_counted_tokens == 0:
+        return Finding("UNKNOWN", "no target of the batch counts", expected, "report this")
     weight_VD, cases = model.head_weight.detach(), _cases(batch, model.head_weight.device)
     texts = list[str]()
     for dtype in dtypes:
