@@ -51,6 +51,8 @@ class Case:
 _TINY = preset("tiny", tokenizer_vocab_size=4096)
 _DEMO = preset("demo", tokenizer_vocab_size=4096)
 _WIDE_HEAD = replace(REFERENCE, vocab_size=32_000)
+# The vocabulary of Qwen2.5 on a body that is next to nothing beside it.
+_WIDEST_HEAD = replace(REFERENCE, vocab_size=151_936, num_hidden_layers=2)
 CASES = {
     "tiny": Case(_TINY, 8, 128, "fp32"),
     "demo": Case(_DEMO, 16, 256, "fp32"),
@@ -63,6 +65,8 @@ CASES = {
     "long-bf16": Case(REFERENCE, 4, 1024, "bf16"),
     "vocabulary-32k": Case(_WIDE_HEAD, 8, 256, "fp32"),
     "vocabulary-32k-bf16": Case(_WIDE_HEAD, 8, 256, "bf16"),
+    "vocabulary-152k": Case(_WIDEST_HEAD, 4, 256, "fp32"),
+    "vocabulary-152k-bf16": Case(_WIDEST_HEAD, 4, 256, "bf16"),
 }
 
 
@@ -143,7 +147,6 @@ def train(case: Case, num_steps: int) -> int:
         check_gradients(
             model,
             micro_batches()[0],
-            acceleration=acceleration,
             accelerated_loss=summed_loss,
             document_mask=True,
         )

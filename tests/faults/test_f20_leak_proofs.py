@@ -48,10 +48,10 @@ def loss_masked_by(mask_of: MaskOf) -> Callable[..., Tensor]:
     def loss(
         model: Transformer, ids_BT: Tensor, targets_BT: Tensor, documents_BT: Tensor
     ) -> Tensor:
-        def masked(ids_BT: Tensor, **_mask: Any) -> Tensor:
-            return model(ids_BT, mask_BTS=mask_of(documents_BT))
+        def masked(model: Transformer, ids_BT: Tensor, _documents: Any) -> Tensor:
+            return model.hidden_states(ids_BT, mask_BTS=mask_of(documents_BT))
 
-        return summed_loss(masked, ids_BT, targets_BT, documents_BT)  # pyright: ignore
+        return summed_loss(model, ids_BT, targets_BT, documents_BT, hidden_states=masked)
 
     return loss
 

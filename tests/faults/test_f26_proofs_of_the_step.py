@@ -18,7 +18,7 @@ from torch.nn import functional
 from apr.model.transformer import Transformer
 from apr.train.config import TrainConfig
 from apr.train.gates import Finding
-from apr.train.loss import masked_logits, summed_loss
+from apr.train.loss import masked_logits, plain_summed_loss, summed_loss
 from apr.train.optimizer import build_optimizer
 from apr.train.selftest.cross_entropy import check_cross_entropy
 from apr.train.selftest.fast_paths import check_bf16, check_compiled
@@ -59,7 +59,7 @@ def _without(name: str) -> Loss:
         def without(ids_BT: Tensor, **mask: Any) -> Tensor:
             return functional_call(model, kept, (ids_BT,), mask)
 
-        return summed_loss(without, *arguments)  # pyright: ignore[reportArgumentType]
+        return plain_summed_loss(without, *arguments)  # pyright: ignore[reportArgumentType]
 
     return loss
 

@@ -25,7 +25,6 @@ from apr.model.init import initialize
 from apr.model.transformer import Transformer
 from apr.shards.encode import encode_corpus
 from apr.tokenizer.tokenizer import Tokenizer
-from apr.train.acceleration import Acceleration
 from apr.train.config import TrainConfig
 from apr.train.gates import (
     NEVER_WAIVED,
@@ -242,7 +241,6 @@ def test_f31_the_first_loss_lies_around_ln_v_on_both_sides() -> None:
 
 def _real_gates(model: Transformer, **changes: Any) -> Finding:
     options: dict[str, Any] = {
-        "acceleration": Acceleration(torch.device("cpu"), torch.float32, False, ()),
         "accelerated_loss": summed_loss,
         "document_mask": True,
     }
@@ -312,19 +310,24 @@ def _mask_off(model: Any, inputs: Any, targets: Any, documents: Any) -> torch.Te
 def test_f26_a_fast_path_that_differs_from_fp32_is_not_used(
     planted: Callable[..., torch.Tensor],
 ) -> None:
-    fast = Acceleration(torch.device("cpu"), torch.bfloat16, False, ())
-
     def gate(loss_function: Callable[..., torch.Tensor]) -> Finding:
         model = tiny_model()
         with torch.no_grad():
             model.get_parameter("model.embed_tokens.weight").mul_(20.0)
         model.compute_dtype = torch.bfloat16
-        return _real_gates(model, acceleration=fast, accelerated_loss=loss_function)
+        return _real_gates(model, accelerated_loss=loss_function)
 
     assert gate(summed_loss).verdict == "PASS"
     finding = gate(planted)
     assert finding.verdict == "FAIL"
     assert "against eager fp32" in finding.found
+
+
+def test_f26_eager_fp32_is_compared_with_all_logits_as_well() -> None:
+    finding = _real_gates(tiny_model())
+    assert finding.verdict == "PASS"
+    assert "against eager fp32" in finding.found
+    assert _real_gates(tiny_model(), accelerated_loss=_scaled).verdict == "FAIL"
 
 
 def test_the_same_refusals_on_the_command_line(

@@ -27,6 +27,7 @@ PROOFS = [
     "selftest.causal-leak",
     "selftest.document-leak",
     "selftest.cross-entropy",
+    "selftest.linear-cross-entropy",
     "selftest.compiled",
     "selftest.bf16",
     "selftest.parameters-change",

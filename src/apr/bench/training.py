@@ -90,7 +90,6 @@ class Training:
             lambda: check_gradients(
                 self.model,
                 batch,
-                acceleration=self.acceleration,
                 accelerated_loss=self.summed_loss,
                 document_mask=self.work.config.document_mask,
             ),

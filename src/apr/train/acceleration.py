@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,7 +20,9 @@ from torch import Tensor
 
 from apr.architecture import Architecture
 from apr.errors import FeatureMissing, Refusal
-from apr.train.loss import masked_logits, summed_loss
+from apr.train.head_chunks import tokens_per_chunk
+from apr.train.linear_cross_entropy import HeadLoss, linear_cross_entropy, loss_and_gradient
+from apr.train.loss import HiddenStates, masked_hidden_states, masked_logits, summed_loss
 from apr.train.step import MaskedLogits, SummedLoss
 
 if TYPE_CHECKING:
@@ -34,12 +37,16 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 @dataclass(frozen=True)
 class Acceleration:
-    """The resolved choices; `notices` are for the person who started the run."""
+    """The resolved choices; `notices` are for the person who started the run.
+
+    `chunk_tokens` is how many tokens the loss takes through the head at a time.
+    """
 
     device: torch.device
     compute_dtype: torch.dtype
     compiled: bool
     notices: tuple[str, ...]
+    chunk_tokens: int | None = None
 
     @property
     def precision(self) -> str:
@@ -50,7 +57,19 @@ class Acceleration:
         """The training loss, compiled where that was chosen."""
         if not self.compiled:
             return summed_loss
-        return torch.compile(summed_loss, dynamic=False)
+        # The chunks of the head are a loop, which a compiler would only unroll.
+        return partial(
+            summed_loss,
+            hidden_states=_with_gradients(torch.compile(masked_hidden_states, dynamic=False)),
+            head_loss=self.head_loss_function(),
+        )
+
+    def head_loss_function(self) -> HeadLoss:
+        """The part of that loss behind the hidden states, compiled where that was chosen."""
+        if not self.compiled:
+            return linear_cross_entropy
+        fused = torch.compile(loss_and_gradient, dynamic=False)
+        return partial(linear_cross_entropy, loss_and_gradient=fused)
 
     def logits_function(self) -> MaskedLogits:
         """The logits below that loss, compiled where that was chosen."""
@@ -70,6 +89,7 @@ class Acceleration:
             "precision": self.precision,
             "compiled": self.compiled,
             "attention": "plain, explicit mask",
+            "cross_entropy": f"chunked, {self.chunk_tokens} tokens",
             "deterministic": torch.are_deterministic_algorithms_enabled(),
         }
 
@@ -97,7 +117,8 @@ def choose_acceleration(config: "TrainConfig", architecture: Architecture) -> Ac
             )
         compiled = False
         notices.append(f"compiled kernels are off, the run is slower: {problem}")
-    return Acceleration(device, compute_dtype, compiled, tuple(notices))
+    chunk_tokens = tokens_per_chunk(architecture.vocab_size, on_cpu=device.type == "cpu")
+    return Acceleration(device, compute_dtype, compiled, tuple(notices), chunk_tokens)
 
 
 def is_long(config: TrainConfig, architecture: Architecture) -> bool:
@@ -162,6 +183,16 @@ def choose_device(name: str) -> torch.device:
             upstream_id="GATE-GPUTRAIN-002",
         )
     return device
+
+
+def _with_gradients(hidden_states: HiddenStates) -> HiddenStates:
+    """A kernel compiled once: a validation, which wants no gradient, runs that of training."""
+
+    def compiled(*arguments: Any) -> Tensor:
+        with torch.enable_grad():
+            return hidden_states(*arguments)
+
+    return compiled
 
 
 def _choose_precision(

@@ -12,11 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from apr.architecture import Architecture
+from apr.train.head_chunks import rows_in_fp32, tokens_per_chunk
 from apr.train.hidden_matrices import OptimizerName, num_moments
 
 Precision = Literal["fp32", "bf16"]
 
-_LOSS = "logits, their softmax and its gradient"
+_LOGITS = "logits, their softmax and its gradient"
+_HEAD = "the head in compute precision, and its gradient"
 _FP32_BYTES = 4
 _ITEM_BYTES = {"fp32": 4, "bf16": 2}
 _MIB = 1 << 20
@@ -28,7 +30,7 @@ _VOCABULARY_ENTRY_BYTES = 600
 _DOCUMENT_BYTES = 24
 # Large blocks that are freed within a pass are kept for the next one (`keep_freed_memory`), smaller
 # ones settle in them, and room for large ones is taken anew. What that costs over many steps, in
-# multiples of the fp32 scores and of what the loss allocates, is measured: docs/log.md.
+# multiples of the fp32 scores and of what the logits take, is measured: docs/log.md.
 _HOLES_OF_MANY_STEPS = {"fp32": (2.4, 1.5), "bf16": (1.8, 1.1)}
 _HOLES_OF_ONE_PASS = (1.8, 0.5)
 # Several passes a step, with gradients that stay between them, mix large and small blocks more.
@@ -134,19 +136,22 @@ def _moments(work: Workload) -> dict[str, dict[str, int]]:
         factors = (_HOLES_ELSEWHERE, _HOLES_ELSEWHERE)
     elif work.grad_accum > 1:
         factors = (_HOLES_OF_ACCUMULATION * factors[0], _HOLES_OF_ACCUMULATION * factors[1])
-    passing = training | saved_for_backward(work, precision) | _holes(work, precision, factors)
+    loss_bytes = _loss_bytes(work, precision)[_LOGITS]
+    holes = _holes(work, precision, factors, loss_bytes)
+    passing = training | saved_for_backward(work, precision) | holes
     one_pass = _HOLES_OF_ONE_PASS if work.on_cpu else (_HOLES_ELSEWHERE, _HOLES_ELSEWHERE)
+    compared = replace(work, batch_size=_rows_in_fp32(work), grad_accum=1)
     return {
-        "the loss of a micro-batch": passing | {_LOSS: _loss_bytes(work)},
+        "the loss of a micro-batch": passing | _loss_bytes(work, precision),
         "the first block of a backward pass": passing
         | {"gradients inside a block": _block_gradient_bytes(work)},
         "the end of a backward pass": training
         | {"gradient of the embedding": _FP32_BYTES * embedding}
         | {"gradients inside a block": _block_gradient_bytes(work)},
         "the comparison with plain fp32 before step 1": comparing
-        | saved_for_backward(work, "fp32")
-        | {_LOSS: _loss_bytes(work)}
-        | _holes(work, "fp32", one_pass),
+        | saved_for_backward(compared, "fp32")
+        | {_LOGITS: _plain_logits_bytes(compared)}
+        | _holes(compared, "fp32", one_pass, _plain_logits_bytes(compared)),
         "two first gradients side by side": standing
         | {"gradients": 2 * weights, "their product in fp64": _COSINE_BYTES * embedding},
     }
@@ -169,9 +174,8 @@ def saved_for_backward(work: Workload, precision: Precision) -> dict[str, int]:
     shape, tokens = work.architecture, work.micro_batch_tokens
     embedding = shape.vocab_size * shape.hidden_size
     num_layers, layers = shape.num_hidden_layers, _layers_kept(work)
-    # In fp32 the head is used as it is; the other matrices are joined, which copies them.
+    # Nothing keeps the head: what comes before it is joined, which copies it even in fp32.
     copied = (shape.num_matmul_parameters() - embedding) * layers // num_layers
-    copied += 0 if precision == "fp32" else embedding
     kept = layers * _block_bytes(shape, precision) + _norm_bytes(shape, precision)
     if work.activation_checkpointing:
         kept += num_layers * _ITEM_BYTES[precision] * shape.hidden_size
@@ -189,12 +193,41 @@ def _layers_kept(work: Workload) -> int:
     return 1 if work.activation_checkpointing else work.architecture.num_hidden_layers
 
 
-def _loss_bytes(work: Workload) -> int:
+def _loss_bytes(work: Workload, precision: Precision) -> dict[str, int]:
+    """What the loss takes while it computes the gradients of a chunk of tokens.
+
+    Logits, and in eager kernels their log-softmax in fp32, which lower precision has to be copied
+    for. The gradients of the head and of the hidden states wait for the backward pass.
+    """
+    shape, item = work.architecture, _ITEM_BYTES[precision]
+    chunk = tokens_per_chunk(shape.vocab_size, on_cpu=work.on_cpu)
+    copies = 0 if precision == "fp32" else 1
+    each = 2 * item if work.compiled else item + (1 + copies) * _FP32_BYTES
+    # In fp32 the head is used as it is, and products are added where they belong.
+    head = shape.vocab_size * shape.hidden_size * (_FP32_BYTES + copies * 2 * item)
+    return {
+        _LOGITS: each * shape.vocab_size * min(chunk, work.micro_batch_tokens),
+        _HEAD: head + item * shape.hidden_size * work.micro_batch_tokens,
+    }
+
+
+def _plain_logits_bytes(work: Workload) -> int:
     """fp32 logits, their log-softmax, and the gradient of either: three at once."""
     return 3 * _FP32_BYTES * work.architecture.vocab_size * work.micro_batch_tokens
 
 
-def _holes(work: Workload, precision: Precision, factors: tuple[float, float]) -> dict[str, int]:
+def _rows_in_fp32(work: Workload) -> int:
+    return rows_in_fp32(
+        work.batch_size // work.grad_accum,
+        work.sequence_length,
+        work.architecture.vocab_size,
+        on_cpu=work.on_cpu,
+    )
+
+
+def _holes(
+    work: Workload, precision: Precision, factors: tuple[float, float], loss_bytes: int
+) -> dict[str, int]:
     """What is allocated and not in use."""
     shape, tokens, length = work.architecture, work.micro_batch_tokens, work.sequence_length
     scores = _FP32_BYTES * shape.num_attention_heads * length * tokens
@@ -202,7 +235,7 @@ def _holes(work: Workload, precision: Precision, factors: tuple[float, float]) -
     if work.activation_checkpointing and factors[0] > _HOLES_ELSEWHERE:
         block = _block_bytes(shape, precision) + _attention_bytes(shape, length, precision)
         of_blocks = _HOLES_OF_RECOMPUTATION * tokens * block
-    return {"holes in the heap": round(of_blocks + factors[1] * _loss_bytes(work))}
+    return {"holes in the heap": round(of_blocks + factors[1] * loss_bytes)}
 
 
 def _block_bytes(shape: Architecture, precision: Precision) -> int:

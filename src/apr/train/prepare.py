@@ -228,7 +228,6 @@ def judge_gradients(run: PreparedRun) -> Gate:
             run.order.batch(1, part=run.ranks.rank, num_parts=run.ranks.world_size).split(
                 run.config.num_micro_batches
             )[0],
-            acceleration=run.acceleration,
             accelerated_loss=run.summed_loss,
             document_mask=run.config.document_mask,
         ),

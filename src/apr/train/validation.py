@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from apr.errors import Refusal
@@ -92,8 +93,8 @@ def validate(
 ) -> ValidationResult:
     """Mean loss over every counted token of the set, whichever rank has read it.
 
-    Runs the training loss itself, gradients on, so that validation and training are the same
-    function and a compiled kernel serves both.
+    Runs the training loss itself, so that validation and training are the same function and a
+    compiled kernel serves both; no gradient is computed.
 
     Refuses: train.non-finite-validation, train.impossible-validation.
     """
@@ -155,7 +156,8 @@ def _row_nats(
 ) -> NDArray[np.float64]:
     """The loss of every row of the set that is in the batch, without those that fill it up."""
     inputs, targets, documents = to_device(batch, model, document_mask=document_mask)
-    losses_B = summed_loss(model, inputs, targets, documents).detach().cpu()
+    with torch.no_grad():
+        losses_B = summed_loss(model, inputs, targets, documents).cpu()
     return losses_B.numpy().astype(np.float64)[: len(batch.row_indices)]
 
 

@@ -12,6 +12,7 @@ from tests.run_data import RunData
 from apr.architecture import Architecture, preset
 from apr.model.init import initialize
 from apr.model.transformer import Transformer
+from apr.train.head_chunks import tokens_per_chunk
 from apr.train.loss import summed_loss
 from apr.train.memory import (
     Workload,
@@ -24,6 +25,7 @@ Precision = Literal["fp32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 GIB = 1 << 30
 LOGITS = "logits, their softmax and its gradient"
+HEAD = "the head in compute precision, and its gradient"
 SAVED = ("weights joined in compute precision", "activations", "attention scores and masks")
 HELD = ("fp32 weights", "gradients", "optimizer moments")
 
@@ -59,9 +61,12 @@ def test_what_is_counted_is_what_autograd_saves(model_type: str, precision: Prec
     shape = small(model_type)
     work = Workload(shape, batch_size=3, sequence_length=80)
     counted = sum(saved_for_backward(work, precision).values())
-    log_softmax = 4 * shape.vocab_size * work.micro_batch_tokens
+    item = 2 if precision == "bf16" else 4
+    gradients_of_head_and_states = shape.hidden_size * (
+        4 * shape.vocab_size + item * work.micro_batch_tokens
+    )
     found = saved_bytes(shape, precision, batch=3, positions=80)
-    assert counted + log_softmax == pytest.approx(found, rel=0.01)
+    assert counted + gradients_of_head_and_states == pytest.approx(found, rel=0.01)
 
 
 def test_memory_of_attention_is_quadratic() -> None:
@@ -80,13 +85,31 @@ def test_half_a_billion_parameters_hold_what_the_reference_says() -> None:
     work = Workload(shape, batch_size=1, sequence_length=512, precision="bf16", on_cpu=False)
     estimate = estimate_memory(work)
     assert estimate.moment == "the loss of a micro-batch"
-    # fp32 master 1.98, gradients 1.98, both moments 3.95, bf16 copy 0.99: 8.9 GB.
+    # fp32 master 1.98, gradients 1.98, both moments 3.95, bf16 copy 0.99 with the head: 8.9 GB.
     assert [estimate.parts[name] for name in HELD] == [4 * 494_032_768] * 2 + [8 * 494_032_768]
     copies = estimate.parts["weights joined in compute precision"]
-    assert copies == 2 * (357_826_560 + 136_134_656)
-    state = copies + sum(estimate.parts[name] for name in HELD)
+    assert copies == 2 * 357_826_560
+    head = 136_134_656
+    state = copies + 2 * head + sum(estimate.parts[name] for name in HELD)
     assert state == pytest.approx(8.9e9, rel=0.01)
-    assert estimate.parts[LOGITS] == 3 * 4 * 512 * 151_936
+    # bf16 logits, their fp32 copy, its log-softmax.
+    assert estimate.parts[LOGITS] == (2 + 4 + 4) * 512 * 151_936
+    # bf16 copy, fp32 gradient, bf16 product on its way there; the gradient of 512 hidden states.
+    assert estimate.parts[HEAD] == (2 + 4 + 2) * head + 2 * 512 * 896
+
+
+def test_more_tokens_than_a_chunk_take_no_more_for_logits() -> None:
+    shape = preset("qwen2-0.5b", tokenizer_vocab_size=0)
+
+    def logits(rows: int, *, compiled: bool = False) -> int:
+        work = Workload(shape, rows, 512, precision="bf16", compiled=compiled)
+        parts = [e.parts for e in (estimate_memory(work),) if LOGITS in e.parts]
+        return parts[0][LOGITS]
+
+    tokens = tokens_per_chunk(shape.vocab_size, on_cpu=True)
+    assert tokens == 512
+    assert logits(1) == logits(2) == 10 * 512 * 151_936
+    assert logits(2, compiled=True) == 4 * 512 * 151_936
 
 
 def test_a_checkpoint_in_writing_is_held_by_the_host_alone() -> None:

@@ -1,7 +1,7 @@
 """Is the run's loss the cross-entropy of the next token, and its gradient that loss's own."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,25 +11,16 @@ from apr.model.transformer import Transformer
 from apr.train.batches import IGNORED_TARGET, Batch
 from apr.train.gates import Finding
 from apr.train.loss import masked_logits
-from apr.train.selftest.distances import farthest
+from apr.train.selftest.distances import Bounds, farthest, scale_difference
 from apr.train.selftest.small_run import size_of
 from apr.train.step import SummedLoss, to_device
 
 _FIX = "run with --no-compile --precision fp32, and report this"
 
 
-@dataclass(frozen=True)
-class _Bounds:
-    """What rounding may do, relative: to the loss, to a gradient, to the length of all of them."""
-
-    loss: float
-    distance: float
-    scale: float
-
-
 # Fixed before any run: ten times what eager kernels show against themselves in another order.
-_FP32 = _Bounds(loss=1e-5, distance=1e-4, scale=1e-4)
-_BF16 = _Bounds(loss=2e-3, distance=0.1, scale=5e-3)
+_FP32 = Bounds(loss=1e-5, distance=1e-4, scale=1e-4)
+_BF16 = Bounds(loss=2e-3, distance=0.1, scale=5e-3)
 
 
 def check_cross_entropy(
@@ -44,11 +35,8 @@ def check_cross_entropy(
     Source: the definition; not torch's cross_entropy, which the run's loss uses.
     """
     bounds = _BF16 if model.compute_dtype is torch.bfloat16 else _FP32
-    expected = (
-        f"loss within {bounds.loss:g}, every gradient within {bounds.distance:g}, the length of "
-        f"all within {bounds.scale:g}, relative; zero where no target counts"
-    )
-    worst = _Bounds(0.0, 0.0, 0.0)
+    expected = f"{bounds}; zero where no target counts"
+    worst = Bounds(0.0, 0.0, 0.0)
     where = "none"
     for case, counted_BT in _cases(batch).items():
         each = replace(
@@ -62,8 +50,12 @@ def check_cross_entropy(
             continue
         plain, exact = _measure(model, each, plain_loss, document_mask=document_mask)
         distance = farthest(gradients, exact)
-        apart = _Bounds(abs(nats - plain) / plain, distance.value, _scale(gradients, exact))
-        if not _within(apart, bounds):
+        apart = Bounds(
+            abs(nats - plain) / plain,
+            distance.value,
+            scale_difference((gradients[name], g) for name, g in exact.items()),
+        )
+        if not apart.within(bounds):
             return Finding(
                 "FAIL",
                 f"{case}: loss {nats:.6g} against {plain:.6g}, gradients apart by {distance}, "
@@ -130,20 +122,3 @@ def _measure(
     }
     model.zero_grad(set_to_none=True)
     return float(loss.detach()), gradients
-
-
-def _scale(gradients: dict[str, Tensor], exact: dict[str, Tensor]) -> float:
-    """By how much the one gradient is longer in the direction of the other: noise averages out."""
-    dots = [
-        (float((gradients[name].double() * g.double()).sum()), float(g.double().square().sum()))
-        for name, g in exact.items()
-    ]
-    return abs(sum(dot for dot, _ in dots) / sum(square for _, square in dots) - 1.0)
-
-
-def _within(apart: _Bounds, bounds: _Bounds) -> bool:
-    return (
-        apart.loss <= bounds.loss
-        and apart.distance <= bounds.distance
-        and apart.scale <= bounds.scale
-    )

@@ -1,6 +1,6 @@
 """How far two sets of tensors are apart, tensor by tensor, and which is the worst."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -19,6 +19,27 @@ class Distance:
 
     def __str__(self) -> str:
         return f"{self.value:.1e} ({self.name})"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How far apart, relative: a loss, a gradient, and the length of gradients."""
+
+    loss: float
+    distance: float
+    scale: float
+
+    def within(self, most: "Bounds") -> bool:
+        """Whether nothing is farther apart than that; NaN is."""
+        return (
+            self.loss <= most.loss and self.distance <= most.distance and self.scale <= most.scale
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"losses within {self.loss:g}, every gradient within {self.distance:g}, their length "
+            f"within {self.scale:g}, relative"
+        )
 
 
 def farthest(tensors: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> Distance:
@@ -44,3 +65,12 @@ def differing(tensors: Mapping[str, Tensor], reference: Mapping[str, Tensor]) ->
         for name in names
         if name not in tensors or name not in reference or not tensors[name].equal(reference[name])
     ]
+
+
+def scale_difference(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """By how much tensors are longer in the direction of exact ones: noise averages out."""
+    dots = [
+        (float((found.double() * exact.double()).sum()), float(exact.double().square().sum()))
+        for found, exact in pairs
+    ]
+    return abs(sum(dot for dot, _ in dots) / sum(square for _, square in dots) - 1.0)

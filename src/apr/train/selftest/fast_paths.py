@@ -31,7 +31,13 @@ _FIX_COMPILED = (
     "run with --no-compile; or, where the reduction of two orders is to blame, with "
     "TORCHINDUCTOR_MIX_ORDER_REDUCTION=0, and report this"
 )
-_PRODUCTS = (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.baddbmm)
+_PRODUCTS = (
+    torch.ops.aten.mm,
+    torch.ops.aten.addmm,
+    torch.ops.aten.addmm_,
+    torch.ops.aten.bmm,
+    torch.ops.aten.baddbmm,
+)
 
 
 def check_compiled(

@@ -13,6 +13,7 @@ from apr.train.prepare import PreparedRun
 from apr.train.selftest.continuation import Continuing, check_resume, check_save_load
 from apr.train.selftest.cross_entropy import check_cross_entropy
 from apr.train.selftest.fast_paths import check_bf16, check_compiled
+from apr.train.selftest.head import check_head
 from apr.train.selftest.leaks import check_causal_leak, check_document_leak, packed_rows
 from apr.train.selftest.micro_batches import check_micro_batches, rows_to_divide
 from apr.train.selftest.overfit import check_overfit
@@ -104,6 +105,10 @@ def _of_the_loss(small: SmallRun) -> Iterator[_Proof]:
         lambda: check_cross_entropy(
             model, batch, document_mask=mask, summed_loss=small.summed_loss
         ),
+    )
+    yield _Proof(
+        "selftest.linear-cross-entropy",
+        lambda: check_head(model, small.whole_micro_batch(1), head_loss=small.head_loss),
     )
     yield _Proof(
         "selftest.compiled",

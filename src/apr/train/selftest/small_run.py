@@ -12,6 +12,7 @@ from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.acceleration import Acceleration
 from apr.train.batches import Batch
 from apr.train.config import TrainConfig
+from apr.train.linear_cross_entropy import HeadLoss
 from apr.train.prepare import PreparedRun
 from apr.train.step import MaskedLogits, SummedLoss
 
@@ -26,8 +27,8 @@ _LEADING_LAYERS = 2
 class SmallRun:
     """What the proofs of a run read; none of it is changed by them.
 
-    `summed_loss` and `logits` are the run's own, compiled where it compiles; `num_parts` is the
-    number of micro-batches of a step.
+    `summed_loss`, `head_loss` and `logits` are the run's own, compiled where it compiles;
+    `num_parts` is the number of micro-batches of a step.
     """
 
     config: TrainConfig
@@ -35,6 +36,7 @@ class SmallRun:
     model: Transformer
     tokenizer: Tokenizer
     summed_loss: SummedLoss
+    head_loss: HeadLoss
     logits: MaskedLogits
     run_batch: Callable[[int], Batch]
     rows: int
@@ -45,6 +47,10 @@ class SmallRun:
     def micro_batches(self, step: int) -> list[Batch]:
         """A step's micro-batches, cut to size."""
         return cut(self.run_batch(step), rows=self.rows, length=self.length).split(self.num_parts)
+
+    def whole_micro_batch(self, step: int) -> Batch:
+        """A step's first micro-batch, as the run has it."""
+        return self.run_batch(step).split(self.config.num_micro_batches)[0]
 
     def rows_of(self, step: int, *, rows: int, length: int) -> Batch:
         """The first rows of a step, cut to another size."""
@@ -68,6 +74,7 @@ def small_run(run: PreparedRun) -> SmallRun:
         model=run.model,
         tokenizer=run.inputs.tokenizer,
         summed_loss=run.summed_loss,
+        head_loss=run.acceleration.head_loss_function(),
         logits=run.acceleration.logits_function(),
         run_batch=run.order.batch,
         rows=rows,
