@@ -89,7 +89,7 @@ def measure(num_rounds: int, num_steps: int) -> Iterable[dict[str, Segment]]:
         acceleration = choose_acceleration(config, REFERENCE)
         model = Transformer(REFERENCE)
         initialize(model, seed=0)
-        model.compute_dtype = acceleration.compute_dtype
+        acceleration.apply_to(model)
         summed_loss, optimizer = acceleration.loss_function(), build_optimizer(model, config)
         state = TrainState()
 

@@ -111,7 +111,7 @@ def run_apr() -> list[float]:
         acceleration = choose_acceleration(config, REFERENCE)
         model = Transformer(REFERENCE)
         initialize(model, seed=0)
-        model.compute_dtype = acceleration.compute_dtype
+        acceleration.apply_to(model)
         summed_loss, optimizer = acceleration.loss_function(), build_optimizer(model, config)
         random = np.random.default_rng(0)
         step_s: list[float] = []

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.unit.train.batch_fixture import random_batch, tiny_model
+from tests.unit.train.batch_fixture import random_batch, seeing, tiny_model
 from torch import Tensor
 
-from apr.model.transformer import Transformer, causal_mask, document_mask
+from apr.model.attention import causal_mask, document_mask
+from apr.model.transformer import Transformer
 from apr.train.batches import Batch
 from apr.train.gates import Finding, judge
 from apr.train.loss import masked_logits, summed_loss
@@ -37,7 +38,7 @@ def masked_by(mask_of: MaskOf) -> Callable[..., Tensor]:
     def logits(model: Transformer, ids_BT: Tensor, documents_BT: Tensor | None) -> Tensor:
         if documents_BT is None:
             return masked_logits(model, ids_BT, None)
-        return model(ids_BT, mask_BTS=mask_of(documents_BT))
+        return seeing(model, mask_of(documents_BT))(ids_BT)
 
     return logits
 
@@ -48,10 +49,8 @@ def loss_masked_by(mask_of: MaskOf) -> Callable[..., Tensor]:
     def loss(
         model: Transformer, ids_BT: Tensor, targets_BT: Tensor, documents_BT: Tensor
     ) -> Tensor:
-        def masked(ids_BT: Tensor, **_mask: Any) -> Tensor:
-            return model(ids_BT, mask_BTS=mask_of(documents_BT))
-
-        return summed_loss(masked, ids_BT, targets_BT, documents_BT)  # pyright: ignore
+        planted = seeing(model, mask_of(documents_BT))
+        return summed_loss(planted, ids_BT, targets_BT, documents_BT)
 
     return loss
 
@@ -134,7 +133,7 @@ def test_a_probe_that_sees_nothing_has_proven_nothing() -> None:
     assert documents(logits=_blind).verdict == "UNKNOWN"
 
     def still_masked(model: Transformer, ids_BT: Tensor, _none: Tensor | None) -> Tensor:
-        return model(ids_BT, mask_BTS=document_mask(torch.from_numpy(DOCUMENTS)))
+        return masked_logits(model, ids_BT, torch.from_numpy(DOCUMENTS))
 
     finding = documents(unmasked_logits=still_masked)
     assert (finding.verdict, finding.found) == (

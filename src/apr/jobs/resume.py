@@ -128,7 +128,7 @@ def _judged_again(record: RunRecord, before: TrainConfig, run: PreparedRun) -> l
         gates.append(
             judge("preflight.token-budget", lambda: check_token_budget(run.config, inputs))
         )
-    if changed.keys() & {"device", "precision", "compile"}:
+    if changed.keys() & {"device", "precision", "compile", "attention"}:
         gates.append(judge_gradients(run))
     return apply_waivers(gates, run.config.waive)
 

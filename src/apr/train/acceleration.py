@@ -19,6 +19,8 @@ from torch import Tensor
 
 from apr.architecture import Architecture
 from apr.errors import FeatureMissing, Refusal
+from apr.model.transformer import Transformer
+from apr.train.attention_choice import WAYS, choose_attention
 from apr.train.config import TrainConfig
 from apr.train.loss import masked_logits, summed_loss
 from apr.train.step import MaskedLogits, SummedLoss
@@ -38,11 +40,16 @@ class Acceleration:
     compute_dtype: torch.dtype
     compiled: bool
     notices: tuple[str, ...]
+    attention: str = "plain"
 
     @property
     def precision(self) -> str:
         """The computation's precision as configuration spells it."""
         return "bf16" if self.compute_dtype is torch.bfloat16 else "fp32"
+
+    def apply_to(self, model: Transformer) -> None:
+        """Have a model compute in this precision, with this attention."""
+        model.compute_dtype, model.attention = self.compute_dtype, WAYS[self.attention]
 
     def loss_function(self) -> SummedLoss:
         """The training loss, compiled where that was chosen."""
@@ -67,7 +74,7 @@ class Acceleration:
             "threads": torch.get_num_threads(),
             "precision": self.precision,
             "compiled": self.compiled,
-            "attention": "plain, explicit mask",
+            "attention": self.attention,
             "deterministic": torch.are_deterministic_algorithms_enabled(),
         }
 
@@ -75,12 +82,15 @@ class Acceleration:
 def choose_acceleration(config: TrainConfig, architecture: Architecture) -> Acceleration:
     """Resolve `auto` by probing this machine.
 
-    Refuses: config.device-unavailable (GATE-GPUTRAIN-002), config.no-compiler.
+    Refuses: config.device-unavailable (GATE-GPUTRAIN-002), config.no-compiler,
+    config.attention-unavailable.
     """
     device, notices = choose_device(config.device), list[str]()
     if config.device == "auto" and device.type == "cpu":
         notices.append("computing on the CPU: no CUDA device is there (--device cuda demands one)")
     compute_dtype = _choose_precision(config.precision, device, architecture)
+    attention, why_not = choose_attention(config, architecture, device, compute_dtype)
+    notices.extend(why_not)
     work_flops = config.planned_tokens * architecture.training_flops_per_token(
         config.seq_length, convention="conventional"
     )
@@ -98,7 +108,7 @@ def choose_acceleration(config: TrainConfig, architecture: Architecture) -> Acce
             )
         compiled = False
         notices.append(f"compiled kernels are off, the run is slower: {problem}")
-    return Acceleration(device, compute_dtype, compiled, tuple(notices))
+    return Acceleration(device, compute_dtype, compiled, tuple(notices), attention)
 
 
 @contextmanager

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from apr.model.transformer import Transformer
+from apr.model.attention import plain
+from apr.model.transformer import Transformer, in_plain_fp32
 from apr.train.acceleration import Acceleration
+from apr.train.attention_check import compare_attention
 from apr.train.batches import Batch
 from apr.train.gates import Finding
 from apr.train.loss import summed_loss
@@ -29,8 +31,9 @@ def check_gradients(
 ) -> Finding:
     """Every parameter's first gradient is finite, not zero, and the one plain fp32 gives.
 
-    The second half matters where precision is lower or kernels are compiled: the fast path is
-    compared with eager fp32 on this device and these shapes before it is used.
+    The second half matters where precision is lower, kernels are compiled or attention is not the
+    plain one: the fast path is compared with eager fp32 and plain attention on this device and
+    these shapes before it is used.
     """
     fast = measure_gradients(model, batch, accelerated_loss, document_mask=document_mask)
     dead = sorted(
@@ -45,17 +48,24 @@ def check_gradients(
         )
     found = f"{len(fast.norms)} of {len(fast.norms)} parameters finite and non-zero"
     expected = "every parameter finite and non-zero"
-    if not acceleration.compiled and acceleration.compute_dtype is torch.float32:
+    is_plain = model.attention is plain
+    if is_plain and not acceleration.compiled and acceleration.compute_dtype is torch.float32:
         return Finding("PASS", found, expected)
     exact = fp32_gradients(model, batch, document_mask=document_mask)
     difference = abs(fast.loss_nats - exact.loss_nats)
     agreed = agreement(fast, exact)
     agrees = difference <= _LARGEST_LOSS_DIFFERENCE and agreed.is_close
+    found += f"; against eager fp32 the loss differs by {difference:.1e} nats, {agreed}"
+    expected += f"; at most {_LARGEST_LOSS_DIFFERENCE:g} nats, {LEAST_AGREEMENT}"
+    if not is_plain:
+        attention = compare_attention(model, batch, document_mask=document_mask)
+        agrees = agrees and attention.is_close
+        found, expected = f"{found}; {attention}", f"{expected}; attention {attention.limit:.1e}"
     return Finding(
         "PASS" if agrees else "FAIL",
-        f"{found}; against eager fp32 the loss differs by {difference:.1e} nats, {agreed}",
-        f"{expected}; at most {_LARGEST_LOSS_DIFFERENCE:g} nats, {LEAST_AGREEMENT}",
-        "run with --no-compile --precision fp32, and report this",
+        found,
+        expected,
+        "run with --no-compile --precision fp32 --attention plain, and report this",
     )
 
 
@@ -90,13 +100,9 @@ def measure_gradients(
 
 
 def fp32_gradients(model: Transformer, batch: Batch, *, document_mask: bool) -> Gradients:
-    """The same by eager kernels in fp32, whatever the run computes with."""
-    chosen = model.compute_dtype
-    model.compute_dtype = torch.float32
-    try:
+    """The same by eager kernels in fp32 with plain attention, whatever the run computes with."""
+    with in_plain_fp32(model):
         return measure_gradients(model, batch, summed_loss, document_mask=document_mask)
-    finally:
-        model.compute_dtype = chosen
 
 
 @dataclass(frozen=True)

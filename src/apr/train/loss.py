@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn import functional
 
-from apr.model.transformer import Transformer, causal_mask, document_mask
+from apr.model.transformer import Transformer
 from apr.train.batches import IGNORED_TARGET
 
 
@@ -14,12 +14,7 @@ def masked_logits(
 
     None for the documents lets every token see all before it in its row.
     """
-    mask_BTS = (
-        causal_mask(0, input_ids_BT.shape[1], device=input_ids_BT.device)
-        if document_numbers_BT is None
-        else document_mask(document_numbers_BT)
-    )
-    return model(input_ids_BT, mask_BTS=mask_BTS)
+    return model(input_ids_BT, documents_BT=document_numbers_BT)
 
 
 def summed_loss(

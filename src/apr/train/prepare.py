@@ -73,8 +73,8 @@ def prepare(
     The weights are those of the initial file, or fresh ones; `fill` stands in for both, where a
     checkpoint will bring them.
 
-    Refuses: config.device-unavailable, config.no-compiler, config.min-delta-unmeasurable, and what
-    loading the initial file refuses.
+    Refuses: config.device-unavailable, config.no-compiler, config.attention-unavailable,
+    config.min-delta-unmeasurable, and what loading the initial file refuses.
     """
     rows = inputs.data.val
     periodic_set = subset(rows, inputs.tokenizer, max_tokens=config.eval_tokens or _EVAL_TOKENS)
@@ -90,13 +90,14 @@ def prepare(
         model.load_state_dict(loaded.state_dict(), strict=True)
     else:
         initialize(model, seed=config.seed)
-    model.compute_dtype = acceleration.compute_dtype
+    acceleration.apply_to(model)
     return PreparedRun(
         config=config.model_copy(
             update={
                 "device": str(acceleration.device),
                 "precision": acceleration.precision,
                 "compile": acceleration.compiled,
+                "attention": acceleration.attention,
             }
         ),
         inputs=inputs,
