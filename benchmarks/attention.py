@@ -61,7 +61,7 @@ CASES = [Case(way, documents) for documents in (False, True) for way in WAYS]
 
 def main() -> None:
     """Measure what was asked for and print a table or JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("what", choices=["steps", "kernels"])
     parser.add_argument("--lengths", type=int, nargs="*")
     parser.add_argument("--precision", choices=sorted(DTYPES), default="bf16")
@@ -181,12 +181,11 @@ def measure_kernels(
         for shape in shapes
     )
     gradient = torch.randn_like(q)
-    stream, documents = torch.empty(rows, positions, 1, dtype=dtype, device=DEVICE), None
+    stream = torch.empty(rows, positions, 1, dtype=dtype, device=DEVICE)
     numbers = documents_of(rows, positions)
     both: dict[str, Callable[[], None]] = {}
     for case in cases:
-        documents = numbers if case.has_documents else None
-        attend = WAYS[case.way](stream, documents)
+        attend = WAYS[case.way](stream, numbers if case.has_documents else None)
 
         def once(attend: Callable[..., Tensor] = attend) -> None:
             torch.autograd.grad(attend(q, key, v), (q, key, v), gradient)
@@ -242,7 +241,8 @@ def _finish() -> None:
 def table(result: dict[str, object]) -> str:
     """One case to a line: the median, its rate, and how fast it is against the first."""
     seconds, rates = result["seconds"], result["rate"]
-    assert isinstance(seconds, dict) and isinstance(rates, dict)
+    assert isinstance(seconds, dict)
+    assert isinstance(rates, dict)
     rows, positions = result["shape"]  # pyright: ignore[reportGeneralTypeIssues]
     lines = [f"{result['what']}, {rows} x {positions}, {result['precision']}, {result['device']}"]
     first = next(iter(seconds), None)

@@ -36,6 +36,7 @@ class Case:
     precision: Literal["fp32", "bf16"]
     compiled: bool = False
     grad_accum: int = 1
+    attention: str = "plain"
 
     @property
     def workload(self) -> Workload:
@@ -47,6 +48,7 @@ class Case:
             self.grad_accum,
             self.precision,
             self.compiled,
+            attention=self.attention,
         )
 
 
@@ -63,6 +65,8 @@ CASES = {
     "reference-accumulated": Case(REFERENCE, 16, 256, "fp32", grad_accum=4),
     "long": Case(REFERENCE, 4, 1024, "fp32"),
     "long-bf16": Case(REFERENCE, 4, 1024, "bf16"),
+    "long-flash": Case(REFERENCE, 4, 1024, "fp32", attention="flash"),
+    "long-bf16-flash": Case(REFERENCE, 4, 1024, "bf16", attention="flash"),
     "vocabulary-32k": Case(_WIDE_HEAD, 8, 256, "fp32"),
     "vocabulary-32k-bf16": Case(_WIDE_HEAD, 8, 256, "bf16"),
 }
@@ -112,13 +116,13 @@ def train(case: Case, num_steps: int) -> int:
     """Take real steps; the most memory this process has had, in bytes."""
     import numpy as np
     import torch
-    from apr.train.probes import check_gradients
 
     from apr.model.init import initialize
     from apr.model.transformer import Transformer
     from apr.train.acceleration import Acceleration, keep_freed_memory, repeatable
     from apr.train.batches import Batch
     from apr.train.config import resolve_config
+    from apr.train.gradients_gate import check_gradients
     from apr.train.optimizer import build_optimizer
     from apr.train.step import train_step
 
@@ -135,11 +139,11 @@ def train(case: Case, num_steps: int) -> int:
         return Batch(inputs, targets, np.zeros(shape, np.int64), rows).split(case.grad_accum)
 
     dtype = torch.bfloat16 if case.precision == "bf16" else torch.float32
-    acceleration = Acceleration(torch.device("cpu"), dtype, case.compiled, ())
+    acceleration = Acceleration(torch.device("cpu"), dtype, case.compiled, (), case.attention)
     with repeatable("cpu", seed=0):
         model = Transformer(case.architecture)
         initialize(model, seed=0)
-        model.compute_dtype = dtype
+        acceleration.apply_to(model)
         summed_loss = acceleration.loss_function()
         check_gradients(
             model,

@@ -12,12 +12,14 @@ Shape letters are those of `apr.model.transformer`; N documents of all rows laid
 from collections.abc import Callable
 from functools import partial
 from inspect import signature
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.varlen import varlen_attn
+from torch.utils.checkpoint import checkpoint
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Queries (B,H,T,E), keys and values (B,K,S,E) in, what each query gathers (B,H,T,E) out."""
@@ -27,10 +29,11 @@ Way = Callable[[Tensor, Tensor | None], Attend]
 Documents are numbered along each row, and no number returns after another one.
 """
 
-# Where torch asks whether heads are grouped; a version that does not ask takes them as they are.
-_GROUPED = {"enable_gqa": True} if "enable_gqa" in signature(varlen_attn).parameters else {}
-# Everything before, nothing after: torch's default is to see both sides.
-_CAUSAL = (-1, 0)
+# Everything before and nothing after: torch's default is to see both sides. Newer versions ask
+# whether heads are grouped; one that does not ask takes them as they are.
+_VARLEN_OPTIONS: dict[str, Any] = {"window_size": (-1, 0)}
+if "enable_gqa" in signature(varlen_attn).parameters:
+    _VARLEN_OPTIONS["enable_gqa"] = True
 
 
 def plain(x_BTD: Tensor, documents_BT: Tensor | None) -> Attend:
@@ -38,6 +41,13 @@ def plain(x_BTD: Tensor, documents_BT: Tensor | None) -> Attend:
     if documents_BT is None:
         return masked(causal_mask(0, x_BTD.shape[1], device=x_BTD.device))
     return masked(document_mask(documents_BT))
+
+
+def plain_recomputed(x_BTD: Tensor, documents_BT: Tensor | None) -> Attend:
+    """The same numbers, with scores that a backward pass computes again: one layer's at a time."""
+    return partial(
+        checkpoint, plain(x_BTD, documents_BT), use_reentrant=False, preserve_rng_state=False
+    )
 
 
 def flash(x_BTD: Tensor, documents_BT: Tensor | None) -> Attend:
@@ -51,7 +61,7 @@ def cudnn(x_BTD: Tensor, documents_BT: Tensor | None) -> Attend:
 
 
 def varlen(x_BTD: Tensor, documents_BT: Tensor | None) -> Attend:
-    """Flash kernels over documents of any length, on CUDA in 16 bits; nothing hidden is computed."""
+    """Flash kernels over documents end to end, on CUDA in 16 bits; nothing hidden is computed."""
     rows, positions = x_BTD.shape[:2]
     borders = (
         torch.arange(0, (rows + 1) * positions, positions, dtype=torch.int32, device=x_BTD.device)
@@ -141,7 +151,6 @@ def _end_to_end(q_BHTE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, *, borders: Tens
     rows, _, positions, _ = q_BHTE.shape
     q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q_BHTE, k_BKTE, v_BKTE))
     # The longest document is not asked for, which would wait for the device: no row is longer.
-    y = varlen_attn(
-        q, k, v, borders, borders, positions, positions, window_size=_CAUSAL, **_GROUPED
-    )
+    y = varlen_attn(q, k, v, borders, borders, positions, positions, **_VARLEN_OPTIONS)
+    assert isinstance(y, Tensor)
     return y.unflatten(0, (rows, positions)).transpose(1, 2)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from apr.architecture import Architecture
-from apr.model.attention import Attend, Way, causal_mask, masked, plain
+from apr.model.attention import Attend, Way, causal_mask, masked, plain, plain_recomputed
 from apr.model.kv_cache import KeyValueCache
 
 
@@ -230,9 +230,13 @@ class RMSNorm(nn.Module):
 
 @contextmanager
 def in_plain_fp32(model: Transformer) -> Generator[None]:
-    """Compute as the model is defined, in fp32 with plain attention, whatever was chosen."""
+    """Compute as the model is defined, in fp32 with plain attention, whatever was chosen.
+
+    Scores are not kept for a backward pass, so that a run whose attention keeps none has room for
+    its own reference.
+    """
     chosen = model.compute_dtype, model.attention
-    model.compute_dtype, model.attention = torch.float32, plain
+    model.compute_dtype, model.attention = torch.float32, plain_recomputed
     try:
         yield
     finally:

@@ -9,7 +9,7 @@ import platform
 import sys
 import time
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -53,15 +53,22 @@ class Acceleration:
 
     def loss_function(self) -> SummedLoss:
         """The training loss, compiled where that was chosen."""
-        if not self.compiled:
-            return summed_loss
-        return torch.compile(summed_loss, dynamic=False)
+        return self._compiled(summed_loss)
 
     def logits_function(self) -> MaskedLogits:
         """The logits below that loss, compiled where that was chosen."""
+        return self._compiled(masked_logits)
+
+    def _compiled(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         if not self.compiled:
-            return masked_logits
-        return torch.compile(masked_logits, dynamic=False)
+            return function
+        compiled = torch.compile(function, dynamic=False)
+        if self.attention != "varlen":
+            return compiled
+        from torch._dynamo import config as dynamo_config  # a second, which compiling costs anyway
+
+        # How many documents a batch holds is seen while it computes: one kernel serves any number.
+        return dynamo_config.patch(capture_dynamic_output_shape_ops=True)(compiled)
 
     def environment(self) -> dict[str, Any]:
         """What a result depends on beside configuration and data."""

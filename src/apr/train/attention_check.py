@@ -97,7 +97,8 @@ def _gathered(attend: Attend, heads: Heads) -> Heads:
     """The output, and the gradient of everything that goes in."""
     q, k, v = (each.detach().requires_grad_() for each in heads[:3])
     y = attend(q, k, v)
-    return y.detach(), *torch.autograd.grad(y, (q, k, v), heads[3])
+    of_q, of_k, of_v = torch.autograd.grad(y, (q, k, v), heads[3])
+    return y.detach(), of_q, of_k, of_v
 
 
 def _one_group(heads: Heads, of_row: slice, group: int) -> Heads:

@@ -15,8 +15,9 @@ from apr.train.config import TrainConfig
 WAYS: dict[str, Way] = {"plain": plain, "flash": flash, "cudnn": cudnn, "varlen": varlen}
 """By the name that a person asks for and a record says."""
 
-# Measured: docs/log.md. On a CPU plain attention is the faster one up to here.
-_PLAIN_UP_TO_POSITIONS = 512
+# On a CPU plain attention is a tenth faster at every length that was measured (docs/log.md), and
+# from here on its scores are most of a run's memory.
+_PLAIN_BELOW_POSITIONS = 2048
 
 
 def choose_attention(
@@ -33,7 +34,7 @@ def choose_attention(
         )
 
     if config.attention == "auto":
-        way = preferred_way(config.seq_length, device, document_mask=config.document_mask)
+        way = preferred_way(config, on_cpu=device.type == "cpu", in_fp32=dtype is torch.float32)
         if problem := problem_of(way):
             return "plain", [
                 "attention is computed plainly, and its memory grows with the square of the "
@@ -48,16 +49,24 @@ def choose_attention(
             expected=f"kernels that take {config.seq_length} positions and heads of "
             f"{architecture.head_dim} on {device} in {str(dtype).removeprefix('torch.')}"
             + (", documents masked" if config.document_mask else ""),
-            fix="use --attention auto, which takes the best that is there, or plain, which always is",
+            fix="use --attention auto, which takes what is there, or plain, which always is",
         )
     return config.attention, []
 
 
-def preferred_way(sequence_length: int, device: torch.device, *, document_mask: bool) -> str:
-    """The fastest way that is known, if it is to be had; on a CPU also what does not fill it."""
-    if device.type == "cuda":
-        return "varlen" if document_mask else "flash"
-    return "plain" if sequence_length <= _PLAIN_UP_TO_POSITIONS else "flash"
+def preferred_way(config: TrainConfig, *, on_cpu: bool, in_fp32: bool) -> str:
+    """What was asked for; for `auto` the best that is known for such a run.
+
+    On CUDA kernels that hold no scores take 16 bits, and documents are hidden by laying them end
+    to end. On a CPU the length decides.
+    """
+    if config.attention != "auto":
+        return config.attention
+    if on_cpu:
+        return "plain" if config.seq_length < _PLAIN_BELOW_POSITIONS else "flash"
+    if in_fp32:
+        return "plain"
+    return "varlen" if config.document_mask else "flash"
 
 
 def unavailable(
@@ -86,6 +95,7 @@ def unavailable(
     documents_BT = None
     if document_mask:
         documents_BT = (torch.arange(sequence_length, device=device) > 0).int().unsqueeze(0)
+    said: list[warnings.WarningMessage] = []
     try:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")

@@ -32,6 +32,7 @@ _HOLES_OF_ONE_PASS = (1.8, 0.5)
 # Several passes a step, with gradients that stay between them, mix large and small blocks more.
 _HOLES_OF_ACCUMULATION = 1.25
 _HOLES_ELSEWHERE = 0.1
+_KEEPS_NO_SCORES = "flash"
 # torch's product of three doubles per element, two of them copies.
 _COSINE_BYTES = 24
 
@@ -49,6 +50,8 @@ class Workload:
     compiled: bool | None = None
     """None where that is not yet decided."""
     document_mask: bool = True
+    attention: str = "plain"
+    """The way in which it is computed; plain attention alone keeps its scores."""
     num_documents: int = 0
     on_cpu: bool = True
     """Whether model, data and interpreter share one memory."""
@@ -115,6 +118,8 @@ def _moments(work: Workload) -> dict[str, dict[str, int]]:
         factors = (_HOLES_OF_ACCUMULATION * factors[0], _HOLES_OF_ACCUMULATION * factors[1])
     passing = training | saved_for_backward(work, precision) | _holes(work, factors)
     one_pass = _HOLES_OF_ONE_PASS if work.on_cpu else (_HOLES_ELSEWHERE, _HOLES_ELSEWHERE)
+    # The reference computes its scores again, a layer at a time, whatever the run does.
+    reference = replace(work, attention=_KEEPS_NO_SCORES)
     return {
         "the loss of a micro-batch": passing | {_LOSS: _loss_bytes(work)},
         "the first block of a backward pass": passing
@@ -123,9 +128,10 @@ def _moments(work: Workload) -> dict[str, dict[str, int]]:
         | {"gradient of the embedding": _FP32_BYTES * embedding}
         | {"gradients inside a block": _block_gradient_bytes(work)},
         "the comparison with plain fp32 before step 1": comparing
-        | saved_for_backward(work, "fp32")
+        | saved_for_backward(reference, "fp32")
         | {_LOSS: _loss_bytes(work)}
-        | _holes(work, one_pass),
+        | {"scores of one block": _block_gradient_bytes(replace(work, attention="plain"))}
+        | _holes(reference, one_pass),
         "two first gradients side by side": standing
         | {"gradients": 2 * weights, "their product in fp64": _COSINE_BYTES * embedding},
     }
@@ -151,8 +157,7 @@ def saved_for_backward(work: Workload, precision: Precision) -> dict[str, int]:
     copied = shape.num_matmul_parameters() - (embedding if precision == "fp32" else 0)
     layers = shape.num_hidden_layers
     kept = layers * _block_bytes(shape, precision) + _norm_bytes(shape, precision)
-    mask = work.sequence_length if work.document_mask else 0
-    scores = layers * _attention_bytes(shape, work.sequence_length, precision) + mask
+    scores = _attention_bytes(work, precision)
     return {
         "weights joined in compute precision": _ITEM_BYTES[precision] * copied,
         "activations": tokens * kept,
@@ -169,7 +174,7 @@ def _holes(work: Workload, factors: tuple[float, float]) -> dict[str, int]:
     """What is allocated and not in use."""
     shape, tokens = work.architecture, work.micro_batch_tokens
     scores = _FP32_BYTES * shape.num_attention_heads * work.sequence_length * tokens
-    of_scores = factors[0] * scores * shape.num_hidden_layers
+    of_scores = factors[0] * scores * shape.num_hidden_layers if _keeps_scores(work) else 0.0
     return {"holes in the heap": round(of_scores + factors[1] * _loss_bytes(work))}
 
 
@@ -194,14 +199,34 @@ def _norm_bytes(shape: Architecture, precision: Precision) -> int:
     return shape.hidden_size * (2 * _FP32_BYTES + _ITEM_BYTES[precision])
 
 
-def _attention_bytes(shape: Architecture, sequence_length: int, precision: Precision) -> int:
-    """What one query keeps per block: its weights in fp32, in compute precision, and its mask."""
-    copies = _FP32_BYTES + (_ITEM_BYTES["bf16"] if precision == "bf16" else 0)
-    return sequence_length * (shape.num_attention_heads * copies + 1)
+def _attention_bytes(work: Workload, precision: Precision) -> int:
+    """What one query keeps, over all blocks, besides its vectors.
+
+    Plain: its weights in fp32 and in compute precision, and its mask, in every block. A kernel
+    keeps the logarithm of each sum, and values as a view, which keeps the queries and keys that
+    were projected with them; the mask of documents, in numbers, once, where it takes one.
+    """
+    shape, length = work.architecture, work.sequence_length
+    layers, heads, item = shape.num_hidden_layers, shape.num_attention_heads, _ITEM_BYTES[precision]
+    if _keeps_scores(work):
+        copies = _FP32_BYTES + (item if precision == "bf16" else 0)
+        mask = length if work.document_mask else 0
+        return layers * length * (heads * copies + 1) + mask
+    kv = shape.num_key_value_heads * shape.head_dim
+    viewed = heads * shape.head_dim + kv
+    if shape.has_query_key_norm and precision == "fp32":
+        # The norms keep that very view already, the values in it.
+        viewed = -kv
+    mask = length * item if work.document_mask and work.attention != "varlen" else 0
+    return layers * (_FP32_BYTES * heads + item * viewed) + mask
+
+
+def _keeps_scores(work: Workload) -> bool:
+    return work.attention == "plain"
 
 
 def _block_gradient_bytes(work: Workload) -> int:
     """What the backward pass of one block needs besides what was saved, in fp32 at most."""
     shape = work.architecture
-    scores = shape.num_attention_heads * work.sequence_length
+    scores = shape.num_attention_heads * work.sequence_length if _keeps_scores(work) else 0
     return 3 * _FP32_BYTES * work.micro_batch_tokens * max(scores, shape.intermediate_size)

@@ -3,9 +3,11 @@
 Both are judged before a model is allocated, from its shape alone.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from apr.architecture import Architecture
+from apr.train.attention_choice import preferred_way
 from apr.train.config import TrainConfig
 from apr.train.device_memory import DeviceMemory, read_device_memory
 from apr.train.disk import DiskEstimate, estimate_disk, free_bytes
@@ -41,6 +43,7 @@ def workload(
         precision=config.precision,
         compiled=config.compile,
         document_mask=config.document_mask,
+        attention=preferred_way(config, on_cpu=device.on_cpu, in_fp32=config.precision == "fp32"),
         num_documents=num_documents,
         on_cpu=device.on_cpu,
     )
@@ -113,6 +116,9 @@ def _largest_parts(estimate: MemoryEstimate) -> str:
 def _how_to_fit(work: Workload, usable_bytes: float) -> str:
     grad_accum = largest_fitting(work, usable_bytes)
     if grad_accum is None:
+        without_scores = replace(work, attention="flash")
+        if work.attention == "plain" and largest_fitting(without_scores, usable_bytes):
+            return "--attention flash, which keeps no scores, would fit where the device has it"
         return (
             "no micro-batch of whole sequences fits: shorten --seq-length, choose a smaller "
             "--arch, or a device with more memory"
