@@ -7,6 +7,7 @@ between the borders, a causal window, grouped heads.
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -38,9 +39,11 @@ def _forward(
     _borders: Tensor,
     longest: int,
     *_: Any,
-    **o: Any,
+    window_size_left: int,
+    window_size_right: int,
+    **_options: Any,
 ) -> tuple[Tensor, ...]:
-    assert (o["window_size_left"], o["window_size_right"]) == (-1, 0), "not causal"
+    assert (window_size_left, window_size_right) == (-1, 0), "not causal"
     out, lse = torch.empty_like(q), torch.empty(q.shape[1], q.shape[0])
     for at, _q, _k, v_HTE, scores in _documents(q, k, v, borders, longest):
         out[at] = (scores.softmax(-1) @ v_HTE).transpose(0, 1).to(q.dtype)
@@ -87,7 +90,7 @@ def _documents(
     assert places[0] == 0
     assert places[-1] == len(q)
     groups = q.shape[1] // k.shape[1]
-    for start, stop in zip(places, places[1:], strict=False):
+    for start, stop in pairwise(places):
         assert 0 < stop - start <= longest
         at = slice(start, stop)
         q_HTE = q[at].transpose(0, 1).float()
