@@ -13,7 +13,7 @@ import torch
 from tests.unit.train.batch_fixture import random_batch, seeing, tiny_model
 from torch import Tensor
 
-from apr.model.attention import causal_mask, document_mask
+from apr.model.attention import Way, causal_mask, document_mask, flash, plain
 from apr.model.transformer import Transformer
 from apr.train.batches import Batch
 from apr.train.gates import Finding, judge
@@ -55,30 +55,37 @@ def loss_masked_by(mask_of: MaskOf) -> Callable[..., Tensor]:
     return loss
 
 
-def model_in(dtype: torch.dtype) -> Transformer:
+def model_in(dtype: torch.dtype, way: Way = plain) -> Transformer:
     model = tiny_model()
-    model.compute_dtype = dtype
+    model.compute_dtype, model.attention = dtype, way
     return model
 
 
-def causal(dtype: torch.dtype = torch.float32, **planted: Any) -> Finding:
+def causal(dtype: torch.dtype = torch.float32, way: Way = plain, **planted: Any) -> Finding:
     functions: dict[str, Any] = {"logits": masked_logits, "summed_loss": summed_loss}
     batch = random_batch()
-    model = model_in(dtype)
+    model = model_in(dtype, way)
     return check_causal_leak(model, batch, batch, document_mask=True, **functions | planted)
 
 
-def documents(dtype: torch.dtype = torch.float32, **planted: Any) -> Finding:
+def documents(dtype: torch.dtype = torch.float32, way: Way = plain, **planted: Any) -> Finding:
     functions: dict[str, Any] = {"logits": masked_logits, "summed_loss": summed_loss}
-    return check_document_leak(model_in(dtype), packed(), random_batch(), **functions | planted)
+    model = model_in(dtype, way)
+    return check_document_leak(model, packed(), random_batch(), **functions | planted)
+
+
+@pytest.mark.parametrize("way", [plain, flash])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_sound_masks_pass(dtype: torch.dtype, way: Way) -> None:
+    for finding in (causal(dtype, way), documents(dtype, way)):
+        assert finding.verdict == "PASS", finding.found
+    assert "7 places" in causal(dtype, way).found
+    assert "5 documents in 2 rows of 16 tokens" in documents(dtype, way).found
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_sound_masks_pass(dtype: torch.dtype) -> None:
-    for finding in (causal(dtype), documents(dtype)):
-        assert finding.verdict == "PASS", finding.found
-    assert "7 places" in causal(dtype).found
-    assert "5 documents in 2 rows of 16 tokens" in documents(dtype).found
+def test_documents_that_a_kernel_takes_for_one_fail(dtype: torch.dtype) -> None:
+    assert documents(dtype, lambda x_BTD, _documents: flash(x_BTD, None)).verdict == "FAIL"
 
 
 def _no_mask(documents_BT: Tensor) -> Tensor:

@@ -32,7 +32,9 @@ def counting() -> Generator[dict[str, int]]:
     counts: dict[str, int] = {}
 
     class Counting(TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
             name = func.overloadpacket.__name__
             counts[name] = counts.get(name, 0) + 1
             return func(*args, **(kwargs or {}))

@@ -1,6 +1,7 @@
 """preflight.gradients: the first gradient of every parameter, and whether fast paths agree."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -82,11 +83,17 @@ def measure_gradients(
     model: Transformer, batch: Batch, loss_function: SummedLoss, *, document_mask: bool
 ) -> Gradients:
     """The gradient of one micro-batch; the model keeps none of it."""
+    return _measure(model, [batch], loss_function, document_mask=document_mask)
+
+
+def _measure(
+    model: Transformer, parts: Sequence[Batch], loss_function: SummedLoss, *, document_mask: bool
+) -> Gradients:
     model.zero_grad(set_to_none=True)
     loss_nats = accumulate(
         model,
-        [batch],
-        num_tokens=batch.num_counted_tokens,
+        parts,
+        num_tokens=sum(part.num_counted_tokens for part in parts),
         document_mask=document_mask,
         summed_loss=loss_function,
     )
@@ -100,9 +107,13 @@ def measure_gradients(
 
 
 def fp32_gradients(model: Transformer, batch: Batch, *, document_mask: bool) -> Gradients:
-    """The same by eager kernels in fp32 with plain attention, whatever the run computes with."""
+    """The same by eager kernels in fp32 with plain attention, whatever the run computes with.
+
+    Row by row, so that the scores of one row in one layer are all that is held of them.
+    """
+    rows = batch.split(len(batch.row_indices))
     with in_plain_fp32(model):
-        return measure_gradients(model, batch, summed_loss, document_mask=document_mask)
+        return _measure(model, rows, summed_loss, document_mask=document_mask)
 
 
 @dataclass(frozen=True)

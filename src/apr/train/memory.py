@@ -32,7 +32,8 @@ _HOLES_OF_ONE_PASS = (1.8, 0.5)
 # Several passes a step, with gradients that stay between them, mix large and small blocks more.
 _HOLES_OF_ACCUMULATION = 1.25
 _HOLES_ELSEWHERE = 0.1
-_KEEPS_NO_SCORES = "flash"
+# Scores, masked, as weights, and the gradients of these.
+_SCORES_AT_ONCE = 6
 # torch's product of three doubles per element, two of them copies.
 _COSINE_BYTES = 24
 
@@ -118,8 +119,6 @@ def _moments(work: Workload) -> dict[str, dict[str, int]]:
         factors = (_HOLES_OF_ACCUMULATION * factors[0], _HOLES_OF_ACCUMULATION * factors[1])
     passing = training | saved_for_backward(work, precision) | _holes(work, factors)
     one_pass = _HOLES_OF_ONE_PASS if work.on_cpu else (_HOLES_ELSEWHERE, _HOLES_ELSEWHERE)
-    # The reference computes its scores again, a layer at a time, whatever the run does.
-    reference = replace(work, attention=_KEEPS_NO_SCORES)
     return {
         "the loss of a micro-batch": passing | {_LOSS: _loss_bytes(work)},
         "the first block of a backward pass": passing
@@ -128,10 +127,10 @@ def _moments(work: Workload) -> dict[str, dict[str, int]]:
         | {"gradient of the embedding": _FP32_BYTES * embedding}
         | {"gradients inside a block": _block_gradient_bytes(work)},
         "the comparison with plain fp32 before step 1": comparing
-        | saved_for_backward(reference, "fp32")
+        | saved_for_backward(work, "fp32")
         | {_LOSS: _loss_bytes(work)}
-        | {"scores of one block": _block_gradient_bytes(replace(work, attention="plain"))}
-        | _holes(reference, one_pass),
+        | {"scores of one row in one block": 0 if _keeps_scores(work) else _row_bytes(work)}
+        | _holes(work, one_pass),
         "two first gradients side by side": standing
         | {"gradients": 2 * weights, "their product in fp64": _COSINE_BYTES * embedding},
     }
@@ -223,6 +222,12 @@ def _attention_bytes(work: Workload, precision: Precision) -> int:
 
 def _keeps_scores(work: Workload) -> bool:
     return work.attention == "plain"
+
+
+def _row_bytes(work: Workload) -> int:
+    """Plain scores of one row, as the reference computes them, forward and backward."""
+    heads, length = work.architecture.num_attention_heads, work.sequence_length
+    return _SCORES_AT_ONCE * _FP32_BYTES * heads * length**2
 
 
 def _block_gradient_bytes(work: Workload) -> int:
