@@ -3,7 +3,7 @@
 The gate is given a model whose attention has a fault in it; the same way without the fault passes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -105,9 +105,8 @@ def _keys_of_the_next_head(way: Way) -> Way:
     "planted", [_mask_off, _last_row_dropped, _border_one_late, _keys_of_the_next_head]
 )
 def test_attention_that_is_not_the_defined_one_fails(
-    planted: object, way: Way, dtype: torch.dtype
+    planted: Callable[[Way], Way], way: Way, dtype: torch.dtype
 ) -> None:
-    assert callable(planted)
     found = gate(planted(way), dtype)
     assert (found.verdict, found.id) == ("FAIL", "preflight.gradients"), found.found
     assert "of plain fp32 at every position" in found.found

@@ -85,14 +85,22 @@ def test_the_harmless_twin_takes_what_is_there_and_the_record_names_it(
 
 
 @pytest.mark.skipif(not ON_CPU, reason="the choice of a CPU")
-@pytest.mark.parametrize(("positions", "way"), [(2047, "plain"), (2048, "flash")])
+@pytest.mark.parametrize(
+    ("positions", "dtype", "way"),
+    [
+        (1023, torch.float32, "plain"),
+        (1024, torch.float32, "flash"),
+        (2047, torch.bfloat16, "plain"),
+        (2048, torch.bfloat16, "flash"),
+    ],
+)
 def test_by_itself_a_cpu_changes_with_the_length(
-    run_data: RunData, tmp_path: Path, positions: int, way: str
+    run_data: RunData, tmp_path: Path, positions: int, dtype: torch.dtype, way: str
 ) -> None:
     config = run_data.config(tmp_path / "run", seq_length=positions)
     shape = preset("tiny", tokenizer_vocab_size=64)
     device = torch.device("cpu")
-    assert choose_attention(config, shape, device, torch.float32) == (way, [])
+    assert choose_attention(config, shape, device, dtype) == (way, [])
 
 
 def test_only_auto_falls_back_and_says_so(run_data: RunData, tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from apr.train.config import TrainConfig
 WAYS: dict[str, Way] = {"plain": plain, "flash": flash, "cudnn": cudnn, "varlen": varlen}
 """By the name that a person asks for and a record says."""
 
-# On a CPU plain attention is a tenth faster at every length that was measured (docs/log.md), and
-# from here on its scores are most of a run's memory.
-_PLAIN_BELOW_POSITIONS = 2048
+# On a CPU, measured (docs/log.md): in fp32 the kernel is faster from the first of these on; in bf16
+# plain attention stays a tenth faster, but from the second its scores are most of a run's memory.
+_PLAIN_BELOW_IN_FP32, _PLAIN_BELOW_IN_BF16 = 1024, 2048
 
 
 def choose_attention(
@@ -63,7 +63,8 @@ def preferred_way(config: TrainConfig, *, on_cpu: bool, in_fp32: bool) -> str:
     if config.attention != "auto":
         return config.attention
     if on_cpu:
-        return "plain" if config.seq_length < _PLAIN_BELOW_POSITIONS else "flash"
+        plain_below = _PLAIN_BELOW_IN_FP32 if in_fp32 else _PLAIN_BELOW_IN_BF16
+        return "plain" if config.seq_length < plain_below else "flash"
     if in_fp32:
         return "plain"
     return "varlen" if config.document_mask else "flash"
