@@ -34,6 +34,7 @@ class Case:
     precision: Literal["fp32", "bf16"]
     compiled: bool = False
     grad_accum: int = 1
+    attention: str = "plain"
 
     @property
     def workload(self) -> Workload:
@@ -45,6 +46,7 @@ class Case:
             self.grad_accum,
             self.precision,
             self.compiled,
+            attention=self.attention,
         )
 
 
@@ -63,6 +65,8 @@ CASES = {
     "reference-accumulated": Case(REFERENCE, 16, 256, "fp32", grad_accum=4),
     "long": Case(REFERENCE, 4, 1024, "fp32"),
     "long-bf16": Case(REFERENCE, 4, 1024, "bf16"),
+    "long-flash": Case(REFERENCE, 4, 1024, "fp32", attention="flash"),
+    "long-bf16-flash": Case(REFERENCE, 4, 1024, "bf16", attention="flash"),
     "vocabulary-32k": Case(_WIDE_HEAD, 8, 256, "fp32"),
     "vocabulary-32k-bf16": Case(_WIDE_HEAD, 8, 256, "bf16"),
     "vocabulary-152k": Case(_WIDEST_HEAD, 4, 256, "fp32"),
@@ -72,7 +76,7 @@ CASES = {
 
 def main() -> None:
     """Measure every case that was asked for and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--case", choices=CASES, nargs="*", default=list(CASES))
     parser.add_argument("--json", action="store_true")
@@ -138,11 +142,11 @@ def train(case: Case, num_steps: int) -> int:
         return Batch(inputs, targets, np.zeros(shape, np.int64), rows).split(case.grad_accum)
 
     dtype = torch.bfloat16 if case.precision == "bf16" else torch.float32
-    acceleration = Acceleration(torch.device("cpu"), dtype, case.compiled, ())
+    acceleration = Acceleration(torch.device("cpu"), dtype, case.compiled, (), case.attention)
     with repeatable("cpu", seed=0):
         model = Transformer(case.architecture)
         initialize(model, seed=0)
-        model.compute_dtype = dtype
+        acceleration.apply_to(model)
         summed_loss = acceleration.loss_function()
         check_gradients(
             model,

@@ -55,10 +55,7 @@ CLASSES: dict[str, FailureClass] = {
         "ranks with unequal counts: a run has one process.",
     ),
     "F26": FailureClass("The gradient, or what is made of it, is not the one that is defined."),
-    "F27": FailureClass(
-        "Something slower or less exact computes than was asked for.",
-        "a choice of attention kernels: there is one, and the record names it.",
-    ),
+    "F27": FailureClass("Something slower or less exact computes than was asked for."),
     "F28": FailureClass(
         "One value that is no number spoils every step after it, or stops none.",
         "a NaN on one rank alone: a run has one process.",

@@ -23,6 +23,7 @@ from apr.architecture import Architecture
 from apr.convert.source import Source
 from apr.errors import Refusal
 from apr.jobs.prove_source import SourceProof, prove_source
+from apr.model.attention import Attend
 from apr.model.transformer import Attention, Block
 
 _LAYER = "model.layers.1."
@@ -208,8 +209,8 @@ class _OtherScale(Block):
 
 
 class _ScalesByWidth(Attention):
-    def mix(self, q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask_BTS: Tensor) -> Tensor:
-        return super().mix(q_BHTE * 0.5, k_BKSE, v_BKSE, mask_BTS)
+    def mix(self, q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, attend: Attend) -> Tensor:
+        return super().mix(q_BHTE * 0.5, k_BKSE, v_BKSE, attend)
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.unit.train.batch_fixture import random_batch, tiny_model
+from tests.unit.train.batch_fixture import random_batch, seeing, tiny_model
 from torch import Tensor
 
-from apr.model.transformer import Transformer, causal_mask, document_mask
+from apr.model.attention import Way, causal_mask, document_mask, flash, plain
+from apr.model.transformer import Transformer
 from apr.train.batches import Batch
 from apr.train.gates import Finding, judge
 from apr.train.loss import masked_logits, summed_loss
@@ -37,7 +38,7 @@ def masked_by(mask_of: MaskOf) -> Callable[..., Tensor]:
     def logits(model: Transformer, ids_BT: Tensor, documents_BT: Tensor | None) -> Tensor:
         if documents_BT is None:
             return masked_logits(model, ids_BT, None)
-        return model(ids_BT, mask_BTS=mask_of(documents_BT))
+        return seeing(model, mask_of(documents_BT))(ids_BT)
 
     return logits
 
@@ -48,38 +49,43 @@ def loss_masked_by(mask_of: MaskOf) -> Callable[..., Tensor]:
     def loss(
         model: Transformer, ids_BT: Tensor, targets_BT: Tensor, documents_BT: Tensor
     ) -> Tensor:
-        def masked(model: Transformer, ids_BT: Tensor, _documents: Any) -> Tensor:
-            return model.hidden_states(ids_BT, mask_BTS=mask_of(documents_BT))
-
-        return summed_loss(model, ids_BT, targets_BT, documents_BT, hidden_states=masked)
+        planted = seeing(model, mask_of(documents_BT))
+        return summed_loss(planted, ids_BT, targets_BT, documents_BT)
 
     return loss
 
 
-def model_in(dtype: torch.dtype) -> Transformer:
+def model_in(dtype: torch.dtype, way: Way = plain) -> Transformer:
     model = tiny_model()
-    model.compute_dtype = dtype
+    model.compute_dtype, model.attention = dtype, way
     return model
 
 
-def causal(dtype: torch.dtype = torch.float32, **planted: Any) -> Finding:
+def causal(dtype: torch.dtype = torch.float32, way: Way = plain, **planted: Any) -> Finding:
     functions: dict[str, Any] = {"logits": masked_logits, "summed_loss": summed_loss}
     batch = random_batch()
-    model = model_in(dtype)
+    model = model_in(dtype, way)
     return check_causal_leak(model, batch, batch, document_mask=True, **functions | planted)
 
 
-def documents(dtype: torch.dtype = torch.float32, **planted: Any) -> Finding:
+def documents(dtype: torch.dtype = torch.float32, way: Way = plain, **planted: Any) -> Finding:
     functions: dict[str, Any] = {"logits": masked_logits, "summed_loss": summed_loss}
-    return check_document_leak(model_in(dtype), packed(), random_batch(), **functions | planted)
+    model = model_in(dtype, way)
+    return check_document_leak(model, packed(), random_batch(), **functions | planted)
+
+
+@pytest.mark.parametrize("way", [plain, flash])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_sound_masks_pass(dtype: torch.dtype, way: Way) -> None:
+    for finding in (causal(dtype, way), documents(dtype, way)):
+        assert finding.verdict == "PASS", finding.found
+    assert "7 places" in causal(dtype, way).found
+    assert "5 documents in 2 rows of 16 tokens" in documents(dtype, way).found
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_sound_masks_pass(dtype: torch.dtype) -> None:
-    for finding in (causal(dtype), documents(dtype)):
-        assert finding.verdict == "PASS", finding.found
-    assert "7 places" in causal(dtype).found
-    assert "5 documents in 2 rows of 16 tokens" in documents(dtype).found
+def test_documents_that_a_kernel_takes_for_one_fail(dtype: torch.dtype) -> None:
+    assert documents(dtype, lambda x_BTD, _documents: flash(x_BTD, None)).verdict == "FAIL"
 
 
 def _no_mask(documents_BT: Tensor) -> Tensor:
@@ -134,7 +140,7 @@ def test_a_probe_that_sees_nothing_has_proven_nothing() -> None:
     assert documents(logits=_blind).verdict == "UNKNOWN"
 
     def still_masked(model: Transformer, ids_BT: Tensor, _none: Tensor | None) -> Tensor:
-        return model(ids_BT, mask_BTS=document_mask(torch.from_numpy(DOCUMENTS)))
+        return masked_logits(model, ids_BT, torch.from_numpy(DOCUMENTS))
 
     finding = documents(unmasked_logits=still_masked)
     assert (finding.verdict, finding.found) == (

@@ -6,17 +6,16 @@ gives the gradients of this one, mask included, is F26's (test_f32_gates_of_a_ru
 Several ranks do not exist yet.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
 from tests.run_data import RunData
-from tests.unit.train.batch_fixture import VOCAB_SIZE, random_batch, tiny_model
+from tests.unit.train.batch_fixture import VOCAB_SIZE, random_batch, seeing, tiny_model
 from torch import Tensor
 
+from apr.model.attention import Attend, Way, flash, plain
 from apr.model.init import initialize
-from apr.model.transformer import Transformer, causal_mask, document_mask
+from apr.model.transformer import Transformer
 from apr.train.batches import IGNORED_TARGET, Batch
 from apr.train.inputs import open_inputs
 from apr.train.loss import summed_loss
@@ -41,43 +40,51 @@ def perturbed(ids_BT: Tensor, at: int) -> Tensor:
     return changed
 
 
-def moved(model: Transformer, ids_BT: Tensor, mask_BTS: Tensor, at: int) -> list[bool]:
+def moved(
+    model: Transformer, ids_BT: Tensor, at: int, documents_BT: Tensor | None = None
+) -> list[bool]:
     """At which positions the logits change at all when the token `at` does."""
-    before, after = (model(ids, mask_BTS=mask_BTS)[0] for ids in (ids_BT, perturbed(ids_BT, at)))
+    before, after = (
+        model(ids, documents_BT=documents_BT)[0] for ids in (ids_BT, perturbed(ids_BT, at))
+    )
     return [not one.equal(other) for one, other in zip(before, after, strict=True)]
 
 
-def model_in(dtype: torch.dtype) -> Transformer:
+def model_in(dtype: torch.dtype, attention: Way) -> Transformer:
     model = tiny_model()
-    model.compute_dtype = dtype
+    model.compute_dtype, model.attention = dtype, attention
     return model
 
 
+@pytest.mark.parametrize("attention", [plain, flash])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("at", range(LENGTH))
 def test_a_token_moves_its_own_document_from_itself_on_and_nothing_else(
-    at: int, dtype: torch.dtype
+    at: int, dtype: torch.dtype, attention: Way
 ) -> None:
     batch = packed_row()
-    mask = document_mask(torch.from_numpy(batch.document_numbers_BT))
-    ids = torch.from_numpy(batch.input_ids_BT)
+    documents, ids = (
+        torch.from_numpy(array) for array in (batch.document_numbers_BT, batch.input_ids_BT)
+    )
     expected = [place >= at and DOCUMENTS[place] == DOCUMENTS[at] for place in range(LENGTH)]
-    assert moved(model_in(dtype), ids, mask, at) == expected
+    assert moved(model_in(dtype, attention), ids, at, documents) == expected
 
 
+@pytest.mark.parametrize("attention", [plain, flash])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("at", range(LENGTH))
-def test_with_the_mask_switched_off_the_probe_detects_the_leak(at: int, dtype: torch.dtype) -> None:
-    mask = causal_mask(0, LENGTH, device=torch.device("cpu"))
+def test_with_the_mask_switched_off_the_probe_detects_the_leak(
+    at: int, dtype: torch.dtype, attention: Way
+) -> None:
     ids = torch.from_numpy(packed_row().input_ids_BT)
     # Into every later document, and still nothing before the token itself.
-    assert moved(model_in(dtype), ids, mask, at) == [place >= at for place in range(LENGTH)]
+    assert moved(model_in(dtype, attention), ids, at) == [place >= at for place in range(LENGTH)]
 
 
 def test_a_mask_that_looks_one_token_ahead_is_detected() -> None:
     ahead = torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril(1).unsqueeze(0)
     ids = torch.from_numpy(packed_row().input_ids_BT)
-    assert moved(tiny_model(), ids, ahead, 5)[:5] != [False] * 5
+    assert moved(seeing(tiny_model(), ahead), ids, 5)[:5] != [False] * 5
 
 
 def loss_of_the_rest(batch: Batch, *, with_mask: bool, first_id_changed: bool) -> Tensor:
@@ -100,15 +107,15 @@ def test_the_option_reaches_the_loss(with_mask: bool) -> None:
     assert losses[0].equal(losses[1]) == with_mask
 
 
-def _every_row_one_document(documents_BT: Tensor) -> Tensor:
-    return causal_mask(0, documents_BT.shape[1], device=documents_BT.device)
+def _every_row_one_document(x_BTD: Tensor, _documents: Tensor | None) -> Attend:
+    return plain(x_BTD, None)
 
 
 @pytest.mark.parametrize("plant", [None, _every_row_one_document])
 def test_documents_of_real_rows_do_not_see_each_other(
     run_data: RunData,
     tmp_path_factory: pytest.TempPathFactory,
-    plant: Callable[[Tensor], Tensor] | None,
+    plant: Way | None,
 ) -> None:
     config = run_data.config(tmp_path_factory.mktemp("run"), seq_length=512, batch_size=1)
     inputs = open_inputs(config)
@@ -124,8 +131,8 @@ def test_documents_of_real_rows_do_not_see_each_other(
     model = Transformer(inputs.architecture)
     initialize(model, seed=1)
     ids = torch.from_numpy(batch.input_ids_BT)
-    mask = (plant or document_mask)(documents)
-    leaks = moved(model, ids, mask, border - 3)
+    model.attention = plant or plain
+    leaks = moved(model, ids, border - 3, documents)
     assert any(leaks[border - 3 : border])
     assert any(leaks[border:]) == (plant is not None)
     assert not any(leaks[: border - 3])

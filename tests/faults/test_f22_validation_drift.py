@@ -26,7 +26,7 @@ from apr.jobs.reopen import require_same_loss
 from apr.jobs.resume import resume
 from apr.jobs.sitting import Listener
 from apr.model.init import initialize
-from apr.model.transformer import Transformer, document_mask
+from apr.model.transformer import Transformer
 from apr.model.weights import save_model
 from apr.shards.encode import encode_corpus
 from apr.shards.reader import ShardReader
@@ -81,7 +81,7 @@ def loss_by_hand(chosen: ValidationSet) -> float:
     for row in range(chosen.rows.num_rows):
         batch = chosen.rows.batch(np.array([row]), batch_size=1)
         documents = torch.from_numpy(batch.document_numbers_BT)
-        logits = model(torch.from_numpy(batch.input_ids_BT), mask_BTS=document_mask(documents))
+        logits = model(torch.from_numpy(batch.input_ids_BT), documents_BT=documents)
         targets = torch.from_numpy(batch.target_ids_BT)[0]
         each = functional.cross_entropy(logits[0].double(), targets.clamp(min=0), reduction="none")
         nats += each[targets >= 0].tolist()

@@ -170,6 +170,7 @@ PLAIN: Options = {
     "resolution_nats": 1e-6,
     "waive": {"preflight.token-budget": "short"},
     "precision": "bf16",
+    "attention": "flash",
 }
 FALLING = pytest.approx([1e-3] * 3 + [1e-3 + (1e-5 - 1e-3) * fallen / 3 for fallen in (1, 2, 3)])
 PATIENT: Options = {"eval_every": 1, "min_delta": 1000.0, "patience": 9}
@@ -269,6 +270,7 @@ CHANGES: dict[str, Change] = {
     "keep": Change(PLAIN, lambda run: run.checkpoints, ("step-00000006",)),
     "seed": Change({"seed": 7}, losses),
     "precision": Change(PLAIN, lambda run: run.record["environment"]["precision"], "bf16"),
+    "attention": Change(PLAIN, lambda run: run.record["environment"]["attention"], "flash"),
     "sample_prompts": Change(PLAIN, lambda run: [x["prompt"] for x in run.record["samples"]]),
     "waive": Change(
         PLAIN, lambda run: gate(run, "preflight.token-budget")["waiver"], {"reason": "short"}

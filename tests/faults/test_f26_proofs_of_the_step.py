@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional
 
+from apr.model.attention import Attend, flash
 from apr.model.transformer import Transformer
 from apr.train.config import TrainConfig
 from apr.train.gates import Finding
@@ -126,6 +127,21 @@ def test_in_bf16_a_hundredth_is_seen() -> None:
 
 def compiled(dtype: torch.dtype, loss: Loss) -> Finding:
     return check_compiled(model_in(dtype), random_batch(), document_mask=True, compiled_loss=loss)
+
+
+@pytest.mark.parametrize("in_fp32", [True, False])
+def test_an_attention_kernel_in_fp32_is_seen_in_bf16(in_fp32: bool) -> None:
+    def way(x_BTD: Tensor, documents_BT: Tensor | None) -> Attend:
+        if not in_fp32:
+            return flash(x_BTD, documents_BT)
+        attend = flash(x_BTD.float(), documents_BT)
+        return lambda *heads: attend(*(each.float() for each in heads)).to(x_BTD.dtype)
+
+    model = model_in(torch.bfloat16)
+    model.attention = way
+    finding = check_bf16(model, random_batch(), document_mask=True, accelerated_loss=summed_loss)
+    assert finding.verdict == ("FAIL" if in_fp32 else "PASS"), finding.found
+    assert finding.found.startswith("27 of 29" if in_fp32 else "29 of 29")
 
 
 def _in_another_order(model: Transformer, *arguments: Any) -> Tensor:

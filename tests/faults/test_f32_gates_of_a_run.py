@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from tests.run_data import RunData
-from tests.unit.train.batch_fixture import VOCAB_SIZE, random_batch, tiny_model
+from tests.unit.train.batch_fixture import VOCAB_SIZE, random_batch, seeing, tiny_model
 
 from apr.architecture import preset
 from apr.errors import Refusal, UsageRefusal
@@ -300,7 +300,8 @@ def _with_one_gradient_zeroed(*arguments: Any) -> torch.Tensor:
 
 
 def _mask_off(model: Any, inputs: Any, targets: Any, documents: Any) -> torch.Tensor:
-    logits = model(inputs, mask_BTS=torch.ones(1, inputs.shape[1], inputs.shape[1]).bool())
+    everything = torch.ones(1, inputs.shape[1], inputs.shape[1]).bool()
+    logits = seeing(model, everything)(inputs)
     return torch.nn.functional.cross_entropy(
         logits.flatten(0, 1), targets.flatten(), reduction="sum"
     )

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from apr.architecture import Architecture, RopeScaling
 from apr.model.init import initialize
-from apr.model.transformer import Transformer, document_mask
+from apr.model.transformer import Transformer
 
 transformers = pytest.importorskip("transformers", reason="the parity oracle is not installed")
 
@@ -111,7 +111,7 @@ def test_a_document_in_a_packed_row_is_computed_as_if_alone() -> None:
     first = torch.randint(97, (1, 13), generator=torch.Generator().manual_seed(3))
     second = torch.randint(97, (1, 17), generator=torch.Generator().manual_seed(4))
     documents = torch.tensor([[0] * 13 + [1] * 17])
-    packed = ours(torch.cat((first, second), dim=1), mask_BTS=document_mask(documents))
+    packed = ours(torch.cat((first, second), dim=1), documents_BT=documents)
     torch.testing.assert_close(packed[:, :13], theirs(first).logits)
     torch.testing.assert_close(packed[:, 13:], theirs(second).logits)
 

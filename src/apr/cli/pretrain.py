@@ -114,6 +114,11 @@ FIELD_OF_FLAG = {"lr": "learning_rate"}
 )
 @click.option("--compile/--no-compile", default=None, help="Compiled kernels; by probe.")
 @click.option(
+    "--attention",
+    type=click.Choice(["auto", "plain", "flash", "cudnn", "varlen"]),
+    help="How it is computed; by device and length.",
+)
+@click.option(
     "--document-mask/--no-document-mask",
     default=None,
     help="Hide packed documents from each other (default).",

@@ -150,7 +150,8 @@ def _judged_again(record: RunRecord, before: TrainConfig, run: PreparedRun) -> l
         gates.append(
             judge("preflight.token-budget", lambda: check_token_budget(run.config, inputs))
         )
-    if changed.keys() & {"device", "precision", "compile", "activation_checkpointing"}:
+    computing = {"device", "precision", "compile", "attention", "activation_checkpointing"}
+    if changed.keys() & computing:
         gates.append(judge_gradients(run))
     return apply_waivers(gates, run.config.waive)
 

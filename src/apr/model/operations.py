@@ -4,11 +4,12 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
+from apr.model.attention import Attend
 from apr.model.transformer import Block, project
 
 
 def operations(
-    block: Block, x_BTD: Tensor, mask_BTS: Tensor, rotary: tuple[Tensor, Tensor]
+    block: Block, x_BTD: Tensor, attend: Attend, rotary: tuple[Tensor, Tensor]
 ) -> Iterator[tuple[str, Tensor]]:
     """What a block computes, step by step; the last is the residual stream after it.
 
@@ -24,7 +25,7 @@ def operations(
     q, k = attention.turn(q, rotary), attention.turn(k, rotary)
     yield "queries after rotary", q
     yield "keys after rotary", k
-    mixed = attention.mix(q, k, v, mask_BTS)
+    mixed = attention.mix(q, k, v, attend)
     yield "attention", mixed
     projected = attention.output(mixed)
     yield "attention output", projected

@@ -19,8 +19,9 @@ from apr.convert.probes import Probes
 from apr.convert.reference import Reference
 from apr.convert.weights import Values, Weights
 from apr.errors import Refusal
+from apr.model.attention import plain
 from apr.model.operations import operations
-from apr.model.transformer import Block, RMSNorm, causal_mask, rotary_tables
+from apr.model.transformer import Block, RMSNorm, rotary_tables
 from apr.progress import Progress, Report, silent
 
 TOLERANCE = 1e-4
@@ -96,10 +97,10 @@ class _Walk:
         self._num_layers = product.architecture.num_hidden_layers
         device = torch.device("cpu")
         length = probes.ids_BT.shape[1]
-        self._mask = causal_mask(0, length, device=device)
         self._rotary = rotary_tables(product.architecture, 0, length, device=device)
         rows = product.weights.rows("model.embed_tokens.weight", probes.ids_BT.ravel())
         self._x = torch.from_numpy(rows.reshape(*probes.ids_BT.shape, -1))
+        self._attend = plain(self._x, None)
         self._expected = reference.embed(probes.ids_BT)
         self._compare("embedding", None, self._x, self._expected)
 
@@ -108,7 +109,7 @@ class _Walk:
         for number in range(self._num_layers):
             self._report(number)
             block = self._loaded_block(number)
-            x = block(self._x, self._mask, self._rotary, None)
+            x = block(self._x, self._attend, self._rotary, None)
             *_, (_, expected) = self._reference.layer(number, self._expected)
             if not relative_error(x.numpy(), expected) <= TOLERANCE:
                 self._refuse_layer(number, block)
@@ -177,7 +178,7 @@ class _Walk:
 
     def _refuse_layer(self, number: int, block: Block) -> NoReturn:
         """Walk both sides through a layer whose results differ, operation by operation."""
-        ours = operations(block, self._x, self._mask, self._rotary)
+        ours = operations(block, self._x, self._attend, self._rotary)
         theirs = self._reference.layer(number, self._expected)
         error = float("nan")
         for (name, found), (_, expected) in zip(ours, theirs, strict=True):

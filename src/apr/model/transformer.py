@@ -11,6 +11,8 @@ G = H/K, E head_dim, F intermediate_size, V vocab_size.
 """
 
 import math
+from collections.abc import Generator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from apr.architecture import Architecture
+from apr.model.attention import Attend, Way, causal_mask, masked, plain, plain_recomputed
 from apr.model.kv_cache import KeyValueCache
 
 
@@ -32,6 +35,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.architecture = architecture
         self.compute_dtype = torch.float32
+        self.attention: Way = plain
         self.model = Backbone(architecture)
         if not architecture.tie_word_embeddings:
             self.lm_head = _linear(architecture.hidden_size, architecture.vocab_size)
@@ -50,18 +54,17 @@ class Transformer(nn.Module):
         self,
         input_ids_BT: Tensor,
         *,
-        mask_BTS: Tensor | None = None,
+        documents_BT: Tensor | None = None,
         cache: KeyValueCache | None = None,
     ) -> Tensor:
         """The normed residual stream, in `compute_dtype`.
 
-        `mask_BTS` says which key positions each query may see; None is plain causal. With a
-        `cache`, the ids continue the sequence it holds.
+        A position sees itself and all before it; where `documents_BT` numbers the documents of a
+        row, only what is in its own. With a `cache`, the ids continue the sequence it holds, and
+        attention is plain.
         """
-        start = 0 if cache is None else cache.length
-        if mask_BTS is None:
-            mask_BTS = causal_mask(start, input_ids_BT.shape[1], device=input_ids_BT.device)
-        x_BTD = self.model(input_ids_BT, mask_BTS, start, self.compute_dtype, cache)
+        assert cache is None or documents_BT is None, "a cache holds one document"
+        x_BTD = self.model(input_ids_BT, self.attention, documents_BT, self.compute_dtype, cache)
         if cache is not None:
             cache.length += input_ids_BT.shape[1]
         return x_BTD
@@ -70,11 +73,11 @@ class Transformer(nn.Module):
         self,
         input_ids_BT: Tensor,
         *,
-        mask_BTS: Tensor | None = None,
+        documents_BT: Tensor | None = None,
         cache: KeyValueCache | None = None,
     ) -> Tensor:
         """Logits of the next token at every position."""
-        x_BTD = self.hidden_states(input_ids_BT, mask_BTS=mask_BTS, cache=cache)
+        x_BTD = self.hidden_states(input_ids_BT, documents_BT=documents_BT, cache=cache)
         return functional.linear(x_BTD, self.head_weight.to(x_BTD.dtype))
 
 
@@ -97,26 +100,31 @@ class Backbone(nn.Module):
     def forward(
         self,
         input_ids_BT: Tensor,
-        mask_BTS: Tensor,
-        start: int,
+        attention: Way,
+        documents_BT: Tensor | None,
         compute_dtype: torch.dtype,
         cache: KeyValueCache | None,
     ) -> Tensor:
-        rotary = rotary_tables(
-            self.architecture, start, input_ids_BT.shape[1], device=input_ids_BT.device
-        )
+        start = 0 if cache is None else cache.length
+        num_positions, device = input_ids_BT.shape[1], input_ids_BT.device
+        rotary = rotary_tables(self.architecture, start, num_positions, device=device)
         x_BTD = self.embed_tokens(input_ids_BT).to(compute_dtype)
+        attend = (
+            attention(x_BTD, documents_BT)
+            if cache is None
+            else masked(causal_mask(start, num_positions, device=device))
+        )
         for block in self.layers:
             if self.recomputes_blocks and torch.is_grad_enabled():
                 # No random number is drawn in a block, so none has to be drawn again.
                 x_BTD = checkpoint(
                     block,
-                    *(x_BTD, mask_BTS, rotary, cache),
+                    *(x_BTD, attend, rotary, cache),
                     use_reentrant=False,
                     preserve_rng_state=False,
                 )
             else:
-                x_BTD = block(x_BTD, mask_BTS, rotary, cache)
+                x_BTD = block(x_BTD, attend, rotary, cache)
         return self.norm(x_BTD)
 
 
@@ -133,11 +141,11 @@ class Block(nn.Module):
     def forward(
         self,
         x_BTD: Tensor,
-        mask_BTS: Tensor,
+        attend: Attend,
         rotary: tuple[Tensor, Tensor],
         cache: KeyValueCache | None,
     ) -> Tensor:
-        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), mask_BTS, rotary, cache)
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), attend, rotary, cache)
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
 
 
@@ -166,7 +174,7 @@ class Attention(nn.Module):
     def forward(
         self,
         x_BTD: Tensor,
-        mask_BTS: Tensor,
+        attend: Attend,
         rotary: tuple[Tensor, Tensor],
         cache: KeyValueCache | None,
     ) -> Tensor:
@@ -174,7 +182,7 @@ class Attention(nn.Module):
         q_BHTE, k_BKSE = self.turn(q_BHTE, rotary), self.turn(k_BKSE, rotary)
         if cache is not None:
             k_BKSE, v_BKSE = cache.append(self.layer, k_BKSE, v_BKSE)
-        return self.output(self.mix(q_BHTE, k_BKSE, v_BKSE, mask_BTS))
+        return self.output(self.mix(q_BHTE, k_BKSE, v_BKSE, attend))
 
     # The four operations by themselves: `model.operations` walks them when a proof fails.
 
@@ -190,9 +198,9 @@ class Attention(nn.Module):
         """Heads turned by their positions' angles."""
         return rotate(x_BHTE, rotary)
 
-    def mix(self, q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask_BTS: Tensor) -> Tensor:
+    def mix(self, q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, attend: Attend) -> Tensor:
         """What every query gathers from the values it may see."""
-        return attend(q_BHTE, k_BKSE, v_BKSE, mask_BTS)
+        return attend(q_BHTE, k_BKSE, v_BKSE)
 
     def output(self, y_BHTE: Tensor) -> Tensor:
         """The heads joined and projected back into the residual stream."""
@@ -232,6 +240,21 @@ class RMSNorm(nn.Module):
         return (self.weight * x).to(stream.dtype)
 
 
+@contextmanager
+def in_plain_fp32(model: Transformer) -> Generator[None]:
+    """Compute as the model is defined, in fp32 with plain attention, whatever was chosen.
+
+    Scores are not kept for a backward pass, so that a run whose attention keeps none has room for
+    its own reference.
+    """
+    chosen = model.compute_dtype, model.attention
+    model.compute_dtype, model.attention = torch.float32, plain_recomputed
+    try:
+        yield
+    finally:
+        model.compute_dtype, model.attention = chosen
+
+
 def project(x: Tensor, *linears: nn.Linear) -> tuple[Tensor, ...]:
     """Apply several linear maps of the same input as one matrix product, in the input's dtype.
 
@@ -242,27 +265,6 @@ def project(x: Tensor, *linears: nn.Linear) -> tuple[Tensor, ...]:
     biases = [linear.bias.to(x.dtype) for linear in linears if linear.bias is not None]
     y = functional.linear(x, weight, torch.cat(biases) if biases else None)
     return y.split([linear.out_features for linear in linears], dim=-1)
-
-
-def attend(
-    q_BHTE: Tensor,
-    k_BKSE: Tensor,
-    v_BKSE: Tensor,
-    mask_BTS: Tensor,
-) -> Tensor:
-    """Softmax attention with an explicit mask, the softmax in fp32.
-
-    Query heads of one group meet their key head in a single product, so keys and values are
-    never repeated. Memory is O(T*S).
-    """
-    batch, heads, positions, head_dim = q_BHTE.shape
-    kv_heads, num_keys = k_BKSE.shape[1:3]
-    q_BKXE = (q_BHTE * head_dim**-0.5).reshape(batch, kv_heads, -1, head_dim)
-    scores_BHTS = (q_BKXE @ k_BKSE.transpose(2, 3)).view(batch, heads, positions, num_keys)
-    scores_BHTS = scores_BHTS.float().masked_fill(~mask_BTS.unsqueeze(1), float("-inf"))
-    weights_BHTS = torch.softmax(scores_BHTS, dim=-1).to(v_BKSE.dtype)
-    y_BKXE = weights_BHTS.view(batch, kv_heads, -1, num_keys) @ v_BKSE
-    return y_BKXE.view(batch, heads, positions, head_dim)
 
 
 def rotary_tables(
@@ -298,19 +300,6 @@ def rotate(x_BHTE: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     first, second = x.chunk(2, dim=-1)
     turned = torch.cat((-second, first), dim=-1)
     return (x * cos_TE + turned * sin_TE).to(x_BHTE.dtype)
-
-
-def causal_mask(start: int, num_positions: int, *, device: torch.device) -> Tensor:
-    """True where a query at `start + t` may see a key: at itself and everything before."""
-    queries = torch.arange(start, start + num_positions, device=device)
-    keys = torch.arange(start + num_positions, device=device)
-    return (keys <= queries.unsqueeze(1)).unsqueeze(0)
-
-
-def document_mask(documents_BT: Tensor) -> Tensor:
-    """The causal mask of rows that hold several documents, none of which sees another."""
-    same_BTS = documents_BT.unsqueeze(2) == documents_BT.unsqueeze(1)
-    return same_BTS & causal_mask(0, documents_BT.shape[1], device=documents_BT.device)
 
 
 def _linear(num_inputs: int, num_outputs: int, *, bias: bool = False) -> nn.Linear:

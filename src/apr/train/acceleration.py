@@ -9,7 +9,7 @@ import platform
 import sys
 import time
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +20,8 @@ from torch import Tensor
 
 from apr.architecture import Architecture
 from apr.errors import FeatureMissing, Refusal
+from apr.model.transformer import Transformer
+from apr.train.attention_choice import WAYS, choose_attention
 from apr.train.head_chunks import tokens_per_chunk
 from apr.train.linear_cross_entropy import HeadLoss, linear_cross_entropy, loss_and_gradient
 from apr.train.loss import HiddenStates, masked_hidden_states, masked_logits, summed_loss
@@ -46,12 +48,17 @@ class Acceleration:
     compute_dtype: torch.dtype
     compiled: bool
     notices: tuple[str, ...]
+    attention: str = "plain"
     chunk_tokens: int | None = None
 
     @property
     def precision(self) -> str:
         """The computation's precision as configuration spells it."""
         return "bf16" if self.compute_dtype is torch.bfloat16 else "fp32"
+
+    def apply_to(self, model: Transformer) -> None:
+        """Have a model compute in this precision, with this attention."""
+        model.compute_dtype, model.attention = self.compute_dtype, WAYS[self.attention]
 
     def loss_function(self) -> SummedLoss:
         """The training loss, compiled where that was chosen."""
@@ -60,7 +67,7 @@ class Acceleration:
         # The chunks of the head are a loop, which a compiler would only unroll.
         return partial(
             summed_loss,
-            hidden_states=_with_gradients(torch.compile(masked_hidden_states, dynamic=False)),
+            hidden_states=_with_gradients(self._compiled(masked_hidden_states)),
             head_loss=self.head_loss_function(),
         )
 
@@ -73,9 +80,18 @@ class Acceleration:
 
     def logits_function(self) -> MaskedLogits:
         """The logits below that loss, compiled where that was chosen."""
+        return self._compiled(masked_logits)
+
+    def _compiled(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         if not self.compiled:
-            return masked_logits
-        return torch.compile(masked_logits, dynamic=False)
+            return function
+        compiled = torch.compile(function, dynamic=False)
+        if self.attention != "varlen":
+            return compiled
+        from torch._dynamo import config as dynamo_config  # a second, which compiling costs anyway
+
+        # How many documents a batch holds is seen while it computes: one kernel serves any number.
+        return dynamo_config.patch(capture_dynamic_output_shape_ops=True)(compiled)
 
     def environment(self) -> dict[str, Any]:
         """What a result depends on beside configuration and data."""
@@ -88,7 +104,7 @@ class Acceleration:
             "threads": torch.get_num_threads(),
             "precision": self.precision,
             "compiled": self.compiled,
-            "attention": "plain, explicit mask",
+            "attention": self.attention,
             "cross_entropy": f"chunked, {self.chunk_tokens} tokens",
             "deterministic": torch.are_deterministic_algorithms_enabled(),
         }
@@ -97,12 +113,15 @@ class Acceleration:
 def choose_acceleration(config: "TrainConfig", architecture: Architecture) -> Acceleration:
     """Resolve `auto` by probing this machine.
 
-    Refuses: config.device-unavailable (GATE-GPUTRAIN-002), config.no-compiler.
+    Refuses: config.device-unavailable (GATE-GPUTRAIN-002), config.no-compiler,
+    config.attention-unavailable.
     """
     device, notices = choose_device(config.device), list[str]()
     if config.device == "auto" and device.type == "cpu":
         notices.append("computing on the CPU: no CUDA device is there (--device cuda demands one)")
     compute_dtype = _choose_precision(config.precision, device, architecture)
+    attention, why_not = choose_attention(config, architecture, device, compute_dtype)
+    notices.extend(why_not)
     compiled = config.compile
     if compiled is None:
         compiled = is_long(config, architecture)
@@ -118,10 +137,10 @@ def choose_acceleration(config: "TrainConfig", architecture: Architecture) -> Ac
         compiled = False
         notices.append(f"compiled kernels are off, the run is slower: {problem}")
     chunk_tokens = tokens_per_chunk(architecture.vocab_size, on_cpu=device.type == "cpu")
-    return Acceleration(device, compute_dtype, compiled, tuple(notices), chunk_tokens)
+    return Acceleration(device, compute_dtype, compiled, tuple(notices), attention, chunk_tokens)
 
 
-def is_long(config: TrainConfig, architecture: Architecture) -> bool:
+def is_long(config: "TrainConfig", architecture: Architecture) -> bool:
     """Whether a run has so much to compute that seconds of preparation are earned back."""
     work_flops = config.planned_tokens * architecture.training_flops_per_token(
         config.seq_length, convention="conventional"

@@ -57,6 +57,7 @@ KINDS: dict[str, Kind] = {
     "precision": "said",
     "deterministic": "said",
     "compile": "said",
+    "attention": "said",
     "sample_prompts": "free",
     "waive": "said",
 }

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from apr.model.transformer import Transformer
+from apr.model.attention import plain
+from apr.model.transformer import Transformer, in_plain_fp32
+from apr.train.attention_check import compare_attention
 from apr.train.batches import Batch
 from apr.train.gates import Finding
-from apr.train.head_chunks import rows_in_fp32
 from apr.train.loss import plain_summed_loss
 from apr.train.step import SummedLoss, accumulate
 
@@ -28,8 +29,8 @@ def check_gradients(
 ) -> Finding:
     """Every parameter's first gradient is finite, not zero, and the one plain fp32 gives.
 
-    The fast path, the loss in chunks first of all, is compared with eager kernels and torch's
-    cross-entropy in fp32, on this device and these shapes, before it is used.
+    The fast path, the loss in chunks first of all, is compared with eager kernels, plain attention
+    and torch's cross-entropy in fp32, on this device and these shapes, before it is used.
     """
     fast = measure_gradients(model, batch, accelerated_loss, document_mask=document_mask)
     dead = sorted(
@@ -44,15 +45,22 @@ def check_gradients(
         )
     found = f"{len(fast.norms)} of {len(fast.norms)} parameters finite and non-zero"
     expected = "every parameter finite and non-zero"
+    is_plain = model.attention is plain
     exact = fp32_gradients(model, batch, document_mask=document_mask)
     difference = abs(fast.loss_nats - exact.loss_nats)
     agreed = agreement(fast, exact)
     agrees = difference <= _LARGEST_LOSS_DIFFERENCE and agreed.is_close
+    found += f"; against eager fp32 the loss differs by {difference:.1e} nats, {agreed}"
+    expected += f"; at most {_LARGEST_LOSS_DIFFERENCE:g} nats, {LEAST_AGREEMENT}"
+    if not is_plain:
+        attention = compare_attention(model, batch, document_mask=document_mask)
+        agrees = agrees and attention.is_close
+        found, expected = f"{found}; {attention}", f"{expected}; attention {attention.limit:.1e}"
     return Finding(
         "PASS" if agrees else "FAIL",
-        f"{found}; against eager fp32 the loss differs by {difference:.1e} nats, {agreed}",
-        f"{expected}; at most {_LARGEST_LOSS_DIFFERENCE:g} nats, {LEAST_AGREEMENT}",
-        "run with --no-compile --precision fp32, and report this",
+        found,
+        expected,
+        "run with --no-compile --precision fp32 --attention plain, and report this",
     )
 
 
@@ -92,25 +100,18 @@ def measure_gradients(
 
 
 def fp32_gradients(model: Transformer, batch: Batch, *, document_mask: bool) -> Gradients:
-    """The same by eager kernels and torch's cross-entropy in fp32, whatever the run computes with.
+    """The same by eager kernels, plain attention and torch's cross-entropy in fp32.
 
-    As many rows at a time as have no more logits than the run itself holds, one at least.
+    Row by row, so that the scores of one row in one layer, and its logits, are all that is held.
     """
-    num_rows, length = batch.input_ids_BT.shape
-    on_cpu = model.head_weight.device.type == "cpu"
-    rows = rows_in_fp32(num_rows, length, model.architecture.vocab_size, on_cpu=on_cpu)
-    chosen = model.compute_dtype
-    model.compute_dtype = torch.float32
-    try:
+    with in_plain_fp32(model):
         return measure_gradients(
             model,
             batch,
             plain_summed_loss,
             document_mask=document_mask,
-            num_parts=-(-num_rows // rows),
+            num_parts=len(batch.row_indices),
         )
-    finally:
-        model.compute_dtype = chosen
 
 
 @dataclass(frozen=True)

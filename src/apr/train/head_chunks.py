@@ -17,9 +17,3 @@ def tokens_per_chunk(vocab_size: int, *, on_cpu: bool) -> int:
     budget_bytes = _LOGITS_BYTES_ON_CPU if on_cpu else _LOGITS_BYTES_ELSEWHERE
     tokens = max(1, budget_bytes // (_FP32_BYTES * vocab_size))
     return 1 << (tokens.bit_length() - 1)
-
-
-def rows_in_fp32(num_rows: int, sequence_length: int, vocab_size: int, *, on_cpu: bool) -> int:
-    """How many rows of a micro-batch are compared with plain fp32 at a time, one at least."""
-    tokens = tokens_per_chunk(vocab_size, on_cpu=on_cpu)
-    return max(1, min(num_rows, tokens // sequence_length))

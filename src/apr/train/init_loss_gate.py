@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from apr.convert.probes import find_special_ids, make_probes
 from apr.model.init import undeclared_parameter
-from apr.model.transformer import Transformer
+from apr.model.transformer import Transformer, in_plain_fp32
 from apr.train.gates import Finding
 from apr.train.init_file import InitFile
 from apr.train.validation import ValidationResult
@@ -110,13 +110,10 @@ def _compare_probes(model: Transformer, init: InitFile) -> _OnProbes:
 @torch.no_grad()
 def _mean_loss(model: Transformer, ids_BT: Tensor) -> float:
     """In fp32, whatever the run computes in: the proof did."""
-    chosen, model.compute_dtype = model.compute_dtype, torch.float32
-    try:
+    with in_plain_fp32(model):
         total_nats = num_tokens = 0
         for ids_T in ids_BT:
             logits_TV = model(ids_T[None, :-1])[0]
             total_nats += float(functional.cross_entropy(logits_TV, ids_T[1:], reduction="sum"))
             num_tokens += len(ids_T) - 1
         return total_nats / num_tokens
-    finally:
-        model.compute_dtype = chosen

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn import functional
 
-from apr.model.transformer import Transformer, causal_mask, document_mask
+from apr.model.transformer import Transformer
 from apr.train.batches import IGNORED_TARGET
 from apr.train.linear_cross_entropy import HeadLoss, linear_cross_entropy
 
@@ -20,7 +20,7 @@ def masked_hidden_states(
 
     None for the documents lets every token see all before it in its row.
     """
-    return model.hidden_states(input_ids_BT, mask_BTS=_mask(input_ids_BT, document_numbers_BT))
+    return model.hidden_states(input_ids_BT, documents_BT=document_numbers_BT)
 
 
 def masked_logits(
@@ -30,7 +30,7 @@ def masked_logits(
 
     None for the documents lets every token see all before it in its row.
     """
-    return model(input_ids_BT, mask_BTS=_mask(input_ids_BT, document_numbers_BT))
+    return model(input_ids_BT, documents_BT=document_numbers_BT)
 
 
 def summed_loss(
@@ -77,9 +77,3 @@ def plain_summed_loss(
         reduction="none",
     )
     return losses.view_as(target_ids_BT).sum(dim=1)
-
-
-def _mask(input_ids_BT: Tensor, document_numbers_BT: Tensor | None) -> Tensor:
-    if document_numbers_BT is None:
-        return causal_mask(0, input_ids_BT.shape[1], device=input_ids_BT.device)
-    return document_mask(document_numbers_BT)

@@ -34,7 +34,7 @@ def measure_rate(config: TrainConfig, architecture: Architecture, *, limit_s: fl
     measuring. The first step warms up and does not count. What cannot be done within about
     `limit_s`, by the speed of a matrix product, is not tried.
 
-    Refuses: config.device-unavailable, config.no-compiler.
+    Refuses: config.device-unavailable, config.no-compiler, config.attention-unavailable.
     """
     chosen = config.model_copy(update={"compile": bool(config.compile)})
     keep_freed_memory()
@@ -44,7 +44,7 @@ def measure_rate(config: TrainConfig, architecture: Architecture, *, limit_s: fl
             return Rate(None, too_long)
         model = Transformer(architecture)
         initialize(model, seed=config.seed)
-        model.compute_dtype = acceleration.compute_dtype
+        acceleration.apply_to(model)
         model.to(acceleration.device)
         summed_loss = acceleration.loss_function()
         return _rate(_time_steps(model, chosen, summed_loss, limit_s=limit_s), chosen, acceleration)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from apr.architecture import Architecture
-from apr.train.head_chunks import rows_in_fp32, tokens_per_chunk
+from apr.train.head_chunks import tokens_per_chunk
 from apr.train.hidden_matrices import OptimizerName, num_moments
 
 Precision = Literal["fp32", "bf16"]
@@ -38,6 +38,8 @@ _HOLES_OF_ACCUMULATION = 1.25
 _HOLES_ELSEWHERE = 0.1
 # Blocks that are computed one by one, twice, leave room of several of them; in multiples of one.
 _HOLES_OF_RECOMPUTATION = 6.0
+# Scores, masked, as weights, and the gradients of these.
+_SCORES_AT_ONCE = 6
 # torch's product of three doubles per element, two of them copies.
 _COSINE_BYTES = 24
 
@@ -60,6 +62,8 @@ class Workload:
     compiled: bool | None = None
     """None where that is not yet decided."""
     document_mask: bool = True
+    attention: str = "plain"
+    """The way in which it is computed; plain attention alone keeps its scores."""
     num_documents: int = 0
     on_cpu: bool = True
     """Whether model, data and interpreter share one memory."""
@@ -140,7 +144,7 @@ def _moments(work: Workload) -> dict[str, dict[str, int]]:
     holes = _holes(work, precision, factors, loss_bytes)
     passing = training | saved_for_backward(work, precision) | holes
     one_pass = _HOLES_OF_ONE_PASS if work.on_cpu else (_HOLES_ELSEWHERE, _HOLES_ELSEWHERE)
-    compared = replace(work, batch_size=_rows_in_fp32(work), grad_accum=1)
+    compared = replace(work, batch_size=1, grad_accum=1)
     return {
         "the loss of a micro-batch": passing | _loss_bytes(work, precision),
         "the first block of a backward pass": passing
@@ -151,6 +155,7 @@ def _moments(work: Workload) -> dict[str, dict[str, int]]:
         "the comparison with plain fp32 before step 1": comparing
         | saved_for_backward(compared, "fp32")
         | {_LOGITS: _plain_logits_bytes(compared)}
+        | {"scores of one row in one block": 0 if _keeps_scores(work) else _row_bytes(work)}
         | _holes(compared, "fp32", one_pass, _plain_logits_bytes(compared)),
         "two first gradients side by side": standing
         | {"gradients": 2 * weights, "their product in fp64": _COSINE_BYTES * embedding},
@@ -179,8 +184,7 @@ def saved_for_backward(work: Workload, precision: Precision) -> dict[str, int]:
     kept = layers * _block_bytes(shape, precision) + _norm_bytes(shape, precision)
     if work.activation_checkpointing:
         kept += num_layers * _ITEM_BYTES[precision] * shape.hidden_size
-    mask = work.sequence_length if work.document_mask else 0
-    scores = layers * _attention_bytes(shape, work.sequence_length, precision) + mask
+    scores = _attention_bytes(work, precision)
     return {
         "weights joined in compute precision": _ITEM_BYTES[precision] * copied,
         "activations": tokens * kept,
@@ -216,24 +220,15 @@ def _plain_logits_bytes(work: Workload) -> int:
     return 3 * _FP32_BYTES * work.architecture.vocab_size * work.micro_batch_tokens
 
 
-def _rows_in_fp32(work: Workload) -> int:
-    return rows_in_fp32(
-        work.batch_size // work.grad_accum,
-        work.sequence_length,
-        work.architecture.vocab_size,
-        on_cpu=work.on_cpu,
-    )
-
-
 def _holes(
     work: Workload, precision: Precision, factors: tuple[float, float], loss_bytes: int
 ) -> dict[str, int]:
     """What is allocated and not in use."""
     shape, tokens, length = work.architecture, work.micro_batch_tokens, work.sequence_length
     scores = _FP32_BYTES * shape.num_attention_heads * length * tokens
-    of_blocks = factors[0] * scores * _layers_kept(work)
+    of_blocks = factors[0] * scores * _layers_kept(work) if _keeps_scores(work) else 0.0
     if work.activation_checkpointing and factors[0] > _HOLES_ELSEWHERE:
-        block = _block_bytes(shape, precision) + _attention_bytes(shape, length, precision)
+        block = _block_bytes(shape, precision) + _attention_bytes(work, precision)
         of_blocks = _HOLES_OF_RECOMPUTATION * tokens * block
     return {"holes in the heap": round(of_blocks + factors[1] * loss_bytes)}
 
@@ -259,14 +254,40 @@ def _norm_bytes(shape: Architecture, precision: Precision) -> int:
     return shape.hidden_size * (2 * _FP32_BYTES + _ITEM_BYTES[precision])
 
 
-def _attention_bytes(shape: Architecture, sequence_length: int, precision: Precision) -> int:
-    """What one query keeps per block: its weights in fp32, in compute precision, and its mask."""
-    copies = _FP32_BYTES + (_ITEM_BYTES["bf16"] if precision == "bf16" else 0)
-    return sequence_length * (shape.num_attention_heads * copies + 1)
+def _attention_bytes(work: Workload, precision: Precision) -> int:
+    """What one query keeps, over all blocks, besides its vectors.
+
+    Plain: its weights in fp32 and in compute precision, and its mask, in every block. A kernel
+    keeps the logarithm of each sum, and values as a view, which keeps the queries and keys that
+    were projected with them; the mask of documents, in numbers, once, where it takes one.
+    """
+    shape, length = work.architecture, work.sequence_length
+    layers, heads, item = _layers_kept(work), shape.num_attention_heads, _ITEM_BYTES[precision]
+    if _keeps_scores(work):
+        copies = _FP32_BYTES + (item if precision == "bf16" else 0)
+        mask = length if work.document_mask else 0
+        return layers * length * (heads * copies + 1) + mask
+    kv = shape.num_key_value_heads * shape.head_dim
+    viewed = heads * shape.head_dim + kv
+    if shape.has_query_key_norm and precision == "fp32":
+        # The norms keep that very view already, the values in it.
+        viewed = -kv
+    mask = length * item if work.document_mask and work.attention != "varlen" else 0
+    return layers * (_FP32_BYTES * heads + item * viewed) + mask
+
+
+def _keeps_scores(work: Workload) -> bool:
+    return work.attention == "plain"
+
+
+def _row_bytes(work: Workload) -> int:
+    """Plain scores of one row, as the reference computes them, forward and backward."""
+    heads, length = work.architecture.num_attention_heads, work.sequence_length
+    return _SCORES_AT_ONCE * _FP32_BYTES * heads * length**2
 
 
 def _block_gradient_bytes(work: Workload) -> int:
     """What the backward pass of one block needs besides what was saved, in fp32 at most."""
     shape = work.architecture
-    scores = shape.num_attention_heads * work.sequence_length
+    scores = shape.num_attention_heads * work.sequence_length if _keeps_scores(work) else 0
     return 3 * _FP32_BYTES * work.micro_batch_tokens * max(scores, shape.intermediate_size)

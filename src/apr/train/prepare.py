@@ -97,8 +97,8 @@ def prepare(
     The weights are those of the initial file, or fresh ones; `fill` stands in for both, where a
     checkpoint will bring them.
 
-    Refuses: config.device-unavailable, config.no-compiler, config.min-delta-unmeasurable, and what
-    loading the initial file refuses.
+    Refuses: config.device-unavailable, config.no-compiler, config.attention-unavailable,
+    config.min-delta-unmeasurable, and what loading the initial file refuses.
     """
     config = divided(
         config,
@@ -121,7 +121,7 @@ def prepare(
         model.load_state_dict(loaded.state_dict(), strict=True)
     else:
         initialize(model, seed=config.seed)
-    model.compute_dtype = acceleration.compute_dtype
+    acceleration.apply_to(model)
     model.model.recomputes_blocks = bool(config.activation_checkpointing)
     return PreparedRun(
         config=config.model_copy(
@@ -129,6 +129,7 @@ def prepare(
                 "device": str(acceleration.device),
                 "precision": acceleration.precision,
                 "compile": acceleration.compiled,
+                "attention": acceleration.attention,
             }
         ),
         inputs=inputs,

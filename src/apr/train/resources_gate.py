@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from apr.architecture import Architecture
+from apr.train.attention_choice import preferred_way
 from apr.train.config import TrainConfig
 from apr.train.device_memory import USABLE, DeviceMemory, read_device_memory
 from apr.train.disk import DiskEstimate, estimate_disk, free_bytes
@@ -47,6 +48,7 @@ def workload(
         precision=config.precision,
         compiled=config.compile,
         document_mask=config.document_mask,
+        attention=preferred_way(config, on_cpu=device.on_cpu, in_fp32=config.precision == "fp32"),
         num_documents=num_documents,
         on_cpu=device.on_cpu,
     )
@@ -129,6 +131,9 @@ def _how_to_fit(work: Workload, usable_bytes: float) -> str:
                 f"{flag}--grad-accum {grad_accum}, micro-batches of "
                 f"{work.batch_size // grad_accum} sequences, is the same update and fits"
             )
+    without_scores = replace(work, attention="flash")
+    if work.attention == "plain" and largest_fitting(without_scores, usable_bytes):
+        return "--attention flash, which keeps no scores, would fit where the device has it"
     return (
         "no micro-batch of whole sequences fits: shorten --seq-length, choose a smaller --arch, or "
         "a device with more memory"

@@ -1,9 +1,12 @@
 """A tiny model and batches of random ids, for tests of the step."""
 
+import copy
+
 import numpy as np
 import torch
 
 from apr.architecture import preset
+from apr.model.attention import masked
 from apr.model.init import initialize
 from apr.model.transformer import Transformer
 from apr.train.batches import IGNORED_TARGET, Batch
@@ -16,6 +19,13 @@ def tiny_model(seed: int = 0) -> Transformer:
     model = Transformer(preset("tiny", tokenizer_vocab_size=VOCAB_SIZE))
     initialize(model, seed=seed)
     return model
+
+
+def seeing(model: Transformer, mask_BTS: torch.Tensor) -> Transformer:
+    """The same weights, under this mask whatever the documents are: where faults are planted."""
+    other = copy.copy(model)
+    other.attention = lambda _stream, _documents: masked(mask_BTS)
+    return other
 
 
 def random_batch(

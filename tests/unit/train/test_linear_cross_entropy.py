@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from apr.architecture import preset
 from apr.model.init import initialize
 from apr.model.transformer import Transformer
-from apr.train.head_chunks import rows_in_fp32, tokens_per_chunk
+from apr.train.head_chunks import tokens_per_chunk
 from apr.train.linear_cross_entropy import linear_cross_entropy, loss_and_gradient
 from apr.train.loss import plain_summed_loss, summed_loss
 
@@ -286,10 +286,3 @@ def test_a_chunk_is_a_power_of_two_within_its_bytes() -> None:
             tokens = tokens_per_chunk(vocab_size, on_cpu=on_cpu)
             assert tokens & (tokens - 1) == 0
             assert tokens >= 1
-
-
-def test_rows_in_fp32_have_no_more_logits_than_a_chunk_or_are_one() -> None:
-    tokens = tokens_per_chunk(151_936, on_cpu=True)
-    assert rows_in_fp32(64, 16, 151_936, on_cpu=True) == tokens // 16
-    assert rows_in_fp32(64, 8 * tokens, 151_936, on_cpu=True) == 1
-    assert rows_in_fp32(3, 16, 61, on_cpu=True) == 3

@@ -12,6 +12,7 @@ from tests.run_data import RunData
 from apr.architecture import Architecture, preset
 from apr.model.init import initialize
 from apr.model.transformer import Transformer
+from apr.train.attention_choice import WAYS
 from apr.train.head_chunks import tokens_per_chunk
 from apr.train.loss import summed_loss
 from apr.train.memory import (
@@ -35,11 +36,14 @@ def small(model_type: Any) -> Architecture:
     return replace(tiny, model_type=model_type, num_hidden_layers=3, intermediate_size=200)
 
 
-def saved_bytes(shape: Architecture, precision: Precision, *, batch: int, positions: int) -> int:
+def saved_bytes(
+    shape: Architecture, precision: Precision, *, batch: int, positions: int, attention: str
+) -> int:
     """What autograd holds after a forward pass of the training loss, parameters left out."""
     model = Transformer(shape)
     initialize(model, seed=0)
     model.compute_dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    model.attention = WAYS[attention]
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     held: dict[int, torch.UntypedStorage] = {}
 
@@ -55,17 +59,20 @@ def saved_bytes(shape: Architecture, precision: Precision, *, batch: int, positi
     return sum(storage.nbytes() for storage in held.values())
 
 
+@pytest.mark.parametrize("attention", ["plain", "flash"])
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("model_type", ["llama", "qwen2", "qwen3"])
-def test_what_is_counted_is_what_autograd_saves(model_type: str, precision: Precision) -> None:
+def test_what_is_counted_is_what_autograd_saves(
+    model_type: str, precision: Precision, attention: str
+) -> None:
     shape = small(model_type)
-    work = Workload(shape, batch_size=3, sequence_length=80)
+    work = Workload(shape, batch_size=3, sequence_length=80, attention=attention)
     counted = sum(saved_for_backward(work, precision).values())
     item = 2 if precision == "bf16" else 4
     gradients_of_head_and_states = shape.hidden_size * (
         4 * shape.vocab_size + item * work.micro_batch_tokens
     )
-    found = saved_bytes(shape, precision, batch=3, positions=80)
+    found = saved_bytes(shape, precision, batch=3, positions=80, attention=attention)
     assert counted + gradients_of_head_and_states == pytest.approx(found, rel=0.01)
 
 

@@ -174,7 +174,7 @@ class _Side:
 def _loaded(saved: Path, like: Transformer, run: Continuing) -> _Side:
     """A fresh process in small: a model of NaN, an unused optimizer, and the checkpoint."""
     model = Transformer(like.architecture)
-    model.compute_dtype = like.compute_dtype
+    model.compute_dtype, model.attention = like.compute_dtype, like.attention
     side = _Side.fresh(model.to(like.head_weight.device), run)
     side.state = run.load(saved, side.model, side.optimizer)
     return side

@@ -37,6 +37,11 @@ _PRODUCTS = (
     torch.ops.aten.addmm_,
     torch.ops.aten.bmm,
     torch.ops.aten.baddbmm,
+    # Attention in one kernel is two products of queries, keys and values.
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu,
+    torch.ops.aten._scaled_dot_product_flash_attention,
+    torch.ops.aten._scaled_dot_product_cudnn_attention,
+    torch.ops.aten._flash_attention_forward,
 )
 
 
@@ -138,7 +143,11 @@ def _counting_products() -> Generator[dict[torch.dtype, int]]:
             kwargs: dict[str, Any] | None = None,
         ) -> Any:
             if func.overloadpacket in _PRODUCTS:  # pyright: ignore[reportFunctionMemberAccess]
-                dtypes = {each.dtype for each in args if isinstance(each, torch.Tensor)}
+                dtypes = {
+                    each.dtype
+                    for each in args
+                    if isinstance(each, torch.Tensor) and each.is_floating_point()
+                }
                 # A product whose inputs disagree counts as the widest.
                 widest = max(dtypes, key=lambda dtype: dtype.itemsize)
                 counts[widest] = counts.get(widest, 0) + 1

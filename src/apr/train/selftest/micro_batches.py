@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from apr.model.attention import plain
 from apr.model.transformer import Transformer
 from apr.train.batches import IGNORED_TARGET, Batch
 from apr.train.config import TrainConfig
@@ -44,7 +45,7 @@ def check_micro_batches(
     if num_rows < 2:
         return Finding("UNKNOWN", f"{size_of(batch)} cannot be divided", expected, _FIX)
     fp32 = copy_of(model)
-    fp32.compute_dtype = torch.float32
+    fp32.compute_dtype, fp32.attention = torch.float32, plain
     worst_loss, worst = 0.0, None
     for each in (batch, _unequal(batch)):
         whole = _step(fp32, [each], config, step=step, summed_loss=summed_loss)

@@ -123,7 +123,7 @@ def few_layers_of(model: Transformer) -> Transformer:
     small = Transformer(replace(model.architecture, num_hidden_layers=layers))
     weights = model.state_dict()
     small.load_state_dict({name: weights[name] for name in small.state_dict()})
-    small.compute_dtype = model.compute_dtype
+    small.compute_dtype, small.attention = model.compute_dtype, model.attention
     return small.to(model.head_weight.device)
 
 
