@@ -65,6 +65,7 @@ bench: setup .venv-peers/bin/inspect_data
 	@$(VENV)/python benchmarks/encode.py
 	@$(VENV)/python benchmarks/convert.py
 	@$(VENV)/python benchmarks/train_throughput.py
+	@$(VENV)/python benchmarks/ranks.py
 	@$(VENV)/python benchmarks/checkpoint.py
 
 # Nothing is written when a test fails, or one that exists did not run.

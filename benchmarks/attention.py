@@ -21,9 +21,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from train_throughput import REFERENCE
 
 from apr.architecture import preset
+from apr.bench.reference import REFERENCE
 from apr.model.init import initialize
 from apr.model.transformer import Transformer
 from apr.train.acceleration import keep_freed_memory, repeatable

@@ -43,9 +43,9 @@ class Case:
             self.architecture,
             self.batch_size,
             self.sequence_length,
-            self.grad_accum,
-            self.precision,
-            self.compiled,
+            grad_accum=self.grad_accum,
+            precision=self.precision,
+            compiled=self.compiled,
             attention=self.attention,
         )
 

@@ -12,14 +12,16 @@ import time
 
 import numpy as np
 import torch
-from train_throughput import BATCH_SIZE, REFERENCE, SEQUENCE_LENGTH
 
+from apr.bench.reference import REFERENCE
 from apr.model.init import initialize
 from apr.model.transformer import Transformer
 from apr.train.acceleration import keep_freed_memory
 from apr.train.batches import Batch
 from apr.train.loss import summed_loss
 from apr.train.step import accumulate
+
+BATCH_SIZE, SEQUENCE_LENGTH = 16, 256
 
 PARTS = (1, 2, 4)
 

@@ -92,9 +92,9 @@ def train(root: Path, optimizer: str, rate: float, seed: int, num_steps: int) ->
 def compare_times(rounds: int) -> None:
     """Eager fp32 steps of both in turn: the median ratio of whole steps and of updates alone."""
     import torch
-    from train_throughput import REFERENCE
 
     from apr.architecture import preset
+    from apr.bench.reference import REFERENCE
     from apr.train.acceleration import keep_freed_memory
 
     keep_freed_memory()

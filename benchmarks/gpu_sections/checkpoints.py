@@ -1,7 +1,6 @@
 """How long a checkpoint holds the training up, and how long it is written beside it."""
 
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,11 +19,9 @@ def measure(setting: Setting) -> None:
 
 
 def _stall(setting: Setting) -> dict[str, Any]:
+    from apr.bench.checkpoints import small_tokenizer
     from apr.train.checkpoint import TrainState
     from apr.train.checkpoint_writer import CheckpointWriter
-
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-    from checkpoint import small_tokenizer
 
     length, tokens = setting.sizes.training[0]
     config = setting.config(sequence_length=length, micro_batch_tokens=tokens)

@@ -25,7 +25,7 @@ def measure(setting: Setting) -> None:
     with repeatable(config.device, seed=0):
         model = Transformer(setting.architecture)
         initialize(model, seed=0)
-    model.compute_dtype = acceleration.compute_dtype
+    acceleration.apply_to(model)
     model.to(setting.device)
     summed_loss, logits = acceleration.loss_function(), acceleration.logits_function()
     whole = setting.batch(rows=2, sequence_length=length)
@@ -39,7 +39,6 @@ def measure(setting: Setting) -> None:
         lambda: check_gradients(
             model,
             packed,
-            acceleration=acceleration,
             accelerated_loss=summed_loss,
             document_mask=True,
         ),

@@ -34,7 +34,7 @@ class TrainingSteps:
 
         self.acceleration = choose_acceleration(config, setting.architecture)
         self.model = Transformer(setting.architecture)
-        self.model.compute_dtype = self.acceleration.compute_dtype
+        self.acceleration.apply_to(self.model)
         self.model.to(setting.device)
         self._summed_loss, self._config = self.acceleration.loss_function(), config
         self.restart()
@@ -62,7 +62,7 @@ class TrainingSteps:
         return train_step(
             self.model,
             self.optimizer,
-            batch.split(config.grad_accum),
+            batch.split(config.num_micro_batches),
             step=self._step,
             learning_rate=1e-4,
             max_grad_norm=1.0,

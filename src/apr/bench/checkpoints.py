@@ -75,7 +75,7 @@ def measure_checkpoints(
             Path(scratch),
             run.model,
             run.optimizer,
-            tokenizer=_small_tokenizer(),
+            tokenizer=small_tokenizer(),
             keep=2,
             before_writing=lambda: None,
         ) as writer,
@@ -193,7 +193,7 @@ def _size_bytes(directory: Path) -> int:
     return sum(file.stat().st_size for file in directory.iterdir())
 
 
-def _small_tokenizer() -> Tokenizer:
+def small_tokenizer() -> Tokenizer:
     """Any tokenizer; it is a small part of a checkpoint."""
     sources = sorted((Path(apr.__file__).parent / "train").glob("*.py"))
     return train_bpe((path.read_text(encoding="utf-8") for path in sources), vocab_size=512)

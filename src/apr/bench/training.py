@@ -56,7 +56,8 @@ class Training:
         self.order = BatchOrder(Mixture((rows,), (Fraction(1),)), config.batch_size, config.seed)
         self.model = Transformer(shape)
         initialize(self.model, seed=config.seed)
-        self.model.compute_dtype = acceleration.compute_dtype
+        acceleration.apply_to(self.model)
+        self.model.model.recomputes_blocks = bool(config.activation_checkpointing)
         self.model.to(acceleration.device)
         self.summed_loss = acceleration.loss_function()
         self.optimizer = build_optimizer(self.model, config)

@@ -45,12 +45,19 @@ def spread(run: PreparedRun) -> PreparedRun:
         return run
     weights = digest_of_tensors(run.model.parameters())
     require_agreement(run.ranks, 0, {"the weights to start from": weights})
-    module = _Loss(run.model, run.summed_loss)
-    if run.config.data_parallel == "ddp":
-        loss, exchange = _replicated(module, run.ranks)
-        return replace(run, shared_loss=loss, exchange=exchange)
-    loss, exchange = _dealt_out(module, run.ranks)
-    return replace(run, summed_loss=loss, shared_loss=loss, exchange=exchange)
+    is_dealt_out = run.config.data_parallel == "fsdp"
+    loss, exchange = share(run.model, run.summed_loss, run.ranks, is_dealt_out=is_dealt_out)
+    # Nothing computes with parts of a model but what gathers them.
+    validated = loss if is_dealt_out else run.summed_loss
+    return replace(run, summed_loss=validated, shared_loss=loss, exchange=exchange)
+
+
+def share(
+    model: Transformer, summed_loss: SummedLoss, ranks: Ranks, *, is_dealt_out: bool
+) -> tuple[SummedLoss, GradientExchange]:
+    """The loss whose backward pass averages the gradients over the ranks, and how it is used."""
+    module = _Loss(model, summed_loss)
+    return _dealt_out(module, ranks) if is_dealt_out else _replicated(module, ranks)
 
 
 def _replicated(module: _Loss, ranks: Ranks) -> tuple[SummedLoss, GradientExchange]:
