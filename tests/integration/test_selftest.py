@@ -103,7 +103,7 @@ def test_the_command(run_data: RunData, tmp_path: Path, capsys: pytest.CaptureFi
     assert apr(["selftest", *flags]) == 0
     told = capsys.readouterr().out
     assert "PASS     selftest.resume: " in told
-    assert "9 of 9 proofs passed" in told
+    assert "10 of 10 proofs passed" in told
     assert "not applicable: selftest.bf16: the run computes in fp32" in told
     assert told.endswith(f"next:\n  apr pretrain {' '.join(flags)}\n")
     assert files_below(tmp_path) == ["run.toml"]
@@ -113,7 +113,7 @@ def test_the_command(run_data: RunData, tmp_path: Path, capsys: pytest.CaptureFi
     failed = [gate["id"] for gate in said["gates"] if gate["verdict"] != "PASS"]
     assert "selftest.parameters-change" in failed
     assert said["passed"] is False
-    assert len(said["gates"]) == 8
+    assert len(said["gates"]) == 9
     assert "on purpose" in said["not_applicable"]["selftest.document-leak"]
     assert len(said["not_applicable"]) == 3
 

@@ -31,10 +31,10 @@ _DOCUMENT_BYTES = 24
 # Large blocks that are freed within a pass are kept for the next one (`keep_freed_memory`), smaller
 # ones settle in them, and room for large ones is taken anew. What that costs over many steps, in
 # multiples of the fp32 scores and of what the logits take, is measured: docs/log.md.
-_HOLES_OF_MANY_STEPS = {"fp32": (2.4, 1.5), "bf16": (1.8, 1.1)}
+_HOLES_OF_MANY_STEPS = {"fp32": (2.4, 0.6), "bf16": (1.8, 0.5)}
 _HOLES_OF_ONE_PASS = (1.8, 0.5)
 # Several passes a step, with gradients that stay between them, mix large and small blocks more.
-_HOLES_OF_ACCUMULATION = 1.25
+_HOLES_OF_ACCUMULATION = 2.0
 _HOLES_ELSEWHERE = 0.1
 # Blocks that are computed one by one, twice, leave room of several of them; in multiples of one.
 _HOLES_OF_RECOMPUTATION = 6.0

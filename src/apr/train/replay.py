@@ -25,7 +25,7 @@ class Computed:
     """A step's loss and gradient in one precision, and what of it is not finite.
 
     `first_not_finite` is the first module in forward order whose output is not, by its name;
-    `logits` for the whole model, `loss` where all logits are finite and the loss is not.
+    `loss` where all hidden states are finite and the loss, behind the head, is not.
     """
 
     precision: str
@@ -101,11 +101,11 @@ def _watching(model: Transformer) -> Generator[list[str]]:
     def watch(name: str, module: nn.Module) -> Any:
         def look(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
             if not bool(torch.isfinite(output).all()):
-                seen.append(name or "logits")
+                seen.append(name)
 
         return module.register_forward_hook(look)
 
-    hooks = [watch(name, module) for name, module in model.named_modules()]
+    hooks = [watch(name, module) for name, module in model.named_modules() if name]
     try:
         yield seen
     finally:

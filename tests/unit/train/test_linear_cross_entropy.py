@@ -1,5 +1,6 @@
 """The loss behind the head, chunk by chunk, against torch's cross-entropy of all logits."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -278,6 +279,23 @@ def test_what_a_compiler_gets_is_what_eager_kernels_get(monkeypatch: pytest.Monk
     traced = loss_and_gradient(logits_CV.clone(), target_ids_C)
     for a, b in zip(eager, traced, strict=True):
         assert a.equal(b)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_chunk_is_the_eager_one() -> None:
+    fused = torch.compile(loss_and_gradient, dynamic=False)
+    x_BTD, weight_VD, target_ids_BT = inputs((3, 7, 5, 101))
+    for row_grad_B in (torch.full((3,), 0.125), torch.tensor([1.0, 0.0, -2.0])):
+        found = both(
+            x_BTD,
+            weight_VD,
+            target_ids_BT,
+            row_grad_B,
+            chunk_tokens=16,
+            loss_and_gradient=fused,
+        )
+        assert max(found.values()) < 1e-6, found
 
 
 def test_a_chunk_is_a_power_of_two_within_its_bytes() -> None:

@@ -12,7 +12,7 @@ from apr.train.gates import Finding
 from apr.train.head_chunks import tokens_per_chunk
 from apr.train.linear_cross_entropy import HeadLoss
 from apr.train.selftest.distances import Bounds, farthest, scale_difference
-from apr.train.selftest.small_run import size_of
+from apr.train.selftest.small_run import cut, size_of
 
 # Fixed before any run: what one sum in another order does, times ten; in bf16 what rounding does to
 # every number. The softmax of a fresh model is flat, so that all of it rounds the same way.
@@ -34,19 +34,21 @@ class _Side:
 def check_head(model: Transformer, batch: Batch, *, head_loss: HeadLoss) -> Finding:
     """Values and gradients of the run's loss behind the hidden states, against torch's in fp32.
 
-    On the head of the model and the shape of a micro-batch, in as many chunks as the run takes; the
-    hidden states are random, as long as the last norm makes them. With all targets counted, rows
-    that count unequally, one target, and none, where all must be zero; with one number coming back
-    for every row, as in a step, and with a different one for each. In fp32, where a thousandth
-    shows, and in the precision of the run.
+    On the head of the model and the rows of a micro-batch, as many as fill two of the run's
+    chunks; the hidden states are random, as long as the last norm makes them. With all targets
+    counted, rows that count unequally, one target, and none, where all must be zero; with one
+    number coming back for every row, as in a step, and with a different one for each. In fp32,
+    where a thousandth shows, and in the precision of the run.
 
     Source: torch.nn.functional.cross_entropy, on the fp32 of the same logits, a slice at a time.
     """
     dtypes = dict.fromkeys((torch.float32, model.compute_dtype))
     expected = f"{_BOUNDS[model.compute_dtype]}; zero where no target counts"
+    weight_VD = model.head_weight.detach()
+    batch = _two_chunks_of(batch, _chunk_tokens(weight_VD))
     if batch.num_counted_tokens == 0:
         return Finding("UNKNOWN", "no target of the batch counts", expected, "report this")
-    weight_VD, cases = model.head_weight.detach(), _cases(batch, model.head_weight.device)
+    cases = _cases(batch, weight_VD.device)
     texts = list[str]()
     for dtype in dtypes:
         x_BTD = _hidden_states(model, batch).to(dtype)
@@ -66,6 +68,12 @@ def check_head(model: Transformer, batch: Batch, *, head_loss: HeadLoss) -> Find
         "back",
         expected,
     )
+
+
+def _two_chunks_of(batch: Batch, chunk_tokens: int) -> Batch:
+    """The first rows, two where there are two: how rows weigh is seen by comparing them."""
+    length = batch.input_ids_BT.shape[1]
+    return cut(batch, rows=max(2, -(-2 * chunk_tokens // length)), length=length)
 
 
 def _hidden_states(model: Transformer, batch: Batch) -> Tensor:
@@ -117,7 +125,7 @@ def _plain(x_BTD: Tensor, weight_VD: Tensor, target_ids_BT: Tensor, row_grad_B: 
     head_VD = weight_VD.to(x_BTD.dtype)
     exact_VD = head_VD.float()
     of_head = torch.zeros_like(exact_VD)
-    nats, of_states = list[Tensor](), list[Tensor]()
+    nats_B, of_states = list[Tensor](), list[Tensor]()
     # A row at a time, and of that no more than a chunk: another division than the run's.
     size = max(1, _chunk_tokens(weight_VD) // 2)
     for x_TD, target_ids_T, row_grad in zip(x_BTD, target_ids_BT, row_grad_B, strict=True):
@@ -125,16 +133,16 @@ def _plain(x_BTD: Tensor, weight_VD: Tensor, target_ids_BT: Tensor, row_grad_B: 
         for x_CD, target_ids_C in zip(x_TD.split(size), target_ids_T.split(size), strict=True):
             logits_CV = (x_CD @ head_VD.t()).float().requires_grad_()
             with torch.enable_grad():
-                nats_C = functional.cross_entropy(
-                    logits_CV, target_ids_C, ignore_index=IGNORED_TARGET, reduction="none"
+                nats = functional.cross_entropy(
+                    logits_CV, target_ids_C, ignore_index=IGNORED_TARGET, reduction="sum"
                 )
-            (grad_CV,) = torch.autograd.grad(nats_C.sum(), logits_CV, row_grad)
+            (grad_CV,) = torch.autograd.grad(nats, logits_CV, row_grad)
             of_states.append(grad_CV @ exact_VD)
             of_head.addmm_(grad_CV.t(), x_CD.float())
-            parts.append(nats_C.detach().double().sum())
-        nats.append(torch.stack(parts).sum())
+            parts.append(nats.detach().double())
+        nats_B.append(torch.stack(parts).sum())
     of_all_states = torch.cat(of_states).view_as(x_BTD)
-    return _Side(torch.stack(nats), {"hidden states": of_all_states, "head": of_head})
+    return _Side(torch.stack(nats_B), {"hidden states": of_all_states, "head": of_head})
 
 
 def _difference(found: _Side, plain: _Side, bounds: Bounds) -> tuple[bool, str]:
