@@ -175,6 +175,7 @@ class Setting:
                 "num_steps": 100_000,
                 "batch_size": micro_batch_tokens // sequence_length,
                 "seq_length": sequence_length,
+                "grad_accum": 1,
                 "device": str(self.device),
                 "precision": "bf16",
                 # Compiling takes longer than everything else of a dry run.

@@ -14,7 +14,6 @@ from tests.varlen_kernel import varlen_on_cpu
 from torch import Tensor
 
 from apr.model.attention import Attend, Way, document_mask, flash, masked, plain, varlen
-from apr.train.acceleration import Acceleration
 from apr.train.attention_check import compare_attention
 from apr.train.batches import Batch
 from apr.train.gates import Gate, judge
@@ -42,13 +41,11 @@ def gate(way: Way, dtype: torch.dtype) -> Gate:
     """The verdict of preflight.gradients on a run whose attention this is."""
     model = tiny_model()
     model.compute_dtype, model.attention = dtype, way
-    fast = Acceleration(torch.device("cpu"), dtype, False, (), "flash")
     return judge(
         "preflight.gradients",
         lambda: check_gradients(
             model,
             long_rows(),
-            acceleration=fast,
             accelerated_loss=summed_loss,
             document_mask=True,
         ),

@@ -23,7 +23,9 @@ from apr.train.checkpoint import TrainState, latest_checkpoint, read_state
 from apr.train.checkpoint_writer import CheckpointWriter
 from apr.train.inputs import open_inputs
 from apr.train.loss import summed_loss
+from apr.train.mixture import BatchPart
 from apr.train.optimizer import build_optimizer
+from apr.train.prefetch import Batches
 from apr.train.prepare import PreparedRun, prepare
 from apr.train.run_record import StepLog
 from apr.train.skipped_step import load_skipped_step, skipped_step_dir
@@ -42,7 +44,9 @@ def prepared(run_data: RunData, run_dir: Path, **changes: Any) -> PreparedRun:
 
 
 @contextmanager
-def trainer_of(run: PreparedRun, said: list[str]) -> Generator[Trainer]:
+def trainer_of(
+    run: PreparedRun, said: list[str], batches: Batches | None = None
+) -> Generator[Trainer]:
     run.config.run_dir.mkdir(exist_ok=True)
     optimizer = build_optimizer(run.model, run.config)
     with (
@@ -63,13 +67,16 @@ def trainer_of(run: PreparedRun, said: list[str]) -> Generator[Trainer]:
             origin=Origin("0" * 64),
             log=log,
             checkpoints=checkpoints,
+            batches=batches or BatchPart(run.order, 0, 1),
             progress=lambda _progress: None,
             notify=said.append,
         )
 
 
-def train(run: PreparedRun, state: TrainState, said: list[str]) -> None:
-    with trainer_of(run, said) as trainer:
+def train(
+    run: PreparedRun, state: TrainState, said: list[str], batches: Batches | None = None
+) -> None:
+    with trainer_of(run, said, batches) as trainer:
         trainer.train(state, should_stop=lambda: False, should_save=lambda: False)
 
 

@@ -37,7 +37,9 @@ from apr.train.step import train_step
 
 model = Transformer(preset("tiny", tokenizer_vocab_size=64))
 initialize(model, seed=0)
-settings = SimpleNamespace(weight_decay=0.1, adam_beta1=0.9, adam_beta2=0.95)
+settings = SimpleNamespace(
+    optimizer="adamw", weight_decay=0.1, adam_beta1=0.9, adam_beta2=0.95
+)
 optimizer = build_optimizer(model, settings)
 ids = np.random.default_rng(0).integers(64, size=(2, 9))
 batch = Batch(ids[:, :-1].copy(), ids[:, 1:].copy(), np.zeros((2, 8), np.int64), (0, 1))

@@ -60,7 +60,7 @@ def _measure(model_path: Path, config: TrainConfig) -> Reopened:
         result = validate(
             loaded.model,
             whole_set(rows, loaded.tokenizer),
-            batch_size=config.batch_size // config.num_micro_batches,
+            batch_size=config.batch_size // (config.grad_accum or 1),
             document_mask=config.document_mask,
             summed_loss=summed_loss,
         )

@@ -4,24 +4,24 @@ Only `auto` chooses, and says so where it cannot take what it prefers.
 """
 
 import warnings
+from typing import TYPE_CHECKING
 
 import torch
 
 from apr.architecture import Architecture
 from apr.errors import Refusal
 from apr.model.attention import Way, cudnn, flash, plain, varlen
-from apr.train.config import TrainConfig
+from apr.train.attention_preference import preferred_way
+
+if TYPE_CHECKING:
+    from apr.train.config import TrainConfig
 
 WAYS: dict[str, Way] = {"plain": plain, "flash": flash, "cudnn": cudnn, "varlen": varlen}
 """By the name that a person asks for and a record says."""
 
-# On a CPU, measured (docs/log.md): in fp32 the kernel is faster from the first of these on; in bf16
-# plain attention stays a tenth faster, but from the second its scores are most of a run's memory.
-_PLAIN_BELOW_IN_FP32, _PLAIN_BELOW_IN_BF16 = 1024, 2048
-
 
 def choose_attention(
-    config: TrainConfig, architecture: Architecture, device: torch.device, dtype: torch.dtype
+    config: "TrainConfig", architecture: Architecture, device: torch.device, dtype: torch.dtype
 ) -> tuple[str, list[str]]:
     """The name of the way, and what the person who started the run should know of it.
 
@@ -52,22 +52,6 @@ def choose_attention(
             fix="use --attention auto, which takes what is there, or plain, which always is",
         )
     return config.attention, []
-
-
-def preferred_way(config: TrainConfig, *, on_cpu: bool, in_fp32: bool) -> str:
-    """What was asked for; for `auto` the best that is known for such a run.
-
-    On CUDA kernels that hold no scores take 16 bits, and documents are hidden by laying them end
-    to end. On a CPU the length decides.
-    """
-    if config.attention != "auto":
-        return config.attention
-    if on_cpu:
-        plain_below = _PLAIN_BELOW_IN_FP32 if in_fp32 else _PLAIN_BELOW_IN_BF16
-        return "plain" if config.seq_length < plain_below else "flash"
-    if in_fp32:
-        return "plain"
-    return "varlen" if config.document_mask else "flash"
 
 
 def unavailable(

@@ -9,16 +9,15 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import distributed
-from torch.distributed.distributed_c10d import PrefixStore, Store
-from torch.distributed.rendezvous import rendezvous
 
 from apr.errors import FeatureMissing, Refusal
+
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
 
 _MEETING_LIMIT = timedelta(minutes=5)
 # The first rank writes the last checkpoint and the model while the others wait for its word.
@@ -41,7 +40,7 @@ class Ranks:
     """The number among the processes on this machine."""
     local_world_size: int = 1
     """How many processes share this machine."""
-    _board: Store | None = None
+    _board: "Store | None" = None
     """Where ranks leave a word that outlasts them."""
 
     @property
@@ -57,6 +56,10 @@ class Ranks:
     def total(self, array: Array) -> Array:
         """The sum of an array over all ranks; each gets the same bits."""
         if self.are_many:
+            # Not at the top: alone, a run's plan is made without torch.
+            import torch
+            from torch import distributed
+
             with self.noticing_losses():
                 tensor = torch.from_numpy(array.copy())
                 distributed.all_reduce(tensor)
@@ -137,6 +140,9 @@ def joined(ranks: Ranks) -> Generator[Ranks]:
     if not ranks.are_many:
         yield ranks
         return
+    import torch
+    from torch import distributed
+
     if not distributed.is_available():
         raise FeatureMissing(
             "ranks.not-built",
@@ -145,6 +151,9 @@ def joined(ranks: Ranks) -> Generator[Ranks]:
             expected=f"one that can run {ranks.world_size} ranks",
             fix="install a build of torch with it, or start one process",
         )
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
     backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(ranks.local_rank % torch.cuda.device_count())
@@ -176,6 +185,8 @@ def joined(ranks: Ranks) -> Generator[Ranks]:
 
 
 def _is_about_peers(err: RuntimeError) -> bool:
+    from torch import distributed
+
     return isinstance(err, distributed.DistError) or any(word in str(err) for word in _BROKEN)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from apr.architecture import Architecture
-from apr.train.attention_choice import preferred_way
+from apr.train.attention_preference import preferred_way
 from apr.train.config import TrainConfig
 from apr.train.device_memory import USABLE, DeviceMemory, read_device_memory
 from apr.train.disk import DiskEstimate, estimate_disk, free_bytes

@@ -9,6 +9,7 @@ from tests.peak_memory import measured
 from tests.unit.train.batch_fixture import gradients, random_batch, tiny_model
 
 from apr.architecture import preset
+from apr.model.attention import causal_mask, masked
 from apr.model.transformer import Transformer
 from apr.train.batches import Batch
 from apr.train.loss import summed_loss
@@ -70,11 +71,12 @@ def test_f26_a_block_recomputed_with_another_mask_is_seen() -> None:
     calls: list[Any] = []
 
     def other_mask(_block: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        x_BTD, mask_BTS, *rest = arguments
-        calls.append(mask_BTS)
+        x_BTD, attend, *rest = arguments
+        calls.append(attend)
         # The second time every token sees all before it, those of other documents as well.
-        seen = mask_BTS if len(calls) == 1 else torch.ones_like(mask_BTS).tril()
-        return (x_BTD, seen, *rest)
+        triangle = causal_mask(0, x_BTD.shape[1], device=x_BTD.device)
+        everything = masked(triangle.expand(len(x_BTD), -1, -1))
+        return (x_BTD, attend if len(calls) == 1 else everything, *rest)
 
     model.model.layers[1].register_forward_pre_hook(other_mask)
     _, grads = found(model, batch, torch.float32, recomputed=True)
@@ -95,6 +97,7 @@ import numpy as np
 from dataclasses import replace
 from apr.architecture import preset
 from apr.model.init import initialize
+from apr.model.attention import causal_mask, masked
 from apr.model.transformer import Transformer
 from apr.train.acceleration import keep_freed_memory
 from apr.train.batches import Batch

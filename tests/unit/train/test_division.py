@@ -87,13 +87,11 @@ def test_a_batch_of_many_sequences_is_divided_at_once() -> None:
     assert chosen(huge, DeviceMemory(1 << 33, "a test"))[0] > 1
 
 
-def test_ranks_share_every_micro_batch() -> None:
-    asked = config(batch_size=256, seq_length=512, device="cpu")
-    for num_ranks in (1, 2, 4):
-        found = divided(asked, SHAPE, num_ranks=num_ranks)
-        assert found.batch_size // found.num_micro_batches % num_ranks == 0
-    with pytest.raises(AssertionError):
-        divided(asked, SHAPE, num_ranks=3)
+def test_ranks_of_one_machine_share_its_memory_and_not_its_cards() -> None:
+    half = DeviceMemory(1 << 30, "a test").shared_by(2)
+    assert (half.available_bytes, half.source) == (1 << 29, "a test, a share of 2")
+    a_card = DeviceMemory(1 << 30, "a test", on_cpu=False)
+    assert a_card.shared_by(2) is a_card
 
 
 def test_a_person_is_told_when_memory_decided() -> None:
