@@ -85,17 +85,17 @@ def test_data_that_run_out_are_read_again_and_counted(run_data: RunData, tmp_pat
             tmp_path / "run",
             dataset=run_data.val,
             val_shard=None,
-            batch_size=32,
+            batch_size=8,
             seq_length=64,
-            num_steps=20,
-            eval_every=20,
+            num_steps=60,
+            eval_every=60,
             waive={f"preflight.{gate}": "planted" for gate in waived},
         )
     )
-    assert 1 < record["epochs_over_data"] < 20 * 32 * 64 / record["unique_tokens"] + 0.1
+    assert 1 < record["epochs_over_data"] < 60 * 8 * 64 / record["unique_tokens"] + 0.1
     steps = steps_of(tmp_path / "run")
     losses = [line["loss_nats"] for line in steps if line["kind"] == "step"]
-    assert len(set(losses)) == len(losses) == 20
+    assert len(set(losses)) == len(losses) == 60
 
 
 def nulls_without_reason(record: Any, at: str = "") -> Iterator[str]:
