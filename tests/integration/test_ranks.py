@@ -123,6 +123,24 @@ def test_saved_on_two_ranks_a_run_goes_on_with_one_and_with_four(
         assert resumed["environment_changed"]["ranks"] == world_size
 
 
+def test_a_large_model_is_gathered_block_by_block(ranks: WarmRanks, data: RunData) -> None:
+    def step(world_size: int, kind: str) -> dict[str, Any]:
+        ended = ranks.call(
+            "tests.ranks.checks:step_of_unequal_rows",
+            world_size=world_size,
+            root=str(data.root),
+            kind=kind,
+            counted=[3, 16, 1, 9],
+            num_micro_batches=2,
+        )
+        return ended[0].answer
+
+    alone, dealt_out = step(1, "auto"), step(2, "fsdp by block")
+    assert dealt_out["num_tokens"] == alone["num_tokens"] == 29
+    for name in ("loss_nats", "grad_norm", "weights"):
+        assert dealt_out[name] == pytest.approx(alone[name], abs=1e-5), name
+
+
 @pytest.mark.parametrize("damage", ["missing", "of another step", "twice"])
 def test_a_share_that_is_not_its_own_is_no_checkpoint(
     ranks: WarmRanks, data: RunData, tmp_path: Path, damage: str

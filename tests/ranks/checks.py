@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from apr.model.init import initialize
 from apr.model.transformer import Transformer
 from apr.train.agreement import digest_of_tensors, digest_of_text, require_agreement
 from apr.train.batches import IGNORED_TARGET, Batch
-from apr.train.data_parallel import spread
+from apr.train.data_parallel import share, spread
 from apr.train.inputs import open_inputs
 from apr.train.loss import summed_loss
 from apr.train.optimizer import build_optimizer
@@ -98,7 +99,15 @@ def step_of_unequal_rows(
     mean_of_means: bool = False,
 ) -> dict[str, Any]:
     """One step on rows of which each counts so many targets; what it found and what it changed."""
-    run = spread(prepared(ranks, root, kind))
+    run = prepared(ranks, root, "fsdp" if kind == "fsdp by block" else kind)
+    if kind != "fsdp by block":
+        run = spread(run)
+    else:
+        # Smaller than any model, so that this one is too large to be gathered at once.
+        loss, exchange = share(
+            run.model, run.summed_loss, ranks, is_dealt_out=True, one_unit_bytes=0
+        )
+        run = replace(run, summed_loss=loss, exchange=exchange)
     rng = np.random.default_rng(0)
     inputs, targets = (rng.integers(256, size=(len(counted), 16)) for _ in range(2))
     for row, count in enumerate(counted):

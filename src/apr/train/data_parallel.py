@@ -53,11 +53,22 @@ def spread(run: PreparedRun) -> PreparedRun:
 
 
 def share(
-    model: Transformer, summed_loss: SummedLoss, ranks: Ranks, *, is_dealt_out: bool
+    model: Transformer,
+    summed_loss: SummedLoss,
+    ranks: Ranks,
+    *,
+    is_dealt_out: bool,
+    one_unit_bytes: int = _ONE_UNIT_BYTES,
 ) -> tuple[SummedLoss, GradientExchange]:
-    """The loss whose backward pass averages the gradients over the ranks, and how it is used."""
+    """The loss whose backward pass averages the gradients over the ranks, and how it is used.
+
+    A dealt out model larger than `one_unit_bytes` is gathered block by block.
+    """
     module = _Loss(model, summed_loss)
-    return _dealt_out(module, ranks) if is_dealt_out else _replicated(module, ranks)
+    if not is_dealt_out:
+        return _replicated(module, ranks)
+    size_bytes = sum(each.numel() * each.element_size() for each in module.parameters())
+    return _dealt_out(module, ranks, by_block=size_bytes > one_unit_bytes)
 
 
 def _replicated(module: _Loss, ranks: Ranks) -> tuple[SummedLoss, GradientExchange]:
@@ -71,11 +82,12 @@ def _replicated(module: _Loss, ranks: Ranks) -> tuple[SummedLoss, GradientExchan
     return loss, GradientExchange(ranks, shared.no_sync)
 
 
-def _dealt_out(module: _Loss, ranks: Ranks) -> tuple[SummedLoss, GradientExchange]:
+def _dealt_out(
+    module: _Loss, ranks: Ranks, *, by_block: bool
+) -> tuple[SummedLoss, GradientExchange]:
     from torch.distributed.fsdp import FSDPModule, fully_shard
 
-    size_bytes = sum(each.numel() * each.element_size() for each in module.parameters())
-    if size_bytes > _ONE_UNIT_BYTES:
+    if by_block:
         for block in module.transformer.model.layers:
             fully_shard(block)
     shared = fully_shard(module)
