@@ -116,11 +116,12 @@ def test_saved_on_two_ranks_a_run_goes_on_with_one_and_with_four(
     for world_size, grad_accum in ((1, 4), (4, 1)):
         shutil.rmtree(run_dir)
         shutil.copytree(stopped, run_dir)
-        more = ("--grad-accum", str(grad_accum), "--quiet")
-        train(ranks, world_size, ["pretrain", "--resume", str(run_dir), *more])
+        train(ranks, world_size, ["pretrain", "--resume", str(run_dir), "--quiet"])
         require_same_run(run_dir, alone)
         (resumed,) = json.loads((run_dir / "run.json").read_text())["resumes"]
         assert resumed["environment_changed"]["ranks"] == world_size
+        # Rows of one forward pass stay as many.
+        assert resumed["config_changed"]["grad_accum"] == [2, grad_accum]
 
 
 def test_a_large_model_is_gathered_block_by_block(ranks: WarmRanks, data: RunData) -> None:

@@ -76,6 +76,23 @@ def require_unfinished(record: RunRecord, *, is_ended: bool) -> None:
         )
 
 
+def recorded_ranks(record: RunRecord) -> int:
+    """How many ranks the last sitting of a run had; one before there were any.
+
+    Refuses: run.record-damaged.
+    """
+    environment = dict(record.data["environment"])
+    try:
+        for resumed in record.data["resumes"][-1:]:
+            environment |= resumed["environment_changed"]
+    except (KeyError, TypeError) as err:
+        raise _damaged(record, f"resumes: {type(err).__name__}: {err}") from err
+    number = environment.get("ranks", 1)
+    if not isinstance(number, int) or number < 1:
+        raise _damaged(record, f"environment: {number!r:.60} ranks")
+    return number
+
+
 def require_complete(record: RunRecord) -> None:
     """Refuse a record that lacks what was settled before step 1.
 

@@ -10,6 +10,7 @@ from apr.files import require_exists
 from apr.jobs.recorded import (
     recorded_architecture,
     recorded_config,
+    recorded_ranks,
     require_complete,
     require_own_checkpoint,
     require_same_init,
@@ -40,7 +41,7 @@ from apr.train.init_file import InitFile, read_init
 from apr.train.inputs import Inputs, open_inputs
 from apr.train.optimizer import build_optimizer
 from apr.train.prepare import PreparedRun, judge_gradients, prepare
-from apr.train.rank_config import for_ranks
+from apr.train.rank_config import for_ranks, with_same_micro_batches
 from apr.train.ranks import ALONE, Ranks
 from apr.train.run_record import RunRecord, now
 from apr.train.token_budget_gate import check_token_budget
@@ -72,7 +73,10 @@ def resume(
         before = recorded_config(record)
         require_complete(record)
         config = absolute_paths(changed_config(before, {"run_dir": run_dir, **(changes or {})}))
-        config = for_ranks(config, ranks, asked=(changes or {}).keys())
+        asked = (changes or {}).keys()
+        if "grad_accum" not in asked:
+            config = with_same_micro_batches(config, recorded_ranks(record), ranks)
+        config = for_ranks(config, ranks, asked=asked)
         checkpoint, passed_over = latest_checkpoint(run_dir)
         for reason in passed_over:
             listener.notify(f"passed over a damaged checkpoint: {reason}")

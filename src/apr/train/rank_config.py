@@ -45,6 +45,16 @@ def for_ranks(config: TrainConfig, ranks: Ranks, *, asked: Collection[str]) -> T
     return config.model_copy(update={"device": _device(config, ranks, asked)})
 
 
+def with_same_micro_batches(config: TrainConfig, num_ranks: int, ranks: Ranks) -> TrainConfig:
+    """The configuration of a run of `num_ranks` on others, whose passes are of the same size.
+
+    Where these cannot divide them so, how many there are is chosen again.
+    """
+    num_passes = (config.grad_accum or 1) * num_ranks
+    grad_accum = None if num_passes % ranks.world_size else num_passes // ranks.world_size
+    return config.model_copy(update={"grad_accum": grad_accum})
+
+
 def _device(config: TrainConfig, ranks: Ranks, asked: Collection[str]) -> str:
     """Each rank of a machine has a CUDA device of its own, or all of them the CPU."""
     name = config.device
