@@ -106,6 +106,8 @@ def test_any_signal_to_stop_cleans_up_and_is_one_object(here: Path, number: sign
     process = subprocess.Popen(
         ["nice", "-n", "19", sys.executable, "-m", "apr", *words],
         cwd=here,
+        # What ignores hang-ups, as nohup does, hands that on to its children.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
         env=os.environ | {"PYTHONPATH": ":".join(sys.path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
