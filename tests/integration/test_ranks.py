@@ -124,6 +124,30 @@ def test_saved_on_two_ranks_a_run_goes_on_with_one_and_with_four(
         assert resumed["config_changed"]["grad_accum"] == [2, grad_accum]
 
 
+@pytest.mark.parametrize("at_call", [3, None])
+def test_no_checkpoint_is_written_of_ranks_that_have_drifted_apart(
+    ranks: WarmRanks, data: RunData, tmp_path: Path, at_call: int | None
+) -> None:
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    ended = ranks.call(
+        "tests.ranks.checks:drifting_run",
+        world_size=2,
+        root=str(data.root),
+        run_dir=str(run_dir),
+        at_call=at_call,
+    )
+    saved = sorted(path.name for path in (run_dir / "checkpoints").iterdir())
+    if at_call is None:
+        assert [each.answer for each in ended] == [None, None]
+        assert saved == ["step-00000006", "step-00000008"]
+        return
+    for each in ended:
+        assert each.answer["id"] == "ranks.differ"
+        assert each.answer["where"] == "step 4, the parameters"
+    assert saved == ["step-00000002"]
+
+
 def test_a_large_model_is_gathered_block_by_block(ranks: WarmRanks, data: RunData) -> None:
     def step(world_size: int, kind: str) -> dict[str, Any]:
         ended = ranks.call(

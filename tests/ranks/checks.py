@@ -13,17 +13,19 @@ from tests.run_data import RunData
 from apr.architecture import preset
 from apr.errors import Interrupted, Refusal
 from apr.jobs.pretrain import pretrain
-from apr.jobs.sitting import Listener
+from apr.jobs.record import first_record
+from apr.jobs.sitting import SILENT, Listener, sit
 from apr.model.init import initialize
 from apr.model.transformer import Transformer
 from apr.train.agreement import digest_of_tensors, digest_of_text, require_agreement
 from apr.train.batches import IGNORED_TARGET, Batch
+from apr.train.checkpoint import TrainState
 from apr.train.data_parallel import share, spread
 from apr.train.inputs import open_inputs
 from apr.train.loss import summed_loss
 from apr.train.optimizer import build_optimizer
 from apr.train.parts import whole
-from apr.train.prepare import PreparedRun, prepare
+from apr.train.prepare import Judgement, PreparedRun, prepare
 from apr.train.ranks import Ranks
 from apr.train.step import train_step
 from apr.train.validation import subset, validate
@@ -192,4 +194,28 @@ def stopped_run(ranks: Ranks, *, root: str, run_dir: str, kind: str, after: int)
         pretrain(config, ranks=ranks, listener=Listener(should_stop=should_stop))
     except Interrupted as ending:
         return ending.message
+    return None
+
+
+def drifting_run(ranks: Ranks, *, root: str, run_dir: str, at_call: int | None) -> Any:
+    """Train while one weight of the last rank moves by one ulp; the refusal, or nothing."""
+    run = prepared(ranks, root, "ddp", checkpoint_every=2, eval_every=8)
+    run = spread(replace(run, config=run.config.model_copy(update={"run_dir": Path(run_dir)})))
+    shared, calls = run.shared_loss, 0
+    assert shared is not None
+
+    def drifting(model: Transformer, *batch: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == at_call and ranks.rank == ranks.world_size - 1:
+            weights = model.head_weight.detach().view(-1)
+            weights[0] = torch.nextafter(weights[0], torch.tensor(1e9))
+        return shared(model, *batch)
+
+    run = replace(run, shared_loss=drifting)
+    record = first_record(run, [], Judgement([], None), None)
+    try:
+        sit(run, record, build_optimizer(run.model, run.config), TrainState(), listener=SILENT)
+    except Refusal as refusal:
+        return said(refusal)
     return None
