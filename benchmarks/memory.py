@@ -34,7 +34,7 @@ class Case:
     precision: Literal["fp32", "bf16"]
     compiled: bool = False
     grad_accum: int = 1
-    attention: str = "plain"
+    attention: str = "pieces"
 
     @property
     def workload(self) -> Workload:
@@ -65,6 +65,8 @@ CASES = {
     "reference-accumulated": Case(REFERENCE, 16, 256, "fp32", grad_accum=4),
     "long": Case(REFERENCE, 4, 1024, "fp32"),
     "long-bf16": Case(REFERENCE, 4, 1024, "bf16"),
+    "reference-plain": Case(REFERENCE, 16, 256, "fp32", attention="plain"),
+    "reference-bf16-plain": Case(REFERENCE, 16, 256, "bf16", attention="plain"),
     "long-flash": Case(REFERENCE, 4, 1024, "fp32", attention="flash"),
     "long-bf16-flash": Case(REFERENCE, 4, 1024, "bf16", attention="flash"),
     "vocabulary-32k": Case(_WIDE_HEAD, 8, 256, "fp32"),

@@ -196,7 +196,7 @@ class _AdjacentPairs(Block):
 
 class _TurnsAdjacentPairs(Attention):
     def turn(self, x_BHTE: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        cos, sin = (table[..., : table.shape[-1] // 2] for table in rotary)
+        cos, sin = rotary
         first, second = x_BHTE[..., 0::2], x_BHTE[..., 1::2]
         turned = (first * cos - second * sin, second * cos + first * sin)
         return torch.stack(turned, -1).flatten(-2)

@@ -13,7 +13,7 @@ import torch
 from tests.unit.train.batch_fixture import random_batch, seeing, tiny_model
 from torch import Tensor
 
-from apr.model.attention import Way, causal_mask, document_mask, flash, plain
+from apr.model.attention import Way, causal_mask, document_mask, flash, pieces, plain
 from apr.model.transformer import Transformer
 from apr.train.batches import Batch
 from apr.train.gates import Finding, judge
@@ -74,7 +74,7 @@ def documents(dtype: torch.dtype = torch.float32, way: Way = plain, **planted: A
     return check_document_leak(model, packed(), random_batch(), **functions | planted)
 
 
-@pytest.mark.parametrize("way", [plain, flash])
+@pytest.mark.parametrize("way", [plain, pieces, flash])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_sound_masks_pass(dtype: torch.dtype, way: Way) -> None:
     for finding in (causal(dtype, way), documents(dtype, way)):

@@ -13,7 +13,7 @@ from tests.run_data import RunData
 from tests.unit.train.batch_fixture import VOCAB_SIZE, random_batch, seeing, tiny_model
 from torch import Tensor
 
-from apr.model.attention import Attend, Way, flash, plain
+from apr.model.attention import Attend, Way, flash, pieces, plain
 from apr.model.init import initialize
 from apr.model.transformer import Transformer
 from apr.train.batches import IGNORED_TARGET, Batch
@@ -56,7 +56,7 @@ def model_in(dtype: torch.dtype, attention: Way) -> Transformer:
     return model
 
 
-@pytest.mark.parametrize("attention", [plain, flash])
+@pytest.mark.parametrize("attention", [plain, pieces, flash])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("at", range(LENGTH))
 def test_a_token_moves_its_own_document_from_itself_on_and_nothing_else(
@@ -70,7 +70,7 @@ def test_a_token_moves_its_own_document_from_itself_on_and_nothing_else(
     assert moved(model_in(dtype, attention), ids, at, documents) == expected
 
 
-@pytest.mark.parametrize("attention", [plain, flash])
+@pytest.mark.parametrize("attention", [plain, pieces, flash])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("at", range(LENGTH))
 def test_with_the_mask_switched_off_the_probe_detects_the_leak(

@@ -13,14 +13,14 @@ from tests.unit.train.batch_fixture import random_batch, tiny_model
 from tests.varlen_kernel import varlen_on_cpu
 from torch import Tensor
 
-from apr.model.attention import Attend, Way, document_mask, flash, masked, plain, varlen
+from apr.model.attention import Attend, Way, document_mask, flash, masked, pieces, plain, varlen
 from apr.train.attention_check import compare_attention
 from apr.train.batches import Batch
 from apr.train.gates import Gate, judge
 from apr.train.gradients_gate import check_gradients
 from apr.train.loss import summed_loss
 
-WAYS = [flash, varlen]
+WAYS = [pieces, flash, varlen]
 DTYPES = [torch.float32, torch.bfloat16]
 
 

@@ -58,7 +58,9 @@ def test_attention_that_is_not_there_is_refused(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("way", "kernel"), [("plain", SOFTMAX), ("flash", FLASH)])
+@pytest.mark.parametrize(
+    ("way", "kernel"), [("plain", SOFTMAX), ("pieces", SOFTMAX), ("flash", FLASH)]
+)
 def test_what_was_asked_for_is_what_computes(
     run_data: RunData, tmp_path: Path, way: str, kernel: str
 ) -> None:
@@ -81,17 +83,17 @@ def test_the_harmless_twin_takes_what_is_there_and_the_record_names_it(
     run_data: RunData, tmp_path: Path
 ) -> None:
     record = pretrain(run_data.config(tmp_path / "run", num_steps=1, eval_every=1))
-    assert record["config"]["attention"] == record["environment"]["attention"] == "plain"
+    assert record["config"]["attention"] == record["environment"]["attention"] == "pieces"
 
 
 @pytest.mark.skipif(not ON_CPU, reason="the choice of a CPU")
 @pytest.mark.parametrize(
     ("positions", "dtype", "way"),
     [
-        (1023, torch.float32, "plain"),
-        (1024, torch.float32, "flash"),
-        (2047, torch.bfloat16, "plain"),
-        (2048, torch.bfloat16, "flash"),
+        (4095, torch.float32, "pieces"),
+        (4096, torch.float32, "flash"),
+        (4095, torch.bfloat16, "pieces"),
+        (4096, torch.bfloat16, "flash"),
     ],
 )
 def test_by_itself_a_cpu_changes_with_the_length(

@@ -115,7 +115,7 @@ FIELD_OF_FLAG = {"lr": "learning_rate"}
 @click.option("--compile/--no-compile", default=None, help="Compiled kernels; by probe.")
 @click.option(
     "--attention",
-    type=click.Choice(["auto", "plain", "flash", "cudnn", "varlen"]),
+    type=click.Choice(["auto", "plain", "pieces", "flash", "cudnn", "varlen"]),
     help="How it is computed; by device and length.",
 )
 @click.option(

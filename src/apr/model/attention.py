@@ -1,10 +1,11 @@
 """How queries gather from keys: one definition, and kernels that must give the same.
 
 A `Way` is asked once per forward pass what its positions may see, and answers with the function
-that every block then calls. All of them see the same: a position sees itself and what
-comes before it, in its own document where documents are numbered. `plain` is the definition, on
-any device; the others are kernels of torch that never hold all scores at once, and each raises
-where its kernel is not to be had, instead of computing in another way.
+that every block then calls. All of them see the same: a position sees itself and what comes
+before it, in its own document where documents are numbered. `plain` is the definition, on any
+device, and `pieces` computes less of it. The others are kernels of torch that never hold all
+scores at once, and each raises where its kernel is not to be had, instead of computing in another
+way.
 
 Shape letters are those of `apr.model.transformer`; N documents of all rows laid end to end.
 """
@@ -20,6 +21,9 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.varlen import varlen_attn
 from torch.utils.checkpoint import checkpoint
+
+from apr.model.attention_pieces import piece_length, pieces_of
+from apr.model.computed_once import computed_once
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Queries (B,H,T,E), keys and values (B,K,S,E) in, what each query gathers (B,H,T,E) out."""
@@ -48,6 +52,14 @@ def plain_recomputed(x_BTD: Tensor, documents_BT: Tensor | None) -> Attend:
     return partial(
         checkpoint, plain(x_BTD, documents_BT), use_reentrant=False, preserve_rng_state=False
     )
+
+
+def pieces(x_BTD: Tensor, documents_BT: Tensor | None) -> Attend:
+    """A piece of the queries at a time, without the keys behind it: up to half of all scores.
+
+    Memory is O(T*T), of one number per score in the stream's precision.
+    """
+    return partial(_piece_by_piece, bias_BHTS=_bias(x_BTD, documents_BT))
 
 
 def flash(x_BTD: Tensor, documents_BT: Tensor | None) -> Attend:
@@ -116,15 +128,42 @@ def document_borders(documents_BT: Tensor) -> Tensor:
     return functional.pad(borders, (0, 1), value=documents_BT.numel()).int()
 
 
-def _fused(backend: SDPBackend, x_BTD: Tensor, documents_BT: Tensor | None) -> Attend:
-    if documents_BT is None:
-        return partial(_sdpa, backend=backend, bias_BHTS=None)
-    # A mask of booleans would become one of these numbers in each layer, and be kept by each.
-    mask_BHTS = document_mask(documents_BT).unsqueeze(1)
-    bias_BHTS = torch.zeros_like(mask_BHTS, dtype=x_BTD.dtype)
-    return partial(
-        _sdpa, backend=backend, bias_BHTS=bias_BHTS.masked_fill(~mask_BHTS, float("-inf"))
+def _piece_by_piece(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, *, bias_BHTS: Tensor) -> Tensor:
+    batch, heads, positions, head_dim = q_BHTE.shape
+    kv_heads, size = k_BKSE.shape[1], piece_length(positions)
+    # Split and joined, not sliced: the gradient of a slice is as long as the whole, mostly zeros.
+    qs, ks, vs = (x.split(size, dim=2) for x in (q_BHTE * head_dim**-0.5, k_BKSE, v_BKSE))
+    y_BHTE: list[Tensor] = []
+    for number, (start, stop) in enumerate(pieces_of(positions)):
+        k, v = (torch.cat(parts[: number + 1], dim=2) for parts in (ks, vs))
+        q_BKXE = qs[number].reshape(batch, kv_heads, -1, head_dim)
+        scores_BHTS = (q_BKXE @ k.transpose(2, 3)).view(batch, heads, -1, stop)
+        # Nothing or minus infinity is added without rounding; torch's softmax computes in fp32.
+        weights_BHTS = torch.softmax(scores_BHTS + bias_BHTS[:, :, start:stop, :stop], dim=-1)
+        y_BKXE = weights_BHTS.view(batch, kv_heads, -1, stop) @ v
+        y_BHTE.append(y_BKXE.view(batch, heads, -1, head_dim))
+    return torch.cat(y_BHTE, dim=2)
+
+
+def _bias(x_BTD: Tensor, documents_BT: Tensor | None) -> Tensor:
+    """What is added to a score: nothing, or minus infinity where a query may not see a key.
+
+    A mask of booleans would become such numbers in each layer, and be kept by each; and compiled
+    for a CPU it is slow.
+    """
+    mask_BTS = (
+        causal_mask(0, x_BTD.shape[1], device=x_BTD.device)
+        if documents_BT is None
+        else document_mask(documents_BT)
     )
+    mask_BHTS = mask_BTS.unsqueeze(1)
+    bias_BHTS = torch.zeros_like(mask_BHTS, dtype=x_BTD.dtype)
+    return computed_once(bias_BHTS.masked_fill(~mask_BHTS, float("-inf")))
+
+
+def _fused(backend: SDPBackend, x_BTD: Tensor, documents_BT: Tensor | None) -> Attend:
+    bias_BHTS = None if documents_BT is None else _bias(x_BTD, documents_BT)
+    return partial(_sdpa, backend=backend, bias_BHTS=bias_BHTS)
 
 
 def _sdpa(

@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from apr.architecture import Architecture
 from apr.model.attention import Attend, Way, causal_mask, masked, plain, plain_recomputed
+from apr.model.computed_once import computed_once
 from apr.model.kv_cache import KeyValueCache
 
 
@@ -276,8 +277,8 @@ def rotary_tables(
     """
     frequencies = rotary_frequencies(architecture, device=device)
     positions_T = torch.arange(start, start + num_positions, device=device).float()
-    angles_TE = torch.outer(positions_T, frequencies).repeat(1, 2)
-    return angles_TE.cos(), angles_TE.sin()
+    angles_TG = torch.outer(positions_T, frequencies)
+    return computed_once(angles_TG.cos()), computed_once(angles_TG.sin())
 
 
 def rotary_frequencies(architecture: Architecture, *, device: torch.device) -> Tensor:
@@ -295,11 +296,11 @@ def rotary_frequencies(architecture: Architecture, *, device: torch.device) -> T
 
 def rotate(x_BHTE: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     """Turn each (first half, second half) pair of a head by its position's angle."""
-    cos_TE, sin_TE = rotary
-    x = x_BHTE.float()
-    first, second = x.chunk(2, dim=-1)
-    turned = torch.cat((-second, first), dim=-1)
-    return (x * cos_TE + turned * sin_TE).to(x_BHTE.dtype)
+    cos_T1G, sin_T1G = (table_TG.unsqueeze(1) for table_TG in rotary)
+    # The heads of a position lie side by side, and joining keeps only the order it is shown.
+    first, second = x_BHTE.transpose(1, 2).float().chunk(2, dim=-1)
+    turned = first * cos_T1G - second * sin_T1G, second * cos_T1G + first * sin_T1G
+    return torch.cat(turned, dim=-1).to(x_BHTE.dtype).transpose(1, 2)
 
 
 def _linear(num_inputs: int, num_outputs: int, *, bias: bool = False) -> nn.Linear:

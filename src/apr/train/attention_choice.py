@@ -10,13 +10,19 @@ import torch
 
 from apr.architecture import Architecture
 from apr.errors import Refusal
-from apr.model.attention import Way, cudnn, flash, plain, varlen
+from apr.model.attention import Way, cudnn, flash, pieces, plain, varlen
 from apr.train.attention_preference import preferred_way
 
 if TYPE_CHECKING:
     from apr.train.config import TrainConfig
 
-WAYS: dict[str, Way] = {"plain": plain, "flash": flash, "cudnn": cudnn, "varlen": varlen}
+WAYS: dict[str, Way] = {
+    "plain": plain,
+    "pieces": pieces,
+    "flash": flash,
+    "cudnn": cudnn,
+    "varlen": varlen,
+}
 """By the name that a person asks for and a record says."""
 
 
@@ -64,7 +70,7 @@ def unavailable(
     document_mask: bool,
 ) -> str | None:
     """Compute one row forward and backward; the reason in one line when that fails."""
-    if way == "plain":
+    if way in ("plain", "pieces"):
         return None
     heads = (architecture.num_attention_heads, *[architecture.num_key_value_heads] * 2)
     q, k, v = (

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from apr.train.config import TrainConfig
 
-# On a CPU, measured (docs/log.md): in fp32 the kernel is faster from the first of these on; in bf16
-# plain attention stays a tenth faster, but from the second its scores are most of a run's memory.
-_PLAIN_BELOW_IN_FP32, _PLAIN_BELOW_IN_BF16 = 1024, 2048
+# On a CPU pieces are faster than torch's kernel at every length that was measured (docs/log.md);
+# from this one on their scores are most of a run's memory.
+_PIECES_BELOW = 4096
 
 
 def preferred_way(config: "TrainConfig", *, on_cpu: bool, in_fp32: bool) -> str:
@@ -19,8 +19,7 @@ def preferred_way(config: "TrainConfig", *, on_cpu: bool, in_fp32: bool) -> str:
     if config.attention != "auto":
         return config.attention
     if on_cpu:
-        plain_below = _PLAIN_BELOW_IN_FP32 if in_fp32 else _PLAIN_BELOW_IN_BF16
-        return "plain" if config.seq_length < plain_below else "flash"
+        return "pieces" if config.seq_length < _PIECES_BELOW else "flash"
     if in_fp32:
         return "plain"
     return "varlen" if config.document_mask else "flash"

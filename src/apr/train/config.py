@@ -124,7 +124,7 @@ class TrainConfig(BaseModel):
     """On a GPU, only kernels that give the same bits every time; a CPU always does."""
     compile: bool | None = None
     """Compiled kernels; by default where a probe compiles one and the run is long enough."""
-    attention: Literal["auto", "plain", "flash", "cudnn", "varlen"] = "auto"
+    attention: Literal["auto", "plain", "pieces", "flash", "cudnn", "varlen"] = "auto"
     """How attention is computed; what is asked for and not to be had is refused."""
     sample_prompts: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Prompts whose completions are recorded at the end."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from apr.architecture import Architecture
+from apr.model.attention_pieces import piece_length, pieces_of
 from apr.train.head_chunks import tokens_per_chunk
 from apr.train.hidden_matrices import OptimizerName, num_moments
 
@@ -23,7 +24,7 @@ _FP32_BYTES = 4
 _ITEM_BYTES = {"fp32": 4, "bf16": 2}
 _MIB = 1 << 20
 # Python, torch and its threads, measured; a compiler comes on top (docs/log.md).
-_INTERPRETER_BYTES = 350 * _MIB
+_INTERPRETER_BYTES = 370 * _MIB
 _COMPILER_BYTES = 80 * _MIB
 # A vocabulary held by the encoder and by our own tables, per entry.
 _VOCABULARY_ENTRY_BYTES = 600
@@ -37,9 +38,9 @@ _HOLES_OF_ONE_PASS = (1.8, 0.5)
 _HOLES_OF_ACCUMULATION = 2.0
 _HOLES_ELSEWHERE = 0.1
 # Blocks that are computed one by one, twice, leave room of several of them; in multiples of one.
-_HOLES_OF_RECOMPUTATION = 6.0
+_HOLES_OF_RECOMPUTATION = 6.5
 # Scores, masked, as weights, and the gradients of these.
-_SCORES_AT_ONCE = 6
+_COPIES_OF_SCORES = 6
 # torch's product of three doubles per element, two of them copies.
 _COSINE_BYTES = 24
 
@@ -63,7 +64,7 @@ class Workload:
     """None where that is not yet decided."""
     document_mask: bool = True
     attention: str = "plain"
-    """The way in which it is computed; plain attention alone keeps its scores."""
+    """The way in which it is computed."""
     num_documents: int = 0
     on_cpu: bool = True
     """Whether model, data and interpreter share one memory."""
@@ -145,6 +146,8 @@ def _moments(work: Workload) -> dict[str, dict[str, int]]:
     passing = training | saved_for_backward(work, precision) | holes
     one_pass = _HOLES_OF_ONE_PASS if work.on_cpu else (_HOLES_ELSEWHERE, _HOLES_ELSEWHERE)
     compared = replace(work, batch_size=1, grad_accum=1)
+    if work.attention != "plain":
+        compared = replace(compared, attention="recomputed")
     return {
         "the loss of a micro-batch": passing | _loss_bytes(work, precision),
         "the first block of a backward pass": passing
@@ -155,7 +158,7 @@ def _moments(work: Workload) -> dict[str, dict[str, int]]:
         "the comparison with plain fp32 before step 1": comparing
         | saved_for_backward(compared, "fp32")
         | {_LOGITS: _plain_logits_bytes(compared)}
-        | {"scores of one row in one block": 0 if _keeps_scores(work) else _row_bytes(work)}
+        | {"scores of one row in one block": _row_bytes(compared)}
         | _holes(compared, "fp32", one_pass, _plain_logits_bytes(compared)),
         "two first gradients side by side": standing
         | {"gradients": 2 * weights, "their product in fp64": _COSINE_BYTES * embedding},
@@ -224,9 +227,9 @@ def _holes(
     work: Workload, precision: Precision, factors: tuple[float, float], loss_bytes: int
 ) -> dict[str, int]:
     """What is allocated and not in use."""
-    shape, tokens, length = work.architecture, work.micro_batch_tokens, work.sequence_length
-    scores = _FP32_BYTES * shape.num_attention_heads * length * tokens
-    of_blocks = factors[0] * scores * _layers_kept(work) if _keeps_scores(work) else 0.0
+    shape, tokens = work.architecture, work.micro_batch_tokens
+    scores = _FP32_BYTES * _scores_at_once(work) * tokens
+    of_blocks = factors[0] * scores * _layers_kept(work)
     if work.activation_checkpointing and factors[0] > _HOLES_ELSEWHERE:
         block = _block_bytes(shape, precision) + _attention_bytes(work, precision)
         of_blocks = _HOLES_OF_RECOMPUTATION * tokens * block
@@ -257,17 +260,24 @@ def _norm_bytes(shape: Architecture, precision: Precision) -> int:
 def _attention_bytes(work: Workload, precision: Precision) -> int:
     """What one query keeps, over all blocks, besides its vectors.
 
-    Plain: its weights in fp32 and in compute precision, and its mask, in every block. A kernel
+    Plain: its weights in fp32 and in compute precision, and its mask, in every block. In pieces:
+    its weights in compute precision, and with every piece the keys and values before it. A kernel
     keeps the logarithm of each sum, and values as a view, which keeps the queries and keys that
     were projected with them; the mask of documents, in numbers, once, where it takes one.
     """
     shape, length = work.architecture, work.sequence_length
     layers, heads, item = _layers_kept(work), shape.num_attention_heads, _ITEM_BYTES[precision]
-    if _keeps_scores(work):
+    kv = shape.num_key_value_heads * shape.head_dim
+    if work.attention == "pieces":
+        pieces = pieces_of(length)
+        scores = sum(stop * (stop - start) for start, stop in pieces)
+        # Keys and values of one piece are counted with the block's activations.
+        joined = 2 * kv * (sum(stop for _, stop in pieces) - length)
+        return layers * item * (heads * scores + joined) // length
+    if work.attention == "plain":
         copies = _FP32_BYTES + (item if precision == "bf16" else 0)
         mask = length if work.document_mask else 0
         return layers * length * (heads * copies + 1) + mask
-    kv = shape.num_key_value_heads * shape.head_dim
     viewed = heads * shape.head_dim + kv
     if shape.has_query_key_norm and precision == "fp32":
         # The norms keep that very view already, the values in it.
@@ -276,18 +286,26 @@ def _attention_bytes(work: Workload, precision: Precision) -> int:
     return layers * (_FP32_BYTES * heads + item * viewed) + mask
 
 
-def _keeps_scores(work: Workload) -> bool:
-    return work.attention == "plain"
+def _scores_at_once(work: Workload) -> int:
+    """Of one query's keys over all heads, how many are scored in one tensor."""
+    length = work.sequence_length
+    if work.attention == "plain":
+        return work.architecture.num_attention_heads * length
+    if work.attention == "pieces":
+        return work.architecture.num_attention_heads * piece_length(length)
+    return 0
 
 
 def _row_bytes(work: Workload) -> int:
-    """Plain scores of one row, as the reference computes them, forward and backward."""
+    """Plain scores of one row that are computed again, forward and backward."""
+    if work.attention != "recomputed":
+        return 0
     heads, length = work.architecture.num_attention_heads, work.sequence_length
-    return _SCORES_AT_ONCE * _FP32_BYTES * heads * length**2
+    return _COPIES_OF_SCORES * _FP32_BYTES * heads * length**2
 
 
 def _block_gradient_bytes(work: Workload) -> int:
     """What the backward pass of one block needs besides what was saved, in fp32 at most."""
     shape = work.architecture
-    scores = shape.num_attention_heads * work.sequence_length if _keeps_scores(work) else 0
-    return 3 * _FP32_BYTES * work.micro_batch_tokens * max(scores, shape.intermediate_size)
+    values = max(_scores_at_once(work), shape.intermediate_size)
+    return 3 * _FP32_BYTES * work.micro_batch_tokens * values

@@ -132,7 +132,7 @@ def _how_to_fit(work: Workload, usable_bytes: float) -> str:
                 f"{work.batch_size // grad_accum} sequences, is the same update and fits"
             )
     without_scores = replace(work, attention="flash")
-    if work.attention == "plain" and largest_fitting(without_scores, usable_bytes):
+    if work.attention in ("plain", "pieces") and largest_fitting(without_scores, usable_bytes):
         return "--attention flash, which keeps no scores, would fit where the device has it"
     return (
         "no micro-batch of whole sequences fits: shorten --seq-length, choose a smaller --arch, or "

@@ -20,10 +20,12 @@ from apr.model.attention import (
     document_borders,
     document_mask,
     flash,
+    pieces,
     plain,
     plain_recomputed,
     varlen,
 )
+from apr.model.attention_pieces import piece_length, pieces_of
 
 # Rows, query heads, key heads, positions, head_dim.
 SHAPES = {
@@ -31,8 +33,10 @@ SHAPES = {
     "a head each": (2, 4, 4, 33, 32),
     "grouped": (3, 6, 2, 40, 64),
     "one key head": (1, 5, 1, 37, 80),
+    "several pieces, the last one short": (2, 4, 2, 150, 16),
+    "a last piece of one": (1, 2, 1, 257, 16),
 }
-CPU_WAYS = [plain_recomputed, flash, varlen]
+CPU_WAYS = [plain_recomputed, pieces, flash, varlen]
 Numbers = dict[str, Tensor | None]
 
 
@@ -90,7 +94,7 @@ def test_every_way_gives_the_outputs_and_gradients_of_the_plain_one(way: Way, sh
 
 @pytest.mark.parametrize("way", CPU_WAYS)
 def test_in_bf16_it_is_as_near_to_fp32_as_plain_attention_is(way: Way) -> None:
-    size = SHAPES["grouped"]
+    size = SHAPES["several pieces, the last one short"]
     for numbers in documents_of(size[0], size[3]).values():
         exact = computed(plain, size, numbers, torch.float32)
         own = computed(plain, size, numbers, torch.bfloat16)
@@ -105,6 +109,46 @@ def test_recomputed_scores_are_the_same_bits() -> None:
     numbers = documents_of(size[0], size[3])["drawn"]
     pairs = (computed(way, size, numbers, torch.float32) for way in (plain, plain_recomputed))
     assert all(ours.equal(theirs) for ours, theirs in zip(*pairs, strict=True))
+
+
+@pytest.mark.parametrize("positions", [1, 63, 64, 65, 256, 257, 1023, 1024, 1025, 4096])
+def test_pieces_hold_every_query_once_and_all_keys_before_it(positions: int) -> None:
+    found = pieces_of(positions)
+    queries = [at for start, stop in found for at in range(start, stop)]
+    assert queries == list(range(positions))
+    assert all(stop - start <= piece_length(positions) for start, stop in found)
+    assert len(found) <= 8
+    if positions % piece_length(positions) == 0:
+        computed_scores = sum(stop * (stop - start) for start, stop in found)
+        assert computed_scores == positions**2 * (len(found) + 1) // (2 * len(found))
+
+
+def test_a_piece_without_the_keys_before_it_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The planted fault: pieces that begin where the keys are counted to, one position late."""
+    size = SHAPES["several pieces, the last one short"]
+    expected = computed(plain, size, None, torch.float32)[0]
+    late = [(max(start - 1, 0), stop - 1) for start, stop in pieces_of(150)]
+    monkeypatch.setattr("apr.model.attention.pieces_of", lambda _positions: late)
+    with pytest.raises((AssertionError, RuntimeError)):
+        torch.testing.assert_close(
+            computed(pieces, size, None, torch.float32)[0], expected, rtol=1e-4, atol=1e-5
+        )
+
+
+def test_a_compiler_gives_what_is_given_without_one() -> None:
+    """Traced by the compiler's front end, both directions; code for the graph is not made here."""
+    size = SHAPES["several pieces, the last one short"]
+    numbers = documents_of(size[0], size[3])["drawn"]
+    expected = computed(pieces, size, numbers, torch.float32)
+
+    def way(x_BTD: Tensor, documents_BT: Tensor | None) -> Any:
+        def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            return pieces(x_BTD, documents_BT)(q, k, v)
+
+        return torch.compile(attend, dynamic=False, backend="aot_eager", fullgraph=True)
+
+    for ours, theirs in zip(computed(way, size, numbers, torch.float32), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["one", "drawn", "lonely"])

@@ -123,9 +123,10 @@ def test_a_run_in_little_memory_divides_its_batch_and_records_it(
     run_data: RunData, tmp_path: Path
 ) -> None:
     shape = preset("tiny", tokenizer_vocab_size=512)
-    work = Workload(shape, batch_size=64, sequence_length=256, precision="fp32", compiled=False)
+    work = Workload(shape, batch_size=256, sequence_length=256, precision="fp32", compiled=False)
+    work = replace(work, attention="pieces")
     limit = peak(replace(work, grad_accum=4, num_documents=1000))
-    sizes = {"--batch-size": "64", "--seq-length": "256", "--num-steps": "2", "--eval-every": "2"}
+    sizes = {"--batch-size": "256", "--seq-length": "256", "--num-steps": "2", "--eval-every": "2"}
     flags = run_data.flags(tmp_path / "run")
     for flag, value in sizes.items():
         flags[flags.index(flag) + 1] = value

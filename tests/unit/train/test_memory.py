@@ -59,20 +59,21 @@ def saved_bytes(
     return sum(storage.nbytes() for storage in held.values())
 
 
-@pytest.mark.parametrize("attention", ["plain", "flash"])
+@pytest.mark.parametrize("positions", [80, 300])
+@pytest.mark.parametrize("attention", ["plain", "pieces", "flash"])
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("model_type", ["llama", "qwen2", "qwen3"])
 def test_what_is_counted_is_what_autograd_saves(
-    model_type: str, precision: Precision, attention: str
+    model_type: str, precision: Precision, attention: str, positions: int
 ) -> None:
     shape = small(model_type)
-    work = Workload(shape, batch_size=3, sequence_length=80, attention=attention)
+    work = Workload(shape, batch_size=3, sequence_length=positions, attention=attention)
     counted = sum(saved_for_backward(work, precision).values())
     item = 2 if precision == "bf16" else 4
     gradients_of_head_and_states = shape.hidden_size * (
         4 * shape.vocab_size + item * work.micro_batch_tokens
     )
-    found = saved_bytes(shape, precision, batch=3, positions=80, attention=attention)
+    found = saved_bytes(shape, precision, batch=3, positions=positions, attention=attention)
     assert counted + gradients_of_head_and_states == pytest.approx(found, rel=0.01)
 
 
