@@ -80,6 +80,11 @@ def varlen(x_BTD: Tensor, documents_BT: Tensor | None) -> Attend:
         if documents_BT is None
         else document_borders(documents_BT)
     )
+    if not torch.compiler.is_compiling():
+        from torch._dynamo import mark_dynamic  # a second, which only CUDA pays
+
+        # A compiled block then serves any number of documents.
+        mark_dynamic(borders, 0)
     return partial(_end_to_end, borders=borders)
 
 

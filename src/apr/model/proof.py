@@ -109,7 +109,7 @@ class _Walk:
         for number in range(self._num_layers):
             self._report(number)
             block = self._loaded_block(number)
-            x = block(self._x, self._attend, self._rotary, None)
+            x = block.compute(self._x, self._attend, self._rotary, None)
             *_, (_, expected) = self._reference.layer(number, self._expected)
             if not relative_error(x.numpy(), expected) <= TOLERANCE:
                 self._refuse_layer(number, block)

@@ -11,7 +11,7 @@ G = H/K, E head_dim, F intermediate_size, V vocab_size.
 """
 
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 import torch
@@ -97,6 +97,8 @@ class Backbone(nn.Module):
         self.norm = RMSNorm(architecture.hidden_size, architecture.rms_norm_eps)
         self.recomputes_blocks = False
         """Whether a block keeps its input alone for its gradient, and is computed again then."""
+        self.compute_block: ComputeBlock = Block.compute
+        """What a block is computed by; a compiled one serves all blocks."""
 
     def forward(
         self,
@@ -120,12 +122,12 @@ class Backbone(nn.Module):
                 # No random number is drawn in a block, so none has to be drawn again.
                 x_BTD = checkpoint(
                     block,
-                    *(x_BTD, attend, rotary, cache),
+                    *(x_BTD, attend, rotary, cache, self.compute_block),
                     use_reentrant=False,
                     preserve_rng_state=False,
                 )
             else:
-                x_BTD = block(x_BTD, attend, rotary, cache)
+                x_BTD = block(x_BTD, attend, rotary, cache, self.compute_block)
         return self.norm(x_BTD)
 
 
@@ -145,9 +147,27 @@ class Block(nn.Module):
         attend: Attend,
         rotary: tuple[Tensor, Tensor],
         cache: KeyValueCache | None,
+        compute: "ComputeBlock",
     ) -> Tensor:
+        # A call of the module, so that whoever gathers its weights is told before and after.
+        return compute(self, x_BTD, attend, rotary, cache)
+
+    def compute(
+        self,
+        x_BTD: Tensor,
+        attend: Attend,
+        rotary: tuple[Tensor, Tensor],
+        cache: KeyValueCache | None,
+    ) -> Tensor:
+        """The stream after this block."""
         x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), attend, rotary, cache)
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
+
+
+ComputeBlock = Callable[
+    [Block, Tensor, Attend, tuple[Tensor, Tensor], KeyValueCache | None], Tensor
+]
+"""As `Block.compute`."""
 
 
 class Attention(nn.Module):
@@ -239,6 +259,16 @@ class RMSNorm(nn.Module):
         x = stream.float()
         x = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
         return (self.weight * x).to(stream.dtype)
+
+
+@contextmanager
+def blocks_computed_by(model: Transformer, compute: ComputeBlock) -> Generator[None]:
+    """Compute every block by this function, which a compiler has made."""
+    chosen, model.model.compute_block = model.model.compute_block, compute
+    try:
+        yield
+    finally:
+        model.model.compute_block = chosen
 
 
 @contextmanager

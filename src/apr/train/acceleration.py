@@ -9,7 +9,7 @@ import platform
 import sys
 import time
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from apr.architecture import Architecture
 from apr.errors import FeatureMissing, Refusal
-from apr.model.transformer import Transformer
+from apr.model.transformer import Block, ComputeBlock, Transformer, blocks_computed_by
 from apr.train.attention_choice import WAYS, choose_attention
 from apr.train.head_chunks import tokens_per_chunk
 from apr.train.linear_cross_entropy import HeadLoss, linear_cross_entropy, loss_and_gradient
@@ -64,10 +64,9 @@ class Acceleration:
         """The training loss, compiled where that was chosen."""
         if not self.compiled:
             return summed_loss
-        # The chunks of the head are a loop, which a compiler would only unroll.
         return partial(
             summed_loss,
-            hidden_states=_with_gradients(self._compiled(masked_hidden_states)),
+            hidden_states=_with_gradients(_by_compiled_blocks(masked_hidden_states)),
             head_loss=self.head_loss_function(),
         )
 
@@ -80,18 +79,7 @@ class Acceleration:
 
     def logits_function(self) -> MaskedLogits:
         """The logits below that loss, compiled where that was chosen."""
-        return self._compiled(masked_logits)
-
-    def _compiled(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        if not self.compiled:
-            return function
-        compiled = torch.compile(function, dynamic=False)
-        if self.attention != "varlen":
-            return compiled
-        from torch._dynamo import config as dynamo_config  # a second, which compiling costs anyway
-
-        # How many documents a batch holds is seen while it computes: one kernel serves any number.
-        return dynamo_config.patch(capture_dynamic_output_shape_ops=True)(compiled)
+        return _by_compiled_blocks(masked_logits) if self.compiled else masked_logits
 
     def environment(self) -> dict[str, Any]:
         """What a result depends on beside configuration and data."""
@@ -202,6 +190,20 @@ def choose_device(name: str) -> torch.device:
             upstream_id="GATE-GPUTRAIN-002",
         )
     return device
+
+
+def _by_compiled_blocks(function: MaskedLogits) -> MaskedLogits:
+    """The same with one compiled function for all blocks, whose number costs no seconds then.
+
+    What is around them is small, or a loop that a compiler would only unroll.
+    """
+    compute: ComputeBlock = torch.compile(Block.compute, dynamic=False)
+
+    def compiled(model: Transformer, *arguments: Any) -> Tensor:
+        with blocks_computed_by(model, compute):
+            return function(model, *arguments)
+
+    return compiled
 
 
 def _with_gradients(hidden_states: HiddenStates) -> HiddenStates:
