@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from apr.errors import Refusal
 from apr.tokenizer.allowed import why_not_allowed
 from apr.tokenizer.definition import Definition
+from apr.tokenizer.fresh_threads import FORGET_AFTER_CHARACTERS, FreshThreads
 from apr.tokenizer.library import first_line, is_library_error, library_refusals
 
 FlatIds = tuple[NDArray[np.uint32], NDArray[np.uint64]]
@@ -73,10 +74,19 @@ class FastEncoder:
 
     name = "fastokens"
 
-    def __init__(self, library: Any, *, version: str, where: str) -> None:
+    def __init__(
+        self,
+        library: Any,
+        *,
+        version: str,
+        where: str,
+        forget_after_characters: float = FORGET_AFTER_CHARACTERS,
+    ) -> None:
+        """After `forget_after_characters` of text the library forgets the words it has met."""
         self.version = version
         self._library = library
         self._where = where
+        self._threads = FreshThreads(forget_after_characters=forget_after_characters)
 
     def encode_flat(self, texts: Sequence[str]) -> FlatIds:
         """Ids of several documents, without separators.
@@ -84,7 +94,7 @@ class FastEncoder:
         Refuses: tokenizer.lone-surrogate, tokenizer.fast-encoder-failed.
         """
         try:
-            ids, offsets = self._library.encode_batch_flat(list(texts))
+            ids, offsets = self._threads.call(self._library.encode_batch_flat, list(texts))
         except BaseException as err:
             if not is_library_error(err):
                 raise
@@ -131,8 +141,15 @@ def installed_version() -> str | None:
         return None
 
 
-def build_fast_encoder(definition: Definition, *, where: str) -> FastEncoder:
+def build_fast_encoder(
+    definition: Definition,
+    *,
+    where: str,
+    forget_after_characters: float = FORGET_AFTER_CHARACTERS,
+) -> FastEncoder:
     """The fast encoder of any tokenizer, with no regard to the list of known shapes.
+
+    After so many characters of text it forgets the words that it has met.
 
     Refuses: tokenizer.fast-encoder-failed.
     """
@@ -149,7 +166,12 @@ def build_fast_encoder(definition: Definition, *, where: str) -> FastEncoder:
             expected="a tokenizer that fastokens reads",
             fix="encode with the reference encoder",
         ) from err
-    return FastEncoder(built, version=version("fastokens"), where=where)
+    return FastEncoder(
+        built,
+        version=version("fastokens"),
+        where=where,
+        forget_after_characters=forget_after_characters,
+    )
 
 
 def first_difference(left: NDArray[Any], right: NDArray[Any]) -> int | None:
