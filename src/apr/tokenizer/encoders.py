@@ -6,7 +6,8 @@ without an error some of the tokenizers it accepts: nothing is encoded with it b
 `apr.tokenizer.choice` has compared the two.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -117,19 +118,24 @@ class NotAllowed:
     reason: str
 
 
-def fast_encoder(definition: Definition, *, where: str) -> FastEncoder | NotAllowed:
+def fast_encoder(
+    definition: Definition, *, where: str, meanwhile: Callable[[], object] = lambda: None
+) -> FastEncoder | NotAllowed:
     """The fast encoder of a tokenizer whose every component is on the list of known shapes.
 
-    It is not proven yet; that is `apr.tokenizer.choice.choose_encoder`.
+    It is not proven yet; that is `apr.tokenizer.choice.choose_encoder`. While the library builds
+    it, `meanwhile` is called.
     """
     reason = why_not_allowed(definition)
     if reason is not None:
         return NotAllowed("not-allowed", reason)
     try:
-        return build_fast_encoder(definition, where=where)
+        return build_fast_encoder(definition, where=where, meanwhile=meanwhile)
     except (ImportError, PackageNotFoundError):
         return NotAllowed("not-installed", f"{FastEncoder.name} is not installed")
     except Refusal as refusal:
+        if refusal.id != "tokenizer.fast-encoder-failed":
+            raise
         return NotAllowed("not-allowed", refusal.found)
 
 
@@ -145,17 +151,23 @@ def build_fast_encoder(
     definition: Definition,
     *,
     where: str,
+    meanwhile: Callable[[], object] = lambda: None,
     forget_after_characters: float = FORGET_AFTER_CHARACTERS,
 ) -> FastEncoder:
     """The fast encoder of any tokenizer, with no regard to the list of known shapes.
 
-    After so many characters of text it forgets the words that it has met.
+    After so many characters of text it forgets the words that it has met. `meanwhile` is called
+    while the library builds, for which it needs a core and not the interpreter.
 
-    Refuses: tokenizer.fast-encoder-failed.
+    Refuses: tokenizer.fast-encoder-failed, and what `meanwhile` refuses.
     """
     library = import_module("fastokens")
+    document = _documents_json(definition)
+    with ThreadPoolExecutor(1) as thread:
+        building = thread.submit(_build, library, document)
+        meanwhile()
     try:
-        built = library.Tokenizer.from_json_str(_documents_json(definition))
+        built = building.result()
     except BaseException as err:
         if not is_library_error(err):
             raise
@@ -172,6 +184,17 @@ def build_fast_encoder(
         where=where,
         forget_after_characters=forget_after_characters,
     )
+
+
+def _build(library: Any, document: str) -> Any:
+    built = library.Tokenizer.from_json_str(document)
+    try:
+        # The first text makes tables that all threads use, and processes that are forked.
+        built.encode_batch_flat(["x"])
+    except BaseException as err:
+        if not is_library_error(err):
+            raise
+    return built
 
 
 def first_difference(left: NDArray[Any], right: NDArray[Any]) -> int | None:
