@@ -25,7 +25,7 @@ _REQUEST_BYTES = 1 << 16
 _PIPES = 2
 _THREADS = "/proc/self/task"
 # A thread that has been joined is gone a moment later.
-_ENDING_S = 5.0
+_ENDING_S = 3.0
 
 
 def main(control: int) -> NoReturn:

@@ -88,10 +88,6 @@ class Nursery:
                 start_new_session=True,
             )
 
-    def fileno(self) -> int:
-        """What becomes readable when it dies: it says nothing unless it is asked."""
-        return self._control.fileno()
-
     def load(self, work_directory: Path, *, patience_s: float) -> dict[str, Any]:
         """Have it load the encoding of a work directory; a message that says what came of it."""
         self._control.settimeout(patience_s)
@@ -118,14 +114,6 @@ class Nursery:
         """How a worker ended: its exit code, or minus its signal."""
         return self._ask({"kind": "wait", "pid": child.pid})["status"]
 
-    def died(self) -> NurseryDied:
-        """Bury it after it has ended by itself; the exception that says so."""
-        assert self._process is not None
-        self._control.close()
-        status = self._process.wait()
-        self._process = None
-        return NurseryDied(status)
-
     def stop(self) -> None:
         """End it and all its workers, if it is there."""
         if self._process is None:
@@ -151,8 +139,16 @@ class Nursery:
             while not answer.endswith(b"\n"):
                 data = self._control.recv(1 << 16)
                 if not data:
-                    raise self.died()
+                    raise self._died()
                 answer += data
         except (BrokenPipeError, ConnectionResetError) as err:
-            raise self.died() from err
+            raise self._died() from err
         return json.loads(answer)
+
+    def _died(self) -> NurseryDied:
+        """The exception for one that has ended by itself, which is buried."""
+        assert self._process is not None
+        self._control.close()
+        status = self._process.wait()
+        self._process = None
+        return NurseryDied(status)

@@ -85,8 +85,6 @@ class _Pool:
         while self._waiting and len(self._workers) < self._num_workers:
             self._assign(self._start_worker())
         for key, _ in self._selector.select(timeout=min(1.0, self._stall_s / 4)):
-            if key.fileobj is self._nursery:
-                raise self._nursery.died()
             self._listen(key.data)
         self._require_awake()
 
@@ -95,7 +93,6 @@ class _Pool:
         answer = self._nursery.load(self._directory, patience_s=self._stall_s)
         if answer["kind"] != "loaded":
             raise as_exception(answer)
-        self._selector.register(self._nursery, selectors.EVENT_READ)
         self._is_loaded = True
 
     def _start_worker(self) -> _Worker:
@@ -135,19 +132,18 @@ class _Pool:
 
     def _bury(self, worker: _Worker) -> None:
         """Take a dead worker's task away from it and let another try."""
+        if worker.task is None:
+            self._forget(worker)
+            return
         status = self._nursery.wait_for(worker.child)
         self._forget(worker)
-        if worker.task is None:
-            return
         self._deaths[worker.task.key] += 1
         if self._deaths[worker.task.key] == _MAX_DEATHS:
             raise _died(worker.task.describe(), status)
         self._waiting.appendleft(worker.task)
 
     def _lose_nursery(self, status: int) -> None:
-        """Take all tasks back; what its workers do until they notice is what others do, too."""
-        if self._is_loaded:
-            self._selector.unregister(self._nursery)
+        """Take all tasks back from its workers: nobody can say any more how they end."""
         self._is_loaded = False
         self._waiting.extendleft(worker.task for worker in self._workers if worker.task)
         self._end_workers()

@@ -131,16 +131,22 @@ def test_an_interpreter_that_dies_while_it_loads_is_refused(
     assert "out.partial" in refused.value.where
 
 
-def test_an_interpreter_that_dies_while_others_work_is_replaced(corpus: Path) -> None:
+@pytest.mark.parametrize("num_killed", [1, 2])
+def test_an_interpreter_that_dies_while_others_work_is_replaced(
+    corpus: Path, num_killed: int
+) -> None:
+    """When it is needed again: after the death of a worker."""
     seen: list[int] = []
 
     def kill() -> None:
         seen.extend([*nurseries(), *workers()])
-        os.kill(seen[0], signal.SIGKILL)
+        for pid in seen[:num_killed]:
+            os.kill(pid, signal.SIGKILL)
 
     assert encode(corpus, progress=once(kill)).total_documents == NUM_ROWS
     assert len(seen) > 1
     assert gone(seen)
+    assert nurseries() == []
 
 
 def test_what_loading_refuses_is_refused(corpus: Path) -> None:
@@ -184,12 +190,20 @@ def test_an_interpreter_that_never_answers_is_noticed(
     assert nurseries() == []
 
 
-def test_a_library_that_keeps_a_thread_is_not_forked(
-    corpus: Path, monkeypatch: pytest.MonkeyPatch
+THREADS = {
+    "Python's own": ("threading.Thread(target=time.sleep, args=[60]).start()", "<Thread.*"),
+    "of a library": ("_thread.start_new_thread(time.sleep, (60,))", "a library keeps 1 threads"),
+}
+
+
+@pytest.mark.parametrize(("thread", "said"), THREADS.values(), ids=THREADS)
+def test_an_interpreter_that_keeps_a_thread_is_not_forked(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch, thread: str, said: str
 ) -> None:
-    fault = "import threading, time\nthreading.Thread(target=time.sleep, args=[60]).start()"
-    plant(corpus.parent, monkeypatch, fault)
-    with pytest.raises(AprError, match="AssertionError"):
+    if not Path("/proc/self/task").is_dir():
+        pytest.skip("needs the proc filesystem of Linux")
+    plant(corpus.parent, monkeypatch, f"import threading, time, _thread\n{thread}")
+    with pytest.raises(AprError, match=f"AssertionError: .*{said}"):
         encode(corpus)
 
 
