@@ -72,11 +72,15 @@ def test_one_interpreter_is_started_for_several_workers(
 def test_a_refused_command_leaves_none_and_says_no_more(here: Path, slow_s: float) -> None:
     plant(here, slow_s=slow_s)
     with start(here, f"{LINE} --num-workers 2 --shard-tokens 0") as process:
+        process.wait()
+        left = [pid for pid in started(here) if is_alive(pid)]
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
         out, err = process.communicate()
+    assert left == []
     assert (json.loads(out)["refused"]["id"], process.returncode) == ("shards.shard-tokens", 2)
     assert "Traceback" not in err
     assert len(started(here)) == 1
-    assert not any(map(is_alive, started(here)))
 
 
 def test_ctrl_c_ends_the_command_and_all_of_its_processes(here: Path) -> None:
