@@ -52,9 +52,9 @@ class _Nursery:
     def serve(self) -> NoReturn:
         from apr.shards.encoding.messages import as_message
 
-        while line := self._receive():
+        while request := self._receive():
             try:
-                answer = self._answer(*line)
+                answer = {"kind": "done", **self._answer(*request)}
             except Exception as err:
                 answer = as_message(err)
             self._control.sendall(json.dumps(answer).encode("utf-8") + b"\n")
@@ -78,7 +78,7 @@ class _Nursery:
     def _answer(self, request: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
         if request["kind"] == "load":
             self._load(Path(request["directory"]))
-            return {"kind": "loaded"}
+            return {}
         if request["kind"] == "fork":
             return {"pid": self._fork(*descriptors)}
         _, status = os.waitpid(request["pid"], 0)

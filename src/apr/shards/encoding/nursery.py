@@ -37,6 +37,14 @@ class NurseryDied(Exception):
         self.status = status
 
 
+class NurseryFailed(Exception):
+    """It could not do what it was asked; `message` says why, for `messages.as_exception`."""
+
+    def __init__(self, message: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.message = message
+
+
 @dataclass
 class Child:
     """A forked worker: what it reads, what it writes, and its process."""
@@ -63,7 +71,8 @@ class Child:
 class Nursery:
     """At most one interpreter at a time, which ends with this process, however that ends.
 
-    Its methods raise NurseryDied when it has ended, and TimeoutError when it does not answer.
+    Its methods raise NurseryDied when it has ended, NurseryFailed when it could not do what it was
+    asked, and TimeoutError when it does not answer.
     """
 
     def __init__(self) -> None:
@@ -88,10 +97,10 @@ class Nursery:
                 start_new_session=True,
             )
 
-    def load(self, work_directory: Path, *, patience_s: float) -> dict[str, Any]:
-        """Have it load the encoding of a work directory; a message that says what came of it."""
+    def load(self, work_directory: Path, *, patience_s: float) -> None:
+        """Have it load the encoding of a work directory; no answer may take longer than that."""
         self._control.settimeout(patience_s)
-        return self._ask({"kind": "load", "directory": str(work_directory)})
+        self._ask({"kind": "load", "directory": str(work_directory)})
 
     def fork(self) -> Child:
         """A new worker for that encoding."""
@@ -143,7 +152,10 @@ class Nursery:
                 answer += data
         except (BrokenPipeError, ConnectionResetError) as err:
             raise self._died() from err
-        return json.loads(answer)
+        message = json.loads(answer)
+        if message["kind"] != "done":
+            raise NurseryFailed(message)
+        return message
 
     def _died(self) -> NurseryDied:
         """The exception for one that has ended by itself, which is buried."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from apr.errors import Refusal
 from apr.shards.encoding.messages import as_exception
-from apr.shards.encoding.nursery import Child, Nursery, NurseryDied
+from apr.shards.encoding.nursery import Child, Nursery, NurseryDied, NurseryFailed
 from apr.shards.encoding.plan import Task
 from apr.shards.encoding.task import Advance
 from apr.shards.encoding.work import Work
@@ -71,6 +71,8 @@ class _Pool:
                 self._step()
             except NurseryDied as died:
                 self._lose_nursery(died.status)
+            except NurseryFailed as failed:
+                raise as_exception(failed.message) from None
             except TimeoutError as err:
                 raise _stalled(str(self._directory), self._stall_s, self._stall_s) from err
 
@@ -90,9 +92,7 @@ class _Pool:
 
     def _load(self) -> None:
         self._nursery.start()
-        answer = self._nursery.load(self._directory, patience_s=self._stall_s)
-        if answer["kind"] != "loaded":
-            raise as_exception(answer)
+        self._nursery.load(self._directory, patience_s=self._stall_s)
         self._is_loaded = True
 
     def _start_worker(self) -> _Worker:

@@ -168,12 +168,13 @@ def test_what_a_task_refuses_is_refused(corpus: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "fault", ["import gc; gc.freeze = None", "import tempfile; tempfile.mkdtemp = None"]
+    "fault",
+    ["import gc; gc.freeze = None", "os.fork = None", "import tempfile; tempfile.mkdtemp = None"],
+    ids=["loading", "forking", "working"],
 )
 def test_a_failure_comes_with_its_traceback(
     corpus: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    """Of the interpreter while it loads, and of a worker at its task."""
     plant(corpus.parent, monkeypatch, fault)
     with pytest.raises(AprError, match=r"Traceback[\s\S]*'NoneType' object is not"):
         encode(corpus)
