@@ -9,10 +9,11 @@ that to its youngest worker.
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from tests.encode_processes import workers
 
 from apr.progress import Progress
 from apr.shards.encode import encode_corpus
@@ -30,8 +31,7 @@ def main(corpus: str, tokenizer: str, output: str, options: dict[str, Any]) -> N
         if num_reports == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
         if num_reports == kill_worker_at:
-            words = ["pgrep", "-n", "-P", str(os.getpid()), "-f", "encode_worker"]
-            os.kill(int(subprocess.check_output(words)), signal.SIGKILL)
+            os.kill(workers()[-1], signal.SIGKILL)
 
     encode_corpus(
         [Path(corpus)],

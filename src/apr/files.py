@@ -8,8 +8,8 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Generator, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
@@ -225,6 +225,29 @@ def syncing(target: IO[bytes]) -> Generator[None]:
         synced.result()
 
 
+@contextmanager
+def to_disk() -> Generator[Callable[[Path], None]]:
+    """Yield what a finished file is named to; it is brought to the disk while the block goes on.
+
+    Leaving the block waits for the disk.
+
+    Raises OSError when the disk says so.
+    """
+    disk = ThreadPoolExecutor(max_workers=1)
+    synced: list[Future[None]] = []
+    try:
+        yield lambda path: synced.append(disk.submit(_sync_file, path))
+        for each in synced:
+            each.result()
+    finally:
+        disk.shutdown(cancel_futures=True)
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as written:
+        os.fsync(written.fileno())
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a whole file atomically."""
     with atomic_writer(path) as target:
@@ -265,8 +288,7 @@ def publish_directory(staged: Path, path: Path, *, overwrite: bool) -> None:
     with io_refusals(path):
         for file in sorted(staged.rglob("*")):
             if file.is_file():
-                with file.open("rb") as written:
-                    os.fsync(written.fileno())
+                _sync_file(file)
         sync_directory(staged)
         umask = os.umask(0)
         os.umask(umask)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.encode_processes import is_alive, nurseries, workers
 from tests.tokenizer_files import set_in, tokenizer
 
 from apr.errors import Refusal
@@ -49,7 +50,7 @@ def corpus(tmp_path: Path) -> Path:
 
 def run(corpus: Path, output: Path, **options: Any) -> subprocess.CompletedProcess[str]:
     words = [SCRIPT, corpus, corpus.parent / "tok", output, json.dumps(OPTIONS | options)]
-    environment = os.environ | {"PYTHONPATH": ":".join(sys.path)}
+    environment = os.environ | {"PYTHONPATH": ":".join([str(SCRIPT.parents[1]), *sys.path])}
     return subprocess.run(
         [sys.executable, *map(str, words)], env=environment, capture_output=True, text=True
     )
@@ -225,18 +226,13 @@ def test_a_second_encoder_of_the_same_target_is_refused(corpus: Path) -> None:
     ShardReader.open(output)
 
 
-def stopped_workers() -> list[int]:
-    words = ["pgrep", "-P", str(os.getpid()), "-f", "encode_worker"]
-    return [int(pid) for pid in subprocess.run(words, capture_output=True).stdout.split()]
-
-
 @pytest.mark.slow
 def test_a_worker_that_never_returns_is_noticed(corpus: Path) -> None:
     frozen: list[int] = []
 
     def freeze(_progress: Progress) -> None:
         if not frozen:
-            frozen.extend(stopped_workers())
+            frozen.extend(workers())
             for pid in frozen:
                 os.kill(pid, signal.SIGSTOP)
 
@@ -249,7 +245,8 @@ def test_a_worker_that_never_returns_is_noticed(corpus: Path) -> None:
     assert refused.value.id == "shards.worker-stalled"
     assert len(frozen) == 2
     assert time.monotonic() - started_s < 30
-    assert stopped_workers() == []
+    assert nurseries() == []
+    assert not any(map(is_alive, frozen))
 
 
 @pytest.mark.slow

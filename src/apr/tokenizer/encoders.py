@@ -6,7 +6,8 @@ without an error some of the tokenizers it accepts: nothing is encoded with it b
 `apr.tokenizer.choice` has compared the two.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from apr.errors import Refusal
 from apr.tokenizer.allowed import why_not_allowed
 from apr.tokenizer.definition import Definition
+from apr.tokenizer.fresh_threads import FORGET_AFTER_CHARACTERS, FreshThreads
 from apr.tokenizer.library import first_line, is_library_error, library_refusals
 
 FlatIds = tuple[NDArray[np.uint32], NDArray[np.uint64]]
@@ -73,10 +75,19 @@ class FastEncoder:
 
     name = "fastokens"
 
-    def __init__(self, library: Any, *, version: str, where: str) -> None:
+    def __init__(
+        self,
+        library: Any,
+        *,
+        version: str,
+        where: str,
+        forget_after_characters: float = FORGET_AFTER_CHARACTERS,
+    ) -> None:
+        """After `forget_after_characters` of text the library forgets the words it has met."""
         self.version = version
         self._library = library
         self._where = where
+        self._threads = FreshThreads(forget_after_characters=forget_after_characters)
 
     def encode_flat(self, texts: Sequence[str]) -> FlatIds:
         """Ids of several documents, without separators.
@@ -84,7 +95,7 @@ class FastEncoder:
         Refuses: tokenizer.lone-surrogate, tokenizer.fast-encoder-failed.
         """
         try:
-            ids, offsets = self._library.encode_batch_flat(list(texts))
+            ids, offsets = self._threads.call(self._library.encode_batch_flat, list(texts))
         except BaseException as err:
             if not is_library_error(err):
                 raise
@@ -107,19 +118,24 @@ class NotAllowed:
     reason: str
 
 
-def fast_encoder(definition: Definition, *, where: str) -> FastEncoder | NotAllowed:
+def fast_encoder(
+    definition: Definition, *, where: str, meanwhile: Callable[[], object] = lambda: None
+) -> FastEncoder | NotAllowed:
     """The fast encoder of a tokenizer whose every component is on the list of known shapes.
 
-    It is not proven yet; that is `apr.tokenizer.choice.choose_encoder`.
+    It is not proven yet; that is `apr.tokenizer.choice.choose_encoder`. While the library builds
+    it, `meanwhile` is called.
     """
     reason = why_not_allowed(definition)
     if reason is not None:
         return NotAllowed("not-allowed", reason)
     try:
-        return build_fast_encoder(definition, where=where)
+        return build_fast_encoder(definition, where=where, meanwhile=meanwhile)
     except (ImportError, PackageNotFoundError):
         return NotAllowed("not-installed", f"{FastEncoder.name} is not installed")
     except Refusal as refusal:
+        if refusal.id != "tokenizer.fast-encoder-failed":
+            raise
         return NotAllowed("not-allowed", refusal.found)
 
 
@@ -131,14 +147,27 @@ def installed_version() -> str | None:
         return None
 
 
-def build_fast_encoder(definition: Definition, *, where: str) -> FastEncoder:
+def build_fast_encoder(
+    definition: Definition,
+    *,
+    where: str,
+    meanwhile: Callable[[], object] = lambda: None,
+    forget_after_characters: float = FORGET_AFTER_CHARACTERS,
+) -> FastEncoder:
     """The fast encoder of any tokenizer, with no regard to the list of known shapes.
 
-    Refuses: tokenizer.fast-encoder-failed.
+    After so many characters of text it forgets the words that it has met. `meanwhile` is called
+    while the library builds, for which it needs a core and not the interpreter.
+
+    Refuses: tokenizer.fast-encoder-failed, and what `meanwhile` refuses.
     """
     library = import_module("fastokens")
+    document = _documents_json(definition)
+    with ThreadPoolExecutor(1) as thread:
+        building = thread.submit(_build, library, document)
+        meanwhile()
     try:
-        built = library.Tokenizer.from_json_str(_documents_json(definition))
+        built = building.result()
     except BaseException as err:
         if not is_library_error(err):
             raise
@@ -149,7 +178,23 @@ def build_fast_encoder(definition: Definition, *, where: str) -> FastEncoder:
             expected="a tokenizer that fastokens reads",
             fix="encode with the reference encoder",
         ) from err
-    return FastEncoder(built, version=version("fastokens"), where=where)
+    return FastEncoder(
+        built,
+        version=version("fastokens"),
+        where=where,
+        forget_after_characters=forget_after_characters,
+    )
+
+
+def _build(library: Any, document: str) -> Any:
+    built = library.Tokenizer.from_json_str(document)
+    try:
+        # The first text makes tables that all threads use, and processes that are forked.
+        built.encode_batch_flat(["x"])
+    except BaseException as err:
+        if not is_library_error(err):
+            raise
+    return built
 
 
 def first_difference(left: NDArray[Any], right: NDArray[Any]) -> int | None:

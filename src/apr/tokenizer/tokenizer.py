@@ -174,8 +174,11 @@ class Tokenizer:
 
     @cached_property
     def fast(self) -> FastEncoder | NotAllowed:
-        """The fast encoder, which nothing has compared with the reference yet."""
-        return fast_encoder(self.definition, where=self.where)
+        """The fast encoder, which nothing has compared with the reference yet.
+
+        Whoever compares needs both, so the reference is built meanwhile.
+        """
+        return fast_encoder(self.definition, where=self.where, meanwhile=lambda: self.reference)
 
     @cached_property
     def _full(self) -> tokenizers.Tokenizer:

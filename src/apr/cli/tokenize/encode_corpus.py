@@ -152,6 +152,14 @@ def command(
         require_used(ctx, "estimate_sample_docs", unless="without --estimate-only")
     # One process is one core: workers share the machine better than the encoder's threads do.
     os.environ.setdefault("RAYON_NUM_THREADS", "1")
+    from apr.shards.encoding.nursery import Nursery
+
+    workers = (os.cpu_count() or 1) if num_workers is None else num_workers
+    nursery = Nursery()
+    if executor_kind == "local" and workers > 1 and not estimate_only:
+        # Before anything large is imported here: it imports the same on another core.
+        ctx.call_on_close(nursery.stop)
+        nursery.start()
     from apr.cli.tokenize.next_steps import next_steps
     from apr.shards import encode
     from apr.shards.encoding.executors import make_executor
@@ -163,7 +171,6 @@ def command(
     tokenizer = Tokenizer.load(tokenizer_path, eos_token=eos_token, cache_directory=proofs)
     if normalization is not None:
         tokenizer.require_normalization(normalization)
-    workers = (os.cpu_count() or 1) if num_workers is None else num_workers
     request = Request(
         corpus=corpus,
         tokenizer=tokenizer,
@@ -174,7 +181,7 @@ def command(
         progress=output.progress(plain_interval_s=progress_interval_s),
         **options,
     )
-    run = make_executor(executor_kind, num_workers=workers)
+    run = make_executor(executor_kind, num_workers=workers, nursery=nursery)
     if estimate_only:
         from apr.shards.encoding.estimate import estimate
 

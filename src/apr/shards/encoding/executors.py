@@ -9,6 +9,7 @@ from functools import partial
 from typing import Literal
 
 from apr.errors import UsageRefusal
+from apr.shards.encoding.nursery import Nursery
 from apr.shards.encoding.pool import run_in_processes
 from apr.shards.encoding.ray_executor import run_on_ray
 from apr.shards.encoding.task import run_task
@@ -25,8 +26,12 @@ def run_here(work: Work) -> None:
         work.listener(task)
 
 
-def make_executor(kind: Literal["local", "ray"] = "local", *, num_workers: int) -> Executor:
+def make_executor(
+    kind: Literal["local", "ray"] = "local", *, num_workers: int, nursery: Nursery | None = None
+) -> Executor:
     """Local: this process for one worker, else so many worker processes.
+
+    A `nursery` that was started already is where these are forked from.
 
     Refuses: shards.num-workers.
     """
@@ -40,4 +45,6 @@ def make_executor(kind: Literal["local", "ray"] = "local", *, num_workers: int) 
         )
     if kind == "ray":
         return partial(run_on_ray, num_workers=num_workers)
-    return run_here if num_workers == 1 else partial(run_in_processes, num_workers=num_workers)
+    if num_workers == 1:
+        return run_here
+    return partial(run_in_processes, num_workers=num_workers, nursery=nursery)

@@ -7,7 +7,7 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from apr.corpus.reading.account import Account
 from apr.corpus.reading.locations import location_text
 from apr.corpus.removals import require_matched
 from apr.errors import DamagedFile
-from apr.files import io_refusals, publish_directory, write_bytes, write_json
+from apr.files import io_refusals, publish_directory, to_disk, write_bytes, write_json
 from apr.shards.certified import certify_shards
 from apr.shards.encoding.completed import job_record
 from apr.shards.encoding.merge import Merged, merge_parts
@@ -43,20 +43,41 @@ def finish(
     """
     account = _balanced_account(request, plan, receipts)
     workplace = request.workplace
-    shutil.rmtree(workplace.staged, ignore_errors=True)
-    with io_refusals(workplace.staged):
-        workplace.staged.mkdir()
-        merged = merge_parts(
-            workplace.parts,
-            receipts,
-            workplace.staged,
-            unopened=plan.unopened,
-            settings=plan.settings,
-            shard_tokens=request.shard_tokens,
-            vocab_size=request.tokenizer.vocab_size,
-            num_threads=request.num_threads,
-            progress=request.progress,
+    # What has been written comes to the disk while the rest is written, and all of it is verified.
+    with io_refusals(workplace.staged), to_disk() as written:
+        manifest = _stage(
+            request, plan, receipts, account, num_resumed=num_resumed, written=written
         )
+    publish_directory(workplace.staged, request.output, overwrite=request.overwrite)
+    workplace.remove()
+    return manifest
+
+
+def _stage(
+    request: Request,
+    plan: Plan,
+    receipts: Sequence[Receipt],
+    account: Account,
+    *,
+    num_resumed: int,
+    written: Callable[[Path], None],
+) -> Manifest:
+    """Everything that the target will hold, read back."""
+    workplace = request.workplace
+    shutil.rmtree(workplace.staged, ignore_errors=True)
+    workplace.staged.mkdir()
+    merged = merge_parts(
+        workplace.parts,
+        receipts,
+        workplace.staged,
+        unopened=plan.unopened,
+        settings=plan.settings,
+        shard_tokens=request.shard_tokens,
+        vocab_size=request.tokenizer.vocab_size,
+        num_threads=request.num_threads,
+        progress=request.progress,
+        written=written,
+    )
     # Where other documents than the certified ones were named, this refusal says so first.
     manifest = _manifest(request, plan, receipts, account, merged)
     matched = {number for receipt in receipts for number in receipt.matched_removals}
@@ -68,8 +89,6 @@ def finish(
         _write_quarantine(workplace.staged / QUARANTINE_NAME, account)
     write_manifest(workplace.staged, manifest)
     ShardReader.open(workplace.staged, num_threads=request.num_threads, progress=request.progress)
-    publish_directory(workplace.staged, request.output, overwrite=request.overwrite)
-    workplace.remove()
     return manifest
 
 

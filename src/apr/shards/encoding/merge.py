@@ -6,7 +6,7 @@ ended. What the receipts promised is counted again on the way.
 
 import shutil
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from apr.shards.encoding import receipts
 from apr.shards.encoding.fates import Fates
 from apr.shards.encoding.plan import Settings
 from apr.shards.encoding.receipts import Receipt
-from apr.shards.layout import TOKEN_DTYPE, read_index
+from apr.shards.layout import TOKEN_DTYPE, index_name, read_index
 from apr.shards.manifest import ShardFile, num_separators
 from apr.shards.threads import by_threads
 from apr.shards.writer import ShardCutter, write_shard
@@ -52,10 +52,12 @@ def merge_parts(
     vocab_size: int,
     num_threads: int,
     progress: Report,
+    written: Callable[[Path], None] = lambda _path: None,
 ) -> Merged:
     """Write shards and provenance from the parts of all tasks.
 
     `unopened` is what listing the input left out before there was a task to account for it.
+    `written` is told of every file that is complete.
 
     Refuses: shards.part-damaged, shards.shard-tokens, files.io-failed.
     Writes: shard-NNNNN.bin, shard-NNNNN.idx, documents.jsonl.zst.
@@ -76,8 +78,10 @@ def merge_parts(
             if receipt.num_documents:
                 trim = settings.eos_policy == "between" and receipt is with_documents[-1]
                 all_hashes.append(_append(cutter, part, receipt, trim=trim))
+    written(staged / PROVENANCE_NAME)
+    shards = _write(cutter, staged, num_threads=num_threads, progress=progress, written=written)
     return Merged(
-        shards=_write(cutter, staged, num_threads=num_threads, progress=progress),
+        shards=shards,
         num_tokens=cutter.num_tokens,
         num_documents=cutter.num_documents,
         num_separators=num_separators(settings.eos_policy, cutter.num_documents),
@@ -89,7 +93,12 @@ def merge_parts(
 
 
 def _write(
-    cutter: ShardCutter, staged: Path, *, num_threads: int, progress: Report
+    cutter: ShardCutter,
+    staged: Path,
+    *,
+    num_threads: int,
+    progress: Report,
+    written: Callable[[Path], None],
 ) -> list[ShardFile]:
     total_bytes = cutter.num_tokens * TOKEN_DTYPE.itemsize
     done_bytes = 0
@@ -102,7 +111,10 @@ def _write(
             progress(Progress("writing shards", done_bytes, total_bytes, "bytes"))
 
     def write(number: int) -> ShardFile:
-        return write_shard(staged, number, cutter.shards[number], listener=advance)
+        shard = write_shard(staged, number, cutter.shards[number], listener=advance)
+        written(staged / shard.file)
+        written(staged / index_name(shard.file))
+        return shard
 
     return list(by_threads(write, range(len(cutter.shards)), num_threads=num_threads))
 

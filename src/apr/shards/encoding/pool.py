@@ -1,133 +1,121 @@
 """Worker processes on this machine, supervised: one that dies or stops answering is noticed.
 
-Each worker is a fresh interpreter that shares nothing with its parent but a pipe. One core each:
-the encoder's own threads are switched off, because processes share the work better.
+Workers are forked from an interpreter that has loaded the encoding (`nursery.py`), and share
+nothing with this process but two pipes each. One core each: the encoder's own threads are
+switched off, because processes share the work better.
 """
 
 import json
 import os
 import selectors
 import signal
-import subprocess
-import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Any
 
-import apr
-from apr import errors
-from apr.errors import AprError, Refusal
+from apr.errors import Refusal
+from apr.shards.encoding.messages import as_exception
+from apr.shards.encoding.nursery import Child, Nursery, NurseryDied, NurseryFailed
 from apr.shards.encoding.plan import Task
-from apr.shards.encoding.proof import EncoderDiffers
 from apr.shards.encoding.task import Advance
 from apr.shards.encoding.work import Work
 
 # No batch takes minutes; a worker that says nothing for so long will not come back.
 STALL_S = 300.0
 # A second death on the same task is the task's fault, not the machine's.
-_MAX_ATTEMPTS = 2
-# -P and the appended path: apr is imported from where it was, never from the current directory.
-_PROGRAM = (
-    "import sys; sys.path.append(sys.argv[1]); "
-    "from apr.cli.encode_worker import main; main(sys.argv[2])"
-)
+_MAX_DEATHS = 2
 
 
 @dataclass
 class _Worker:
-    process: subprocess.Popen[bytes]
+    child: Child
     task: Task | None = None
     heard_s: float = field(default_factory=time.monotonic)
     buffer: bytes = b""
 
-    @property
-    def output(self) -> IO[bytes]:
-        assert self.process.stdout is not None
-        return self.process.stdout
 
-    def end(self) -> int:
-        """Wait for a process that was killed or has died; return its status."""
-        status = self.process.wait()
-        self.output.close()
-        assert self.process.stdin is not None
-        with suppress(BrokenPipeError):
-            self.process.stdin.close()
-        return status
-
-
-def run_in_processes(work: Work, *, num_workers: int, stall_s: float = STALL_S) -> None:
+def run_in_processes(
+    work: Work, *, num_workers: int, stall_s: float = STALL_S, nursery: Nursery | None = None
+) -> None:
     """Do every task in worker processes; tell the listener of each.
 
-    Raises EncoderDiffers as `run_task` does.
+    A `nursery` that was started before saves the time it has had. It is ended here. Raises
+    EncoderDiffers as `run_task` does.
 
     Refuses: shards.worker-died, shards.worker-stalled, and what a task refuses.
     """
-    pool = _Pool(work, stall_s=stall_s)
+    pool = _Pool(work, num_workers=num_workers, stall_s=stall_s, nursery=nursery or Nursery())
     try:
-        pool.start(min(num_workers, len(work.tasks)))
         pool.run()
     finally:
         pool.stop()
 
 
 class _Pool:
-    def __init__(self, work: Work, *, stall_s: float) -> None:
+    def __init__(self, work: Work, *, num_workers: int, stall_s: float, nursery: Nursery) -> None:
         self._waiting = deque(work.tasks)
         self._directory = work.workplace.directory
         self._listener = work.listener
-        self._attempts: dict[str, int] = {}
+        self._num_workers = num_workers
         self._stall_s = stall_s
+        self._nursery = nursery
+        self._is_loaded = False
+        self._deaths = Counter[str]()
         self._selector = selectors.DefaultSelector()
         self._workers: list[_Worker] = []
 
-    def start(self, num_workers: int) -> None:
-        # All begin to load before the first is waited for.
-        for worker in [self._start_worker() for _ in range(num_workers)]:
-            self._assign(worker)
-
-    def _start_worker(self) -> _Worker:
-        source = str(Path(apr.__file__).parents[1])
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _PROGRAM, source, str(self._directory)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        worker = _Worker(process)
-        self._workers.append(worker)
-        self._selector.register(worker.output, selectors.EVENT_READ, worker)
-        return worker
-
     def run(self) -> None:
-        while any(worker.task for worker in self._workers):
-            for key, _ in self._selector.select(timeout=min(1.0, self._stall_s / 4)):
-                self._listen(key.data)
-            self._require_awake()
+        while self._waiting or any(worker.task for worker in self._workers):
+            try:
+                self._step()
+            except NurseryDied as died:
+                self._lose_nursery(died.status)
+            except NurseryFailed as failed:
+                raise as_exception(failed.message) from None
+            except TimeoutError as err:
+                raise _stalled(str(self._directory), self._stall_s, self._stall_s) from err
 
     def stop(self) -> None:
-        for worker in self._workers:
-            worker.process.kill()
-        for worker in self._workers:
-            worker.end()
+        self._end_workers()
+        self._nursery.stop()
         self._selector.close()
+
+    def _step(self) -> None:
+        if not self._is_loaded:
+            self._load()
+        while self._waiting and len(self._workers) < self._num_workers:
+            self._assign(self._start_worker())
+        for key, _ in self._selector.select(timeout=min(1.0, self._stall_s / 4)):
+            self._listen(key.data)
+        self._require_awake()
+
+    def _load(self) -> None:
+        self._nursery.start()
+        self._nursery.load(self._directory, patience_s=self._stall_s)
+        self._is_loaded = True
+
+    def _start_worker(self) -> _Worker:
+        worker = _Worker(self._nursery.fork())
+        self._workers.append(worker)
+        self._selector.register(worker.child.messages, selectors.EVENT_READ, worker)
+        return worker
 
     def _assign(self, worker: _Worker) -> None:
         worker.task = self._waiting.popleft() if self._waiting else None
         worker.heard_s = time.monotonic()
-        if worker.task is None:
-            return
-        self._attempts[worker.task.key] = self._attempts.get(worker.task.key, 0) + 1
-        assert worker.process.stdin is not None
-        with suppress(BrokenPipeError):  # a dead one; the end of its output says so next
-            worker.process.stdin.write(json.dumps(worker.task.as_json()).encode("utf-8") + b"\n")
-            worker.process.stdin.flush()
+        with suppress(BrokenPipeError):  # a dead one; the end of its messages says so next
+            if worker.task is None:
+                worker.child.tasks.close()
+            else:
+                line = json.dumps(worker.task.as_json()).encode("utf-8") + b"\n"
+                worker.child.tasks.write(line)
+                worker.child.tasks.flush()
 
     def _listen(self, worker: _Worker) -> None:
-        data = os.read(worker.output.fileno(), 1 << 16)
+        data = os.read(worker.child.messages.fileno(), 1 << 16)
         if not data:
-            self._replace(worker)
+            self._bury(worker)
             return
         worker.heard_s = time.monotonic()
         *lines, worker.buffer = (worker.buffer + data).split(b"\n")
@@ -140,53 +128,65 @@ class _Pool:
                 self._listener(worker.task)
                 self._assign(worker)
             else:
-                raise _exception(message)
+                raise as_exception(message)
 
-    def _replace(self, worker: _Worker) -> None:
+    def _bury(self, worker: _Worker) -> None:
         """Take a dead worker's task away from it and let another try."""
-        self._selector.unregister(worker.output)
-        self._workers.remove(worker)
-        status = worker.end()
-        task = worker.task
-        if task is None:
+        if worker.task is None:
+            self._forget(worker)
             return
-        if self._attempts[task.key] >= _MAX_ATTEMPTS:
-            raise _died(task, status)
-        self._waiting.appendleft(task)
-        self._assign(self._start_worker())
+        status = self._nursery.wait_for(worker.child)
+        self._forget(worker)
+        self._deaths[worker.task.key] += 1
+        if self._deaths[worker.task.key] == _MAX_DEATHS:
+            raise _died(worker.task.describe(), status)
+        self._waiting.appendleft(worker.task)
+
+    def _lose_nursery(self, status: int) -> None:
+        """Take all tasks back from its workers: nobody can say any more how they end."""
+        self._is_loaded = False
+        self._waiting.extendleft(worker.task for worker in self._workers if worker.task)
+        self._end_workers()
+        where = str(self._directory)
+        self._deaths[where] += 1
+        if self._deaths[where] == _MAX_DEATHS:
+            raise _died(where, status)
+
+    def _end_workers(self) -> None:
+        for worker in self._workers:
+            worker.child.kill()
+        for worker in list(self._workers):
+            self._forget(worker)
+
+    def _forget(self, worker: _Worker) -> None:
+        self._selector.unregister(worker.child.messages)
+        self._workers.remove(worker)
+        worker.child.close()
 
     def _require_awake(self) -> None:
         now_s = time.monotonic()
         for worker in self._workers:
             if worker.task is not None and now_s - worker.heard_s > self._stall_s:
-                raise Refusal(
-                    "shards.worker-stalled",
-                    worker.task.describe(),
-                    found=f"a worker that said nothing for {now_s - worker.heard_s:.0f} s",
-                    expected=f"a sign of life at least every {self._stall_s:.0f} s",
-                    fix="run the same command again; finished tasks are kept",
-                )
+                raise _stalled(worker.task.describe(), now_s - worker.heard_s, self._stall_s)
 
 
-def _died(task: Task, status: int) -> Refusal:
+def _died(where: str, status: int) -> Refusal:
     how = f"exit code {status}" if status >= 0 else f"signal {signal.Signals(-status).name}"
     return Refusal(
         "shards.worker-died",
-        task.describe(),
-        found=f"a worker that ended with {how}, {_MAX_ATTEMPTS} times",
+        where,
+        found=f"a worker that ended with {how}, {_MAX_DEATHS} times",
         expected="a worker that finishes its task",
         fix="give it more memory or fewer workers (--num-workers), then run the same command "
         "again; finished tasks are kept",
     )
 
 
-def _exception(message: dict[str, Any]) -> Exception:
-    """The exception that ended a task in a worker, as if it had been raised here."""
-    kind = message.pop("kind")
-    if kind == "differs":
-        return EncoderDiffers(**message)
-    if kind == "failed":
-        return AprError(f"a worker failed:\n{message['traceback']}")
-    refusal = getattr(errors, message.pop("type"))
-    fields = {name: message[name] for name in ("found", "expected", "fix", "upstream_id")}
-    return refusal(message["id"], message["where"], **fields)
+def _stalled(where: str, silent_s: float, stall_s: float) -> Refusal:
+    return Refusal(
+        "shards.worker-stalled",
+        where,
+        found=f"a worker that said nothing for {silent_s:.0f} s",
+        expected=f"a sign of life at least every {stall_s:.0f} s",
+        fix="run the same command again; finished tasks are kept",
+    )

@@ -6,52 +6,43 @@ any moment, and the task it was on is then done again by another.
 
 import json
 import time
-import traceback
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from apr.errors import Refusal
+from apr.shards.encoding.messages import as_message
 from apr.shards.encoding.plan import Task
-from apr.shards.encoding.proof import EncoderDiffers
 from apr.shards.encoding.task import Advance, Encoding, run_task
-from apr.shards.encoding.workplace import Workplace
 
 _REPORT_INTERVAL_S = 0.25
 
 
-def serve(work_directory: Path, tasks: IO[bytes], messages: IO[bytes]) -> None:
+def serve(encoding: Encoding, *, parts: Path, tasks: IO[bytes], messages: IO[bytes]) -> None:
     """Do tasks until there are no more.
 
     Raises BrokenPipeError when nobody listens any longer.
     """
-    worker = _Worker(Workplace(work_directory), messages)
+    worker = _Worker(encoding, parts, messages)
     for line in tasks:
         worker.do(Task.from_json(json.loads(line)))
 
 
 class _Worker:
-    def __init__(self, workplace: Workplace, messages: IO[bytes]) -> None:
-        self._workplace = workplace
+    def __init__(self, encoding: Encoding, parts: Path, messages: IO[bytes]) -> None:
+        self._encoding = encoding
+        self._parts = parts
         self._messages = messages
-        self._encoding: Encoding | None = None
         self._reported_s = 0.0
         self._unsent = Advance(0, 0)
 
     def do(self, task: Task) -> None:
         try:
-            if self._encoding is None:
-                self._encoding = self._workplace.load_encoding()
-            run_task(task, self._encoding, parts=self._workplace.parts, listener=self._report)
+            run_task(task, self._encoding, parts=self._parts, listener=self._report)
             self._send({"kind": "done", "key": task.key})
-        except EncoderDiffers as err:
-            self._send({"kind": "differs", **err.as_dict()})
-        except Refusal as err:
-            self._send({"kind": "refused", "type": type(err).__name__, **err.as_dict()})
         except BrokenPipeError:
             raise
-        except Exception:
-            self._send({"kind": "failed", "traceback": traceback.format_exc()})
+        except Exception as err:
+            self._send(as_message(err))
 
     def _report(self, advance: Advance) -> None:
         self._unsent += advance
