@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from threading import Event
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -164,7 +165,10 @@ def build_fast_encoder(
     library = import_module("fastokens")
     document = _documents_json(definition)
     with ThreadPoolExecutor(1) as thread:
-        building = thread.submit(_build, library, document)
+        begun = Event()
+        building = thread.submit(_build, library, document, begun)
+        # The other library keeps the interpreter to itself: it must not come first.
+        begun.wait()
         meanwhile()
     try:
         built = building.result()
@@ -186,7 +190,8 @@ def build_fast_encoder(
     )
 
 
-def _build(library: Any, document: str) -> Any:
+def _build(library: Any, document: str, begun: Event) -> Any:
+    begun.set()
     built = library.Tokenizer.from_json_str(document)
     try:
         # The first text makes tables that all threads use, and processes that are forked.

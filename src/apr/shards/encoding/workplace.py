@@ -199,16 +199,13 @@ class Workplace:
 
 def make_encoding(settings: Settings, tokenizer: Tokenizer, removals: Sequence[Path]) -> Encoding:
     """Build the encoders that the settings name."""
-    reference = tokenizer.reference
-    encoder = (
-        reference
-        if settings.encoder == ReferenceEncoder.name
-        else build_encoder(tokenizer, version=settings.encoder_version)
-    )
+    is_reference = settings.encoder == ReferenceEncoder.name
+    # First the fast one: the reference is built while it is.
+    fast = None if is_reference else build_encoder(tokenizer, version=settings.encoder_version)
     return Encoding(
         settings=settings,
         tokenizer=tokenizer,
-        encoder=encoder,
-        reference=reference,
+        encoder=fast or tokenizer.reference,
+        reference=tokenizer.reference,
         removals=Removals.load(removals),
     )
