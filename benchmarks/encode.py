@@ -162,7 +162,8 @@ def apr(*words: object, cores: int = 1) -> dict[str, Any]:
 def run(words: list[object], *, cores: int, quiet: bool = False) -> dict[str, Any]:
     """Run a command on the first cores; its output, wall and CPU seconds, peak memory.
 
-    The peak is that of its largest process. What workers share, the loaded encoders, counts in each.
+    The peak is that of its largest process. What workers share, the loaded encoders, counts in
+    each.
     """
     allowed = set(sorted(os.sched_getaffinity(0))[:cores])
     program = (
