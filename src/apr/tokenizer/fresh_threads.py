@@ -11,8 +11,8 @@ from typing import TypeVar
 
 _Result = TypeVar("_Result")
 
-FORGET_AFTER_CHARACTERS = 48_000_000
-"""A thread that ends so late costs one per cent of CPU time (docs/log.md)."""
+FORGET_AFTER_CHARACTERS = 16_000_000
+"""A thread that ends so late costs next to nothing (docs/log.md)."""
 
 
 class FreshThreads:
