@@ -37,18 +37,29 @@ def loss_and_gradient(logits_CV: Tensor, target_ids_C: Tensor) -> tuple[Tensor, 
     as the matrix products after it want it.
     """
     targets_C1 = target_ids_C.unsqueeze(1)
+    if torch.compiler.is_compiling():
+        return _fused(logits_CV, targets_C1)
     log_p_CV = torch.log_softmax(_at_least_fp32(logits_CV), dim=-1)
     nats_C = -log_p_CV.gather(1, targets_C1).squeeze(1)
     dtype = logits_CV.dtype
-    if torch.compiler.is_compiling():
-        # A comparison fuses into the pass that makes the softmax, where a scatter ends it.
-        classes_V = torch.arange(logits_CV.shape[1], device=logits_CV.device)
-        p_CV = log_p_CV.exp()
-        return nats_C, torch.where(classes_V == targets_C1, p_CV - 1.0, p_CV).to(dtype)
     del logits_CV
     p_CV = log_p_CV.exp_()
     minus_one_C1 = torch.full_like(targets_C1, -1, dtype=p_CV.dtype)
     return nats_C, p_CV.scatter_add_(1, targets_C1, minus_one_C1).to(dtype)
+
+
+def _fused(logits_CV: Tensor, targets_C1: Tensor) -> tuple[Tensor, Tensor]:
+    """The same for a compiler, which makes few passes of it, with one exponential per logit."""
+    dtype, logits_CV = logits_CV.dtype, _at_least_fp32(logits_CV)
+    largest_C1 = logits_CV.amax(dim=-1, keepdim=True)
+    exp_CV = (logits_CV - largest_C1).exp()
+    total_C1 = exp_CV.sum(dim=-1, keepdim=True)
+    nats_C1 = (largest_C1 - logits_CV.gather(1, targets_C1)) + total_C1.log()
+    p_CV = exp_CV / total_C1
+    # A comparison fuses into the pass that makes the softmax, where a scatter ends it.
+    classes_V = torch.arange(logits_CV.shape[1], device=logits_CV.device)
+    grad_CV = torch.where(classes_V == targets_C1, p_CV - 1.0, p_CV)
+    return nats_C1.squeeze(1), grad_CV.to(dtype)
 
 
 def linear_cross_entropy(
