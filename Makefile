@@ -58,13 +58,22 @@ check-layers: setup
 	@.venv-peers/bin/pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt
 	@touch $@
 
-bench: setup .venv-peers/bin/inspect_data
+# In the same packages as apr, so that both compute with the same torch.
+.venv-litgpt/bin/litgpt:
+	@echo "bench: installing litgpt into .venv-litgpt (some 50 MB on disk)" >&2
+	@$(VENV)/python -m venv .venv-litgpt
+	@$(VENV)/python -c "import site; print('import site; site.addsitedir(%r)' % site.getsitepackages()[0])" \
+		> "$$(.venv-litgpt/bin/python -c 'import site; print(site.getsitepackages()[0])')/beside.pth"
+	@.venv-litgpt/bin/pip install --quiet --disable-pip-version-check --no-deps \
+		-r benchmarks/litgpt.txt
+
+bench: setup .venv-peers/bin/inspect_data .venv-litgpt/bin/litgpt
 	@$(VENV)/python benchmarks/startup.py
 	@OMP_NUM_THREADS=1 $(VENV)/python benchmarks/quantization.py
 	@$(VENV)/python benchmarks/near_duplicates.py
 	@$(VENV)/python benchmarks/encode.py
 	@$(VENV)/python benchmarks/convert.py
-	@$(VENV)/python benchmarks/train_throughput.py
+	@.venv-litgpt/bin/python benchmarks/train_throughput.py
 	@$(VENV)/python benchmarks/ranks.py
 	@$(VENV)/python benchmarks/checkpoint.py
 
@@ -109,6 +118,6 @@ transformers-4: setup .venv-transformers4/bin/pytest
 		--ignore tests/parity/test_fast_encoder.py $(TEST_FLAGS)
 
 clean:
-	rm -rf .venv .venv-peers .venv-transformers4 .venv-llama .venv-llama.part build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache fuzz-findings
+	rm -rf .venv .venv-peers .venv-litgpt .venv-transformers4 .venv-llama .venv-llama.part build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache fuzz-findings
 	find src tests tools benchmarks -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf src/apr.egg-info
