@@ -76,6 +76,7 @@ bench: setup .venv-peers/bin/inspect_data .venv-litgpt/bin/litgpt
 	@.venv-litgpt/bin/python benchmarks/train_throughput.py
 	@$(VENV)/python benchmarks/ranks.py
 	@$(VENV)/python benchmarks/checkpoint.py
+	@$(VENV)/python benchmarks/end_to_end.py
 
 # Nothing is written when a test fails, or one that exists did not run.
 failures: setup

@@ -210,9 +210,9 @@ def test_a_part_of_the_set_is_fixed_and_is_not_called_the_set(tmp_path: Path) ->
 def test_a_run_writes_the_set_and_its_size_beside_every_loss(
     run_data: RunData, tmp_path: Path
 ) -> None:
-    plan = run_data.config(tmp_path / "run", eval_tokens=None, num_steps=2)
-    record = pretrain(plan)
     shards = ShardReader.open(run_data.val)
+    plan = run_data.config(tmp_path / "run", eval_tokens=shards.num_tokens - 1, num_steps=2)
+    record = pretrain(plan)
     rows = TokenRows(shards, 0, shards.num_tokens, plan.seq_length)
     whole = whole_set(rows, Tokenizer.load(run_data.tokenizer))
     assert record["val"]["set_sha256"] == whole.sha256

@@ -81,7 +81,12 @@ FIELD_OF_FLAG = {"lr": "learning_rate"}
 @click.option("--decay-fraction", type=float, help="Last part of a wsd run, where the rate falls.")
 @click.option("--target-val-loss", type=float, help="Held-out nats per token that end the run.")
 @click.option("--eval-every", "--steps-per-epoch", type=int, help="Updates between validations.")
-@click.option("--eval-tokens", type=int, help="Held-out tokens read at each validation.")
+@click.option(
+    "--eval-tokens",
+    type=int,
+    help="Held-out tokens read at each validation [a tenth of those trained on between two, "
+    "at least 10,000, at most 100,000].",
+)
 @click.option("--divergence-factor", type=float, help="Multiple of the best loss that aborts.")
 @click.option("--max-skipped-steps", type=int, help="Steps of any hundred that may be skipped.")
 @click.option("--spike-factor", type=float, help="Multiple of the median gradient norm to skip at.")

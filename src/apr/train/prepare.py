@@ -24,8 +24,6 @@ from apr.train.resources_gate import check_resources
 from apr.train.step import NO_EXCHANGE, GradientExchange, SummedLoss
 from apr.train.validation import ValidationResult, ValidationSet, subset, validate, whole_set
 
-_EVAL_TOKENS = 100_000
-
 
 @dataclass(frozen=True)
 class PreparedRun:
@@ -108,7 +106,7 @@ def prepare(
         notify=notify,
     )
     rows = inputs.data.val
-    periodic_set = subset(rows, inputs.tokenizer, max_tokens=config.eval_tokens or _EVAL_TOKENS)
+    periodic_set = subset(rows, inputs.tokenizer, max_tokens=config.periodic_eval_tokens)
     _require_margin(config, periodic_set)
     acceleration = _chosen_together(config, inputs, ranks)
     for notice in acceleration.notices:

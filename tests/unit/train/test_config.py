@@ -70,6 +70,27 @@ def test_f24_every_flag_overrides_one_field() -> None:
     assert set(fields) <= set(TrainConfig.model_fields)
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "eval_every", "asked", "read"),
+    [
+        (8, 100, None, 10_240),
+        (8, 20, None, 10_000),
+        (1024, 100, None, 100_000),
+        (8, 100, 50_000, 50_000),
+        (1024, 100, 7, 7),
+    ],
+)
+def test_a_periodic_validation_reads_a_tenth_of_what_is_trained_on_between(
+    batch_size: int, eval_every: int, asked: int | None, read: int
+) -> None:
+    config = resolve_config(
+        REQUIRED
+        | {"batch_size": batch_size, "eval_every": eval_every, "eval_tokens": asked}
+        | {"seq_length": 128}
+    )
+    assert config.periodic_eval_tokens == read
+
+
 def test_a_toml_file_and_its_overrides(tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
     path.write_text('dataset = "d"\ntokenizer = "t"\nrun_dir = "r"\nseed = 7\nbatch_size = 4\n')
