@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional
 
-from apr.model.attention import Attend, flash
+from apr.model.attention import Attend, causal_mask, flash, masked
 from apr.model.transformer import Transformer
 from apr.train.config import TrainConfig
 from apr.train.gates import Finding
@@ -24,6 +24,7 @@ from apr.train.optimizer import build_optimizer
 from apr.train.selftest.cross_entropy import check_cross_entropy
 from apr.train.selftest.fast_paths import check_bf16, check_compiled
 from apr.train.selftest.parameters import check_parameters_change
+from apr.train.selftest.recomputation import check_recomputed
 from apr.train.selftest.update import check_optimizer
 from apr.train.step import StepResult, train_step
 
@@ -342,3 +343,43 @@ def test_decay_alone_is_no_movement() -> None:
         return train_step(model, *arguments, **given)
 
     assert changed(step=decays_only).verdict == "FAIL"
+
+
+def recomputed(model: Transformer, loss: Loss = summed_loss) -> Finding:
+    batch = random_batch(rows=3, counted=[16, 5, 0])
+    batch.document_numbers_BT[:, 7:] = 1
+    return check_recomputed(model, batch, document_mask=True, summed_loss=loss)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_f26_recomputed_blocks_give_the_gradients_of_kept_ones(dtype: torch.dtype) -> None:
+    model = model_in(dtype)
+    model.model.recomputes_blocks = True
+    assert recomputed(model).verdict == "PASS"
+    assert model.model.recomputes_blocks
+
+
+def test_f26_another_mask_the_second_time_is_seen() -> None:
+    model, passes = tiny_model(), list[int]()
+
+    def hook(_block: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        x_BTD, attend, *rest = arguments
+        passes.append(1)
+        triangle = causal_mask(0, x_BTD.shape[1], device=x_BTD.device)
+        everything = masked(triangle.expand(len(x_BTD), -1, -1))
+        return (x_BTD, everything if len(passes) == 2 else attend, *rest)
+
+    model.model.layers[1].register_forward_pre_hook(hook)
+    finding = recomputed(model)
+    assert finding.verdict == "FAIL"
+    assert len(passes) == 3
+
+
+def test_f26_blocks_that_are_not_computed_again_prove_nothing() -> None:
+    def forgetful(model: Transformer, *arguments: Any) -> Tensor:
+        model.model.recomputes_blocks = False
+        return summed_loss(model, *arguments)
+
+    finding = recomputed(tiny_model(), forgetful)
+    assert finding.verdict == "UNKNOWN"
+    assert "computed [1, 1] times" in finding.found

@@ -30,6 +30,7 @@ PROOFS = [
     "selftest.linear-cross-entropy",
     "selftest.compiled",
     "selftest.bf16",
+    "selftest.activation-checkpointing",
     "selftest.parameters-change",
     "selftest.micro-batches",
     "selftest.optimizer",
@@ -45,10 +46,18 @@ def files_below(directory: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def proven(run_data: RunData, tmp_path_factory: pytest.TempPathFactory) -> Selftest:
-    """A bf16 run in two micro-batches."""
+    """A bf16 run in two micro-batches, whose blocks are computed again."""
     run_dir = tmp_path_factory.mktemp("proven") / "run"
     before = torch.get_rng_state()
-    result = selftest(run_data.config(run_dir, precision="bf16", grad_accum=2, seq_length=64))
+    result = selftest(
+        run_data.config(
+            run_dir,
+            precision="bf16",
+            grad_accum=2,
+            seq_length=64,
+            activation_checkpointing=True,
+        )
+    )
     assert torch.get_rng_state().equal(before)
     assert files_below(run_dir.parent) == []
     return result
@@ -69,6 +78,7 @@ def test_every_proof_has_a_verdict_or_a_reason(proven: Selftest) -> None:
 def test_how_much_was_compared_is_said(proven: Selftest) -> None:
     found = {gate.id.removeprefix("selftest."): gate.found for gate in proven.gates}
     assert "2 rows of 64 tokens" in found["causal-leak"]
+    assert "2 blocks computed twice" in found["activation-checkpointing"]
     assert "20 parameters" in found["micro-batches"]
     assert "4 rows of 64 tokens" in found["micro-batches"]
     assert "2 + 2 steps of 2 rows of 64 tokens: 80 tensors" in found["resume"]
@@ -115,7 +125,7 @@ def test_the_command(run_data: RunData, tmp_path: Path, capsys: pytest.CaptureFi
     assert said["passed"] is False
     assert len(said["gates"]) == 9
     assert "on purpose" in said["not_applicable"]["selftest.document-leak"]
-    assert len(said["not_applicable"]) == 3
+    assert len(said["not_applicable"]) == 4
 
 
 def facts(loss_nats: float, grad_norm: float, **changes: Any) -> SkippedFacts:

@@ -18,6 +18,7 @@ from apr.train.selftest.leaks import check_causal_leak, check_document_leak, pac
 from apr.train.selftest.micro_batches import check_micro_batches, rows_to_divide
 from apr.train.selftest.overfit import check_overfit
 from apr.train.selftest.parameters import check_parameters_change
+from apr.train.selftest.recomputation import check_recomputed
 from apr.train.selftest.small_run import SmallRun, small_run
 from apr.train.selftest.update import check_optimizer
 from apr.train.step import train_step
@@ -72,6 +73,8 @@ def _not_applicable(run: PreparedRun) -> dict[str, str]:
         skipped["selftest.compiled"] = "the run computes with eager kernels"
     if run.acceleration.compute_dtype is not torch.bfloat16:
         skipped["selftest.bf16"] = "the run computes in fp32"
+    if not run.model.model.recomputes_blocks:
+        skipped["selftest.activation-checkpointing"] = "the run keeps its activations"
     return skipped
 
 
@@ -117,6 +120,10 @@ def _of_the_loss(small: SmallRun) -> Iterator[_Proof]:
     yield _Proof(
         "selftest.bf16",
         lambda: check_bf16(model, batch, document_mask=mask, accelerated_loss=small.summed_loss),
+    )
+    yield _Proof(
+        "selftest.activation-checkpointing",
+        lambda: check_recomputed(model, batch, document_mask=mask, summed_loss=small.summed_loss),
     )
 
 

@@ -124,6 +124,7 @@ def few_layers_of(model: Transformer) -> Transformer:
     weights = model.state_dict()
     small.load_state_dict({name: weights[name] for name in small.state_dict()})
     small.compute_dtype, small.attention = model.compute_dtype, model.attention
+    small.model.recomputes_blocks = model.model.recomputes_blocks
     return small.to(model.head_weight.device)
 
 
