@@ -1,11 +1,13 @@
-"""Fixtures every test may use, and the number of threads a test process takes."""
+"""Fixtures every test may use, and what every test process is told before it begins."""
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from tests.run_data import RunData
@@ -23,6 +25,13 @@ if "APR_TESTS_CACHE" not in os.environ:
     _cache = tempfile.TemporaryDirectory(prefix="apr-tests-cache-")
     os.environ["APR_TESTS_CACHE"] = _cache.name
 os.environ["XDG_CACHE_HOME"] = os.environ["APR_TESTS_CACHE"]
+
+# Whoever starts the tests in the background of a script has Ctrl-C ignored for all of them.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+# How long an example takes depends on what else the machine does.
+settings.register_profile("apr", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("apr")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -34,13 +34,13 @@ def test_the_sound_file_is_read_and_the_target_is_not_idle(tmp_path: Path) -> No
     assert len(read_gguf(path).tensors) > 10
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=400))
 def test_any_bytes_after_the_magic(data: bytes) -> None:
     fuzz_one(b"GGUF" + struct.pack("<I", 3) + data)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.data())
 def test_a_sound_file_with_some_bytes_changed(data: st.DataObject) -> None:
     changed = bytearray(sound())
@@ -51,7 +51,7 @@ def test_a_sound_file_with_some_bytes_changed(data: st.DataObject) -> None:
     fuzz_one(bytes(changed))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     at=st.integers(0, 9_000 - 8),
     value=st.sampled_from([0, 1, 1 << 31, 1 << 32, 1 << 60, 1 << 63, (1 << 64) - 1]),
@@ -62,7 +62,7 @@ def test_a_sound_file_with_one_number_changed(at: int, value: int) -> None:
     fuzz_one(bytes(changed))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(start=st.integers(0, 9_000), size=st.integers(1, 400), at=st.integers(0, 9_000))
 def test_a_sound_file_with_a_part_repeated_or_left_out(start: int, size: int, at: int) -> None:
     data = sound()

@@ -220,7 +220,7 @@ def test_a_file_that_shrinks_while_it_is_read(
     assert caught.value.id == "safetensors.truncated"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_mutations_are_refused_or_read_as_the_reference_reads_them(data: st.DataObject) -> None:
     mutated = bytearray(SOUND)
@@ -232,7 +232,7 @@ def test_mutations_are_refused_or_read_as_the_reference_reads_them(data: st.Data
         assert safetensors.deserialize(bytes(mutated)) is not None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.dictionaries(
         st.text(max_size=5),

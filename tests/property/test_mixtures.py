@@ -25,7 +25,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> ShardReader:
     return numbered_source(tmp_path_factory.mktemp("mixtures") / "shards", 40, first=0)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     sources=SOURCES,
     weighted=st.booleans(),

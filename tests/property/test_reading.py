@@ -47,7 +47,7 @@ def read(directory: Path, span_bytes: int) -> tuple[list[Document], Account]:
     return documents, account
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(TEXTS, FORMATS, st.integers(1, 300), st.lists(st.integers(0), max_size=3), st.booleans())
 def test_what_is_written_is_read(
     texts: list[str], ending: str, span_bytes: int, cuts: list[int], as_ascii: bool
@@ -80,7 +80,7 @@ GARBAGE = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(GARBAGE, FORMATS, st.integers(1, 60), st.integers(-20, 0))
 def test_every_row_of_any_garbage_has_one_fate(
     pieces: list[bytes], ending: str, span_bytes: int, cut: int
@@ -110,7 +110,7 @@ def test_lines_are_what_lies_between_line_feeds(blocks: list[bytes], limit_bytes
     assert found == [len(line) if len(line) > limit_bytes else line for line in expected]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.sampled_from(["a", "b/c", "b/d", "e.py"]), st.binary(max_size=20))))
 def test_every_file_of_a_tree_has_one_fate(files: list[tuple[str, bytes]]) -> None:
     with tempfile.TemporaryDirectory() as name:

@@ -1,6 +1,6 @@
 """decode(encode(text)) is the text, for any text, where no normalizer changes it."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.tokenizer_files import EOS, tokenizer
 
@@ -19,7 +19,6 @@ spelled = st.lists(texts | st.sampled_from(CONTROL), max_size=4).map("".join)
 
 
 @given(text=spelled)
-@settings(deadline=None)
 def test_any_text_survives(text: str) -> None:
     for used in (LEARNED, MARKED):
         token_ids = used.encode(text)
@@ -30,7 +29,6 @@ def test_any_text_survives(text: str) -> None:
 
 
 @given(text=spelled)
-@settings(deadline=None)
 def test_no_text_yields_a_control_id(text: str) -> None:
     for used in (LEARNED, MARKED):
         control = {token.id for token in used.definition.added_tokens}

@@ -36,7 +36,7 @@ def sides(
     return set(texts_in(output / "train")), set(texts_in(output / "held-out"))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(rows=ROWS, more=ROWS, kind=KINDS, seed=st.integers(0, 9), order=st.integers(0, 99))
 def test_adding_and_reordering_documents_moves_none(
     rows: list[tuple[str, str]],

@@ -3,7 +3,7 @@
 from fractions import Fraction
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from apr.train.turns import Turns
@@ -16,7 +16,6 @@ SHARES = st.lists(
 NUM_TURNS = 120
 
 
-@settings(deadline=None)
 @given(shares=SHARES)
 def test_counts_stay_at_their_shares_after_every_turn(shares: list[Fraction]) -> None:
     sources, _ = Turns(shares).at(0, NUM_TURNS)
@@ -29,7 +28,6 @@ def test_counts_stay_at_their_shares_after_every_turn(shares: list[Fraction]) ->
             assert abs(count - place * part) <= Fraction(1, 2) + part * max(0, len(shares) - 2) / 2
 
 
-@settings(deadline=None)
 @given(shares=SHARES, first=st.integers(0, 1 << 60))
 def test_what_was_dealt_before_a_place_is_computed_not_remembered(
     shares: list[Fraction], first: int
@@ -47,7 +45,6 @@ def test_what_was_dealt_before_a_place_is_computed_not_remembered(
     assert before == turns.before(first + 50)
 
 
-@settings(deadline=None)
 @given(shares=SHARES, factor=st.fractions(min_value=Fraction(1, 99), max_value=99))
 def test_only_the_ratios_of_shares_count(shares: list[Fraction], factor: Fraction) -> None:
     scaled = Turns([share * factor for share in shares]).at(12345, 50)

@@ -615,7 +615,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.sampled_from(sorted(HF_CLASSES)), st.data())
 def test_any_value_under_any_key_is_read_or_refused(family: str, data: st.DataObject) -> None:
     raw = changed(family)

@@ -63,7 +63,7 @@ def test_values_come_back_about_the_same(name: str) -> None:
 
 # The largest exponents whose scales are halves in all formats.
 @pytest.mark.parametrize("name", WRITABLE)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     values=pieces(16, largest_exponent=16)
     | pieces(16, largest_exponent=-10)

@@ -89,9 +89,7 @@ def test_an_id_beyond_the_vocabulary_is_seen_and_takes_no_memory(tmp_path: Path)
     chunk_tokens=st.integers(1, 9),
     policy=st.sampled_from(["after", "between", "none"]),
 )
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_documents_in_any_chunks(
     tmp_path: Path, texts: list[str], chunk_tokens: int, policy: str
 ) -> None:
