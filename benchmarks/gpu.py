@@ -6,7 +6,8 @@
 It runs from a checkout, without a network, on Python 3.12 and torch 2.11 with CUDA. Beside torch
 and numpy it needs wheels of pydantic, pydantic-core, annotated-types, typing-inspection, orjson,
 zstandard, tokenizers and safetensors; the comparison with Hugging Face's Trainer also needs
-transformers and accelerate, and says so without them. Carry what the machine lacks.
+transformers and accelerate, and says so without them. Compiled kernels need what Triton builds its
+launcher with: a C compiler and Python's own headers (Python.h). Carry what the machine lacks.
 
 Each section is a process of its own, so that a crash loses one section and not the others, and
 writes DIR/SECTION.json as it goes. DIR/rates.json is for `apr plan --device NAME --rates`. Ends
