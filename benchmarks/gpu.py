@@ -76,6 +76,7 @@ def run_section(name: str, options: argparse.Namespace, *, limit_s: float) -> di
     environment = os.environ | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
     log, started_s = options.output / f"{name}.log", time.monotonic()
     if options.together:
+        os.environ.update(environment)
         measure(name, argparse.Namespace(**vars(options) | {"limit_s": limit_s}))
         return {"ended": "done", "elapsed_s": time.monotonic() - started_s}
     # A log and not a pipe, which a compiler's own processes would hold open.
