@@ -6,7 +6,8 @@
 It runs from a checkout, without a network, on Python 3.12 and torch 2.11 with CUDA. Beside torch
 and numpy it needs wheels of pydantic, pydantic-core, annotated-types, typing-inspection, orjson,
 zstandard, tokenizers and safetensors; the comparison with Hugging Face's Trainer also needs
-transformers and accelerate, and says so without them. Carry what the machine lacks.
+transformers and accelerate, and says so without them. Compiled kernels need what Triton builds its
+launcher with: a C compiler and Python's own headers (Python.h). Carry what the machine lacks.
 
 Each section is a process of its own, so that a crash loses one section and not the others, and
 writes DIR/SECTION.json as it goes. DIR/rates.json is for `apr plan --device NAME --rates`. Ends
@@ -75,6 +76,7 @@ def run_section(name: str, options: argparse.Namespace, *, limit_s: float) -> di
     environment = os.environ | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
     log, started_s = options.output / f"{name}.log", time.monotonic()
     if options.together:
+        os.environ.update(environment)
         measure(name, argparse.Namespace(**vars(options) | {"limit_s": limit_s}))
         return {"ended": "done", "elapsed_s": time.monotonic() - started_s}
     # A log and not a pipe, which a compiler's own processes would hold open.

@@ -85,6 +85,8 @@ class Setting:
     is_dry_run: bool
     until_s: float
     results: list[dict[str, Any]] = field(default_factory=list)
+    last_s: float = 0.0
+    """What the attempt before took."""
 
     @property
     def sizes(self) -> Sizes:
@@ -111,8 +113,13 @@ class Setting:
         beside.replace(path)
 
     def attempt(self, what: str, work: Callable[[], dict[str, Any]]) -> None:
-        """Note what a measurement gives, or why it gave nothing; the next one goes on."""
-        if time.monotonic() > self.until_s:
+        """Note what a measurement gives, or why it gave nothing; the next one goes on.
+
+        One that would not end in time, taking as long as the one before, is not begun: cut off, it
+        would end the section as failed.
+        """
+        started_s = time.monotonic()
+        if started_s + self.last_s > self.until_s:
             self.note(what, missing="out of time")
             return
         try:
@@ -126,6 +133,7 @@ class Setting:
         gc.collect()
         if self.on_cuda:
             torch.cuda.empty_cache()
+        self.last_s = time.monotonic() - started_s
 
     def seconds(self, work: Callable[[], object]) -> float:
         """The median of repeated calls, after some that do not count."""

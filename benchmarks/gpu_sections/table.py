@@ -56,7 +56,9 @@ def _words(result: dict[str, Any]) -> str:
         if isinstance(value, int | float)
     ]
     reason = result.get("share_of_predicted_reason")
-    return "  ".join([*filter(None, told), *([reason] if reason else [])])
+    # Kernels that could not be compiled, say, make another figure of it.
+    notices = result.get("notices", ())
+    return "  ".join([*filter(None, told), *([reason] if reason else []), *notices])
 
 
 def _nested(result: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -100,6 +100,7 @@ def _one(setting: Setting, *, sequence_length: int, micro_batch_tokens: int) -> 
         "first_step_s": first_step_s,
         "last_loss_nats": losses[-1],
         "environment": steps.acceleration.environment(),
+        "notices": steps.acceleration.notices,
         "peak_bytes": torch.cuda.max_memory_allocated() if setting.on_cuda else None,
         **against_the_roofline(setting, tokens_per_s, sequence_length, micro_batch_tokens),
     }

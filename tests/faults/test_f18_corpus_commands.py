@@ -36,6 +36,8 @@ class Listed:
             self.entries = sorted(entries, key=lambda entry: entry.name, reverse={reverse})
     def __enter__(self):
         return self.entries
+    def __iter__(self):
+        return iter(self.entries)
     def __exit__(self, *fault):
         pass
 os.scandir = Listed

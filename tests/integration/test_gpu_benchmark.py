@@ -163,3 +163,11 @@ def test_what_fails_is_noted_and_the_next_one_goes_on(setting: Any, tmp_path: Pa
         {"what": "two", "bytes_per_s": 1.0},
         {"what": "three", "missing": "out of time"},
     ]
+
+
+@pytest.mark.parametrize(("last_s", "is_begun"), [(30.0, True), (90.0, False)])
+def test_what_would_be_cut_off_is_not_begun(setting: Any, last_s: float, is_begun: bool) -> None:
+    setting.last_s = last_s
+    setting.attempt("next", lambda: {"bytes_per_s": 1.0})
+    assert ("missing" not in setting.results[-1]) == is_begun
+    assert (setting.last_s < last_s) == is_begun

@@ -54,7 +54,7 @@ def measure_ceiling(
     try:
         rate, size, layout = timer.best(_SIZES[device.type], limit_s=limit_s)
     except (RuntimeError, MemoryError, KeyError) as err:
-        reason = f"{type(err).__name__}: {str(err).splitlines()[0]:.120}"
+        reason = f"{type(err).__name__}: {str(err).partition(chr(10))[0]:.120}"
         return Ceiling(None, f"no product could be measured: {reason}", name, precision)
     how = f"{precision} products of {size} x {size} matrices ({layout}), measured just now"
     return Ceiling(rate, how, name, precision)

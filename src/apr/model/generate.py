@@ -49,14 +49,19 @@ def generate(
     _require_prompt(prompt_token_ids, context)
     generator = torch.Generator().manual_seed(seed)
     capacity = min(context, len(prompt_token_ids) + max_new_tokens)
-    cache = KeyValueCache(model.architecture, capacity=capacity, dtype=model.compute_dtype)
+    device = model.head_weight.device
+    cache = KeyValueCache(
+        model.architecture, capacity=capacity, dtype=model.compute_dtype, device=device
+    )
     pending, new_ids = list(prompt_token_ids), list[int]()
     while len(new_ids) < max_new_tokens:
         if cache.length + len(pending) > context:
             return Generation(new_ids, "context_full")
-        logits_V = model(torch.tensor([pending]), cache=cache)[0, -1, :num_token_ids].float()
+        input_ids_BT = torch.tensor([pending]).to(device)
+        logits_V = model(input_ids_BT, cache=cache)[0, -1, :num_token_ids].float()
+        # Chosen on the CPU, whose generator gives the same numbers everywhere.
         token_id = _choose(
-            logits_V, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator
+            logits_V.cpu(), temperature=temperature, top_k=top_k, top_p=top_p, generator=generator
         )
         if token_id in end_of_text_ids:
             return Generation(new_ids, "end_of_text")

@@ -13,7 +13,13 @@ class KeyValueCache:
     """
 
     def __init__(
-        self, architecture: Architecture, *, capacity: int, dtype: torch.dtype, batch_size: int = 1
+        self,
+        architecture: Architecture,
+        *,
+        capacity: int,
+        dtype: torch.dtype,
+        device: torch.device | None = None,
+        batch_size: int = 1,
     ) -> None:
         self.length = 0
         shape = (
@@ -23,8 +29,8 @@ class KeyValueCache:
             capacity,
             architecture.head_dim,
         )
-        self._keys = torch.empty(shape, dtype=dtype)
-        self._values = torch.empty(shape, dtype=dtype)
+        self._keys = torch.empty(shape, dtype=dtype, device=device)
+        self._values = torch.empty(shape, dtype=dtype, device=device)
 
     def append(self, layer: int, k_BKTE: Tensor, v_BKTE: Tensor) -> tuple[Tensor, Tensor]:
         """Store new positions of one layer; return all positions up to and including them."""

@@ -150,12 +150,24 @@ def repeatable(device_name: str, *, seed: int, deterministic: bool = False) -> G
     # Uninitialised memory is never read here; filling it would only cost time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(_cuda_devices(device_name)):
             torch.manual_seed(seed)
             yield
     finally:
         torch.use_deterministic_algorithms(before)
         torch.utils.deterministic.fill_uninitialized_memory = fill_before  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _cuda_devices(device_name: str) -> list[int]:
+    """The CUDA device that a name means, if it is there: all others are another process's.
+
+    Whoever asks for the state of a device's generator takes memory on that device.
+    """
+    device = torch.device("cuda", 0) if device_name == "auto" else torch.device(device_name)
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return []
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return [index] if index < torch.cuda.device_count() else []
 
 
 def keep_freed_memory() -> None:

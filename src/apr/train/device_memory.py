@@ -57,9 +57,8 @@ def read_device_memory(device: str) -> DeviceMemory:
     try:
         free_bytes, _ = torch.cuda.mem_get_info("cuda:0" if device == "auto" else device)
     except (RuntimeError, AssertionError, ValueError) as err:
-        return DeviceMemory(
-            None, f"{device}: {type(err).__name__}: {str(err).splitlines()[0]:.120}"
-        )
+        reason = f"{device}: {type(err).__name__}: {str(err).partition(chr(10))[0]:.120}"
+        return DeviceMemory(None, reason, on_cpu=False)
     return DeviceMemory(free_bytes, "free memory of the CUDA device", on_cpu=False)
 
 

@@ -130,15 +130,16 @@ def accumulate(
 
     Units: nats per counted token.
     """
-    total_nats = 0.0
+    losses: list[Tensor] = []
     for number, batch in enumerate(micro_batches, start=1):
         inputs, targets, documents = to_device(batch, model, document_mask=document_mask)
         with nullcontext() if number == len(micro_batches) else exchange.local():
             loss = summed_loss(model, inputs, targets, documents).sum() / num_tokens
             # The exchange averages over ranks, and what is wanted is the sum.
             (loss * exchange.ranks.world_size).backward()
-        total_nats += float(loss.detach())
-    return total_nats
+        losses.append(loss.detach())
+    # Read at the end: a device that is asked after each micro-batch has nothing queued meanwhile.
+    return math.fsum(map(float, losses))
 
 
 def to_device(
