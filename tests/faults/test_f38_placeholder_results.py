@@ -86,13 +86,13 @@ def test_data_that_run_out_are_read_again_and_counted(run_data: RunData, tmp_pat
             dataset=run_data.val,
             val_shard=None,
             batch_size=8,
-            seq_length=64,
+            seq_length=32,
             num_steps=60,
             eval_every=60,
             waive={f"preflight.{gate}": "planted" for gate in waived},
         )
     )
-    assert 1 < record["epochs_over_data"] < 60 * 8 * 64 / record["unique_tokens"] + 0.1
+    assert 1 < record["epochs_over_data"] < 60 * 8 * 32 / record["unique_tokens"] + 0.1
     steps = steps_of(tmp_path / "run")
     losses = [line["loss_nats"] for line in steps if line["kind"] == "step"]
     assert len(set(losses)) == len(losses) == 60

@@ -14,6 +14,7 @@ from apr.train.batches import IGNORED_TARGET, TokenRows, permute
 from apr.train.data_plan import DataPlan, plan_data
 from apr.train.mixture import BatchOrder, mix
 
+BATCH_SIZE = 64
 FROZEN_ORDER = [6, 0, 3, 2, 5, 7, 8, 4, 9, 1]
 
 
@@ -37,11 +38,11 @@ def test_f19_each_token_but_the_first_is_a_target_exactly_once(
     shards = ShardReader.open(run_data.train)
     assert len(shards.manifest.shards) > 1
     rows = TokenRows(shards, 0, shards.num_tokens, length)
-    order = BatchOrder(mix([rows], [None]), 8, seed=1)
+    order = BatchOrder(mix([rows], [None]), BATCH_SIZE, seed=1)
     stream = shards.read(0, shards.num_tokens)
     hits = np.zeros(shards.num_tokens, np.int64)
     visited: list[int] = []
-    for step in range(1, -(-rows.num_rows // 8) + 1):
+    for step in range(1, -(-rows.num_rows // BATCH_SIZE) + 1):
         batch = order.batch(step)
         for at, row in enumerate(batch.row_indices[: rows.num_rows - len(visited)]):
             visited.append(row)
