@@ -75,11 +75,15 @@ def test_ranks_that_agree_go_on(ranks: WarmRanks) -> None:
     assert ask(ranks, "agree", 3, fault=None) == [None] * 3
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "fsdp by block"])
+@pytest.mark.parametrize("fault", ["read", "held", None])
 def test_f29_weights_that_begin_apart_are_refused(
-    ranks: WarmRanks, data: RunData, kind: str
+    ranks: WarmRanks, data: RunData, kind: str, fault: str | None
 ) -> None:
-    for refused in ask(ranks, "start_apart", 2, root=str(data.root), kind=kind):
+    for refused in ask(ranks, "start_apart", 2, root=str(data.root), kind=kind, fault=fault):
+        if fault is None:
+            assert refused is None
+            continue
         assert refused["id"] == "ranks.differ"
         assert "the weights to start from" in refused["where"]
 

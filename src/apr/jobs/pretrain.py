@@ -24,7 +24,6 @@ from apr.train.config import (
     within_positions,
     without_a_met_target,
 )
-from apr.train.data_parallel import spread
 from apr.train.division import divided
 from apr.train.gates import (
     NEVER_WAIVED,
@@ -49,6 +48,7 @@ from apr.train.rank_config import for_ranks
 from apr.train.ranks import ALONE, Ranks
 from apr.train.rate import Rate
 from apr.train.run_record import require_no_run
+from apr.train.spread import spread
 
 # Behind these a model cannot be built, or its numbers would say nothing.
 _NEEDED_BY_MODEL = (*NEVER_WAIVED, "preflight.id-range", "preflight.val-empty", "preflight.memory")

@@ -28,8 +28,9 @@ from apr.model.kv_cache import KeyValueCache
 class Transformer(nn.Module):
     """Token ids in, hidden states or logits out.
 
-    Construction allocates parameters and leaves them NaN: `model.init` or `model.weights` must
-    fill every one of them, and one that was forgotten cannot stay unnoticed.
+    Construction allocates parameters on torch's default device and leaves them NaN: `model.init`
+    or `model.weights` must fill every one of them, and one that was forgotten cannot stay
+    unnoticed.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -89,7 +90,10 @@ class Backbone(nn.Module):
         super().__init__()
         self.architecture = architecture
         self.embed_tokens = nn.utils.skip_init(
-            nn.Embedding, architecture.vocab_size, architecture.hidden_size
+            nn.Embedding,
+            architecture.vocab_size,
+            architecture.hidden_size,
+            device=torch.get_default_device(),
         )
         self.layers = nn.ModuleList(
             Block(architecture, layer) for layer in range(architecture.num_hidden_layers)
@@ -335,6 +339,8 @@ def rotate(x_BHTE: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
 
 def _linear(num_inputs: int, num_outputs: int, *, bias: bool = False) -> nn.Linear:
     # skip_init leaves the memory as allocated: it is filled once, by init or by a load.
-    linear = nn.utils.skip_init(nn.Linear, num_inputs, num_outputs, bias=bias)
+    linear = nn.utils.skip_init(
+        nn.Linear, num_inputs, num_outputs, bias=bias, device=torch.get_default_device()
+    )
     assert isinstance(linear, nn.Linear)
     return linear

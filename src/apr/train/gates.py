@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from apr.errors import Refusal, UsageRefusal
+from apr.train.ranks import Ranks
 
 Verdict = Literal["PASS", "FAIL", "UNKNOWN"]
 
@@ -113,14 +114,53 @@ def judge(id: str, check: Callable[[], Finding]) -> Gate:
     try:
         finding = check()
     except Refusal as refusal:
-        finding = Finding("FAIL", f"{refusal.id}: {refusal.found}", refusal.expected, refusal.fix)
+        finding = _refused(refusal)
     except Exception as err:
-        finding = Finding(
-            "FAIL",
-            f"the check itself failed: {type(err).__name__}: {err}",
-            "a check that completes",
-            "please report this",
-        )
+        finding = _broken(err)
+    return _gate(id, finding)
+
+
+def judge_on_ranks(id: str, check: Callable[[], Finding], ranks: Ranks) -> Gate:
+    """Run one check in which all ranks take part; the worst verdict of them, on each of them.
+
+    An exception on one rank is a FAIL that no waiver can lift: the others wait for what this rank
+    will not do any more.
+
+    Refuses: ranks.lost, and the gate's own id after an exception.
+    """
+    try:
+        with ranks.noticing_losses():
+            finding = check()
+    except Refusal as refusal:
+        if refusal.id == "ranks.lost":
+            raise
+        finding = _refused(refusal)
+    except Exception as err:
+        where = f"rank {ranks.rank} of {ranks.world_size}"
+        raise _gate(id, _broken(err)).as_refusal(where) from err
+    verdicts = ("PASS", "UNKNOWN", "FAIL")
+    severities = [row[0] for row in ranks.gathered([verdicts.index(finding.verdict)])]
+    rank = severities.index(max(severities))
+    said = Finding(**ranks.same_as(rank, asdict(finding)))
+    if said.verdict != "PASS":
+        said = replace(said, found=f"rank {rank}: {said.found}")
+    return _gate(id, said)
+
+
+def _refused(refusal: Refusal) -> Finding:
+    return Finding("FAIL", f"{refusal.id}: {refusal.found}", refusal.expected, refusal.fix)
+
+
+def _broken(err: Exception) -> Finding:
+    return Finding(
+        "FAIL",
+        f"the check itself failed: {type(err).__name__}: {err}",
+        "a check that completes",
+        "please report this",
+    )
+
+
+def _gate(id: str, finding: Finding) -> Gate:
     return Gate(
         id,
         finding.upstream_id or UPSTREAM_IDS.get(id),
