@@ -22,7 +22,7 @@ from apr.train.step import SummedLoss, accumulate
 
 # A prime, so that no column of a matrix has a sum to itself and to its like.
 _LENGTH = 1021
-_PIECE = _LENGTH << 14
+_PIECE = _LENGTH << 12
 
 
 def sketch(name: str, gradient: Tensor) -> Tensor:

@@ -33,10 +33,12 @@ def check_gradients(
 
     The fast path, the loss in chunks first of all, is compared with eager kernels, plain attention
     and torch's cross-entropy in fp32, on this device and these shapes, before it is used.
-    `measure` stands in for `measure_gradients`, for a model whose gradients are nowhere whole.
+    `measure` stands in for `measure_gradients`, for a model whose gradients are nowhere whole; its
+    fp32 takes no more room than it must.
     """
-    measure = measure or measure_gradients
-    fast = measure(model, batch, accelerated_loss, document_mask=document_mask)
+    fast = (measure or measure_gradients)(
+        model, batch, accelerated_loss, document_mask=document_mask
+    )
     dead = sorted(
         name for name, norm in fast.norms.items() if not math.isfinite(norm) or norm == 0.0
     )
@@ -118,18 +120,14 @@ def measure_gradients(
 
 
 def fp32_gradients(
-    model: Transformer,
-    batch: Batch,
-    *,
-    document_mask: bool,
-    measure: Measure = measure_gradients,
+    model: Transformer, batch: Batch, *, document_mask: bool, measure: Measure | None = None
 ) -> Gradients:
     """The same by eager kernels, plain attention and torch's cross-entropy in fp32.
 
     Row by row, so that the scores of one row in one layer, and its logits, are all that is held.
     """
-    with in_plain_fp32(model):
-        return measure(
+    with in_plain_fp32(model, recomputes_blocks=None if measure is None else True):
+        return (measure or measure_gradients)(
             model,
             batch,
             plain_summed_loss,

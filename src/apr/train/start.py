@@ -13,7 +13,7 @@ from torch import Tensor
 
 from apr.errors import Refusal
 from apr.model.init import fresh_weights
-from apr.model.transformer import Transformer
+from apr.model.transformer import Transformer, join_again
 from apr.model.weights import opened_weights
 from apr.progress import Report, silent
 from apr.train.agreement import digest_of_tensors, digest_of_text, require_agreement
@@ -75,12 +75,15 @@ def dealt_out_model(
         model = Transformer(inputs.architecture)
     acceleration.apply_to(model)
     model.model.recomputes_blocks = recomputes_blocks
+    by_block = units_of(inputs.architecture, one_unit_bytes=one_unit_bytes).block_bytes > 0
+    if by_block:
+        join_again(model)
     dealt = deal_out(
         model,
         acceleration.loss_function(),
         ranks,
         device=acceleration.device,
-        by_block=units_of(inputs.architecture, one_unit_bytes=one_unit_bytes).block_bytes > 0,
+        by_block=by_block,
     )
     as_read: dict[str, int] = {}
     put_weights(model, _noted(weights, acceleration.device, as_read))

@@ -24,20 +24,22 @@ class Units:
     """One block, gathered while it computes; 0 where blocks are not gathered on their own."""
 
     @property
-    def gathered_bytes(self) -> int:
-        """Most that is there of gathered weights at once: those in use, and those on their way.
+    def forward_bytes(self) -> int:
+        """Most that a forward pass holds of gathered weights.
 
-        What arrives is copied to where it is used, and the copy before it is let go of then.
+        Those in use, and those on their way: what arrives is copied to where it is used, and the
+        one that arrived before it is let go of then.
         """
         return self.around_bytes + max(self.around_bytes, 3 * self.block_bytes)
 
     @property
-    def gradient_bytes(self) -> int:
-        """Most that is there of whole gradients at once, those that are being exchanged included.
+    def backward_bytes(self) -> int:
+        """Most that a backward pass holds of gathered weights and of whole gradients.
 
-        A block's are exchanged while the next block computes its own.
+        While a block computes its gradients, the weights of the next arrive and the gradients of
+        the one before are exchanged; what is around the blocks waits with both.
         """
-        return self.around_bytes + max(self.around_bytes, 3 * self.block_bytes)
+        return 2 * self.around_bytes + 5 * self.block_bytes
 
 
 def units_of(architecture: Architecture, *, one_unit_bytes: int = ONE_UNIT_BYTES) -> Units:
