@@ -39,6 +39,8 @@ def check_gradients(
     fast = (measure or measure_gradients)(
         model, batch, accelerated_loss, document_mask=document_mask
     )
+    # Both before either is judged: ranks that gather a model together compute as often.
+    exact = fp32_gradients(model, batch, document_mask=document_mask, measure=measure)
     dead = sorted(
         name for name, norm in fast.norms.items() if not math.isfinite(norm) or norm == 0.0
     )
@@ -52,7 +54,6 @@ def check_gradients(
     found = f"{len(fast.norms)} of {len(fast.norms)} parameters finite and non-zero"
     expected = "every parameter finite and non-zero"
     is_plain = model.attention is plain
-    exact = fp32_gradients(model, batch, document_mask=document_mask, measure=measure)
     difference = abs(fast.loss_nats - exact.loss_nats)
     agreed = agreement(fast, exact)
     agrees = difference <= _LARGEST_LOSS_DIFFERENCE and agreed.is_close
