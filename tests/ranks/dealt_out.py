@@ -12,11 +12,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from apr.architecture import Architecture
+from apr.architecture import Architecture, preset
 from apr.convert.probes import find_special_ids, make_probes
 from apr.errors import Refusal
 from apr.model.transformer import Transformer
 from apr.train.checkpoint import weights_of
+from apr.train.device_memory import DeviceMemory
+from apr.train.division import divided
 from apr.train.gradient_sketch import measure_sketches, sketch
 from apr.train.gradients_gate import measure_gradients
 from apr.train.guards import require_finite_weights
@@ -234,3 +236,12 @@ def spoilt_weight(ranks: Ranks, *, root: str, at_rank: int | None) -> dict[str, 
     except Refusal as refusal:
         return said(refusal)
     return None
+
+
+def chosen_kind(ranks: Ranks, *, root: str, preset_name: str, available_bytes: int) -> str:
+    """Who holds the model by itself, on devices of so much memory."""
+    options = {"grad_accum": 1, "activation_checkpointing": False}
+    config = RunData(Path(root)).config(Path(root) / "nowhere", **options)
+    shape = preset(preset_name, tokenizer_vocab_size=512)
+    device = DeviceMemory(available_bytes, "a test", on_cpu=False)
+    return divided(config, shape, ranks=ranks, device=device).data_parallel

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from apr.errors import Refusal, UsageRefusal
-from apr.train.ranks import Ranks
 
 Verdict = Literal["PASS", "FAIL", "UNKNOWN"]
 
@@ -114,44 +113,19 @@ def judge(id: str, check: Callable[[], Finding]) -> Gate:
     try:
         finding = check()
     except Refusal as refusal:
-        finding = _refused(refusal)
+        finding = finding_of_refusal(refusal)
     except Exception as err:
-        finding = _broken(err)
-    return _gate(id, finding)
+        finding = finding_of_exception(err)
+    return as_gate(id, finding)
 
 
-def judge_on_ranks(id: str, check: Callable[[], Finding], ranks: Ranks) -> Gate:
-    """Run one check in which all ranks take part; the worst verdict of them, on each of them.
-
-    An exception on one rank is a FAIL that no waiver can lift: the others wait for what this rank
-    will not do any more.
-
-    Refuses: ranks.lost, and the gate's own id after an exception.
-    """
-    try:
-        with ranks.noticing_losses():
-            finding = check()
-    except Refusal as refusal:
-        if refusal.id == "ranks.lost":
-            raise
-        finding = _refused(refusal)
-    except Exception as err:
-        where = f"rank {ranks.rank} of {ranks.world_size}"
-        raise _gate(id, _broken(err)).as_refusal(where) from err
-    verdicts = ("PASS", "UNKNOWN", "FAIL")
-    severities = [row[0] for row in ranks.gathered([verdicts.index(finding.verdict)])]
-    rank = severities.index(max(severities))
-    said = Finding(**ranks.same_as(rank, asdict(finding)))
-    if said.verdict != "PASS":
-        said = replace(said, found=f"rank {rank}: {said.found}")
-    return _gate(id, said)
-
-
-def _refused(refusal: Refusal) -> Finding:
+def finding_of_refusal(refusal: Refusal) -> Finding:
+    """A check that was refused is a FAIL, in the words of the refusal."""
     return Finding("FAIL", f"{refusal.id}: {refusal.found}", refusal.expected, refusal.fix)
 
 
-def _broken(err: Exception) -> Finding:
+def finding_of_exception(err: Exception) -> Finding:
+    """A check that broke is a FAIL."""
     return Finding(
         "FAIL",
         f"the check itself failed: {type(err).__name__}: {err}",
@@ -160,7 +134,8 @@ def _broken(err: Exception) -> Finding:
     )
 
 
-def _gate(id: str, finding: Finding) -> Gate:
+def as_gate(id: str, finding: Finding) -> Gate:
+    """A finding under the name of its check."""
     return Gate(
         id,
         finding.upstream_id or UPSTREAM_IDS.get(id),

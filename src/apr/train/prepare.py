@@ -13,11 +13,12 @@ from apr.train.acceleration import Acceleration, choose_acceleration, choose_dev
 from apr.train.config import TrainConfig
 from apr.train.data_parallel import DealtOut
 from apr.train.division import divided
-from apr.train.gates import Finding, Gate, apply_waivers, judge, judge_on_ranks
+from apr.train.gates import Finding, Gate, apply_waivers, judge
 from apr.train.gradient_sketch import measure_sketches
 from apr.train.gradients_gate import check_gradients
 from apr.train.init_loss_gate import check_fresh_loss, check_initial_loss
 from apr.train.inputs import Inputs
+from apr.train.judged_together import judge_on_ranks
 from apr.train.mixture import BatchOrder
 from apr.train.preflight import check_files
 from apr.train.ranks import ALONE, Ranks
@@ -125,7 +126,7 @@ def prepare(
     recomputes_blocks, dealt = bool(config.activation_checkpointing), None
     if ranks.are_many and config.data_parallel == "fsdp":
         model, dealt = dealt_out_model(
-            inputs,
+            inputs.architecture,
             acceleration,
             weights,
             ranks,
@@ -133,7 +134,9 @@ def prepare(
             one_unit_bytes=one_unit_bytes,
         )
     else:
-        model = whole_model(inputs, acceleration, weights, recomputes_blocks=recomputes_blocks)
+        model = whole_model(
+            inputs.architecture, acceleration, weights, recomputes_blocks=recomputes_blocks
+        )
     return PreparedRun(
         config=config.model_copy(
             update={

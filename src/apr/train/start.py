@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from apr.architecture import Architecture
 from apr.errors import Refusal
 from apr.model.init import fresh_weights
 from apr.model.transformer import Transformer, join_again
@@ -44,13 +45,17 @@ def start_weights(inputs: Inputs, *, seed: int, progress: Report = silent) -> We
 
 
 def whole_model(
-    inputs: Inputs, acceleration: "Acceleration", weights: Weights, *, recomputes_blocks: bool
+    architecture: Architecture,
+    acceleration: "Acceleration",
+    weights: Weights,
+    *,
+    recomputes_blocks: bool = False,
 ) -> Transformer:
     """A model with these weights on the device of a run, ready to compute as it does.
 
     KeyError when a tensor is missing or left over.
     """
-    model = Transformer(inputs.architecture)
+    model = Transformer(architecture)
     put_weights(model, weights)
     acceleration.apply_to(model)
     model.model.recomputes_blocks = recomputes_blocks
@@ -58,12 +63,12 @@ def whole_model(
 
 
 def dealt_out_model(
-    inputs: Inputs,
+    architecture: Architecture,
     acceleration: "Acceleration",
     weights: Weights,
     ranks: Ranks,
     *,
-    recomputes_blocks: bool,
+    recomputes_blocks: bool = False,
     one_unit_bytes: int = ONE_UNIT_BYTES,
 ) -> tuple[Transformer, DealtOut]:
     """The same, of which each rank holds a part from the start.
@@ -72,10 +77,10 @@ def dealt_out_model(
     or left over.
     """
     with torch.device("meta"):
-        model = Transformer(inputs.architecture)
+        model = Transformer(architecture)
     acceleration.apply_to(model)
     model.model.recomputes_blocks = recomputes_blocks
-    by_block = units_of(inputs.architecture, one_unit_bytes=one_unit_bytes).block_bytes > 0
+    by_block = units_of(architecture, one_unit_bytes=one_unit_bytes).block_bytes > 0
     if by_block:
         join_again(model)
     dealt = deal_out(
