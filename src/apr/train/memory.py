@@ -40,6 +40,9 @@ _HOLES_OF_ACCUMULATION = 2.0
 _HOLES_ELSEWHERE = 0.1
 # Blocks that are computed one by one, twice, leave room of several of them; in multiples of one.
 _HOLES_OF_RECOMPUTATION = 6.5
+# Weights and gradients that come and go block by block, in multiples of a whole model: one
+# measurement, docs/log.md. A CUDA device's allocator has large blocks of its own for them.
+_HOLES_OF_GATHERING = 3.6
 # Scores, masked, as weights, and the gradients of these.
 _COPIES_OF_SCORES = 6
 # torch's product of three doubles per element, two of them copies.
@@ -180,8 +183,11 @@ def _gathered(work: Workload) -> tuple[dict[str, int], dict[str, int]]:
     if work.num_shards == 1:
         return {}, {}
     units = units_of(work.architecture)
-    name = "weights gathered and gradients exchanged"
-    return {name: units.forward_bytes}, {name: units.backward_bytes}
+    name, always = "weights gathered and gradients exchanged", dict[str, int]()
+    if work.on_cpu and units.block_bytes:
+        holes = _HOLES_OF_GATHERING * _FP32_BYTES * work.architecture.num_parameters
+        always = {"holes that gathering leaves": round(holes)}
+    return {name: units.forward_bytes} | always, {name: units.backward_bytes} | always
 
 
 def _waiting_bytes(work: Workload) -> int:
