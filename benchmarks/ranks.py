@@ -1,11 +1,14 @@
 """What sharing a run among ranks costs: one process with two threads, two with one each.
 
-    python benchmarks/ranks.py [--rounds 3] [--steps 8] [--ranks 2] [--json]
+    python benchmarks/ranks.py [--rounds 3] [--steps 8] [--ranks 2] [--memory] [--json]
 
 The reference model of `apr bench train` takes the same steps on the same rows in one process, on
 ranks that each keep the model (ddp), and on ranks that deal it out (fsdp), in turn, all with the
 same number of threads together. A round's figure is the median of its steps, after two that warm
 up and compile. Quote the ratio.
+
+With --memory a model of 426 MB is built, judged and trained for a step in each way, and the figure
+is the most that a rank of it ever had.
 """
 
 import argparse
@@ -15,8 +18,17 @@ import statistics
 import subprocess
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from apr.architecture import Architecture
+    from apr.model.transformer import Transformer
+    from apr.train.acceleration import Acceleration
+    from apr.train.data_parallel import DealtOut
+    from apr.train.ranks import Ranks
+    from apr.train.step import GradientExchange, SummedLoss
 
 WAYS = ("one process", "ddp", "fsdp")
 WARMUP_STEPS = 2
@@ -28,13 +40,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--memory", action="store_true")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.way:
-        steps_s = steps_of(options.way, options.steps)
-        if os.environ.get("RANK", "0") == "0":
-            print(json.dumps(steps_s))
+        rank = os.environ.get("RANK", "0")
+        found = peak_mib_of(options.way) if options.memory else steps_of(options.way, options.steps)
+        if rank == "0" or options.memory:
+            # In one piece, between those of the other ranks.
+            os.write(1, f"{json.dumps(found)}\n".encode())
+        return
+    if options.memory:
+        for way in WAYS:
+            found = said_in_processes(way, options.ranks, "--memory")
+            peaks = ", ".join(f"{json.loads(line):,.0f}" for line in found)
+            print(f"{way:<12} {peaks} MiB")
         return
     rounds = [
         {way: in_processes(way, options.ranks, options.steps) for way in WAYS}
@@ -54,7 +75,13 @@ def main() -> None:
 
 def in_processes(way: str, num_ranks: int, num_steps: int) -> float:
     """Fresh processes; the median of their steps."""
-    command = [__file__, "--way", way, "--steps", str(num_steps)]
+    said = said_in_processes(way, num_ranks, "--steps", str(num_steps))
+    return statistics.median(json.loads(said[-1])[WARMUP_STEPS:])
+
+
+def said_in_processes(way: str, num_ranks: int, *options: str) -> list[str]:
+    """The lines that fresh processes print."""
+    command = [__file__, "--way", way, *options]
     threads = num_ranks
     if way != "one process":
         threads = 1
@@ -66,38 +93,106 @@ def in_processes(way: str, num_ranks: int, num_steps: int) -> float:
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"},
     )
-    return statistics.median(json.loads(done.stdout.splitlines()[-1])[WARMUP_STEPS:])
+    return done.stdout.splitlines()
+
+
+def ranks_of(way: str) -> "Ranks":
+    """Those that torchrun has started."""
+    from apr.train.ranks import ALONE, Ranks
+
+    if way == "one process":
+        return ALONE
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    return Ranks(*(int(os.environ[name]) for name in names))
+
+
+def shared_model(
+    way: str, acceleration: "Acceleration", shape: "Architecture", ranks: "Ranks"
+) -> "tuple[Transformer, SummedLoss, GradientExchange, DealtOut | None]":
+    """A fresh model, the loss to train it with, and how its gradients are exchanged."""
+    from apr.model.init import fresh_weights
+    from apr.train.data_parallel import replicate
+    from apr.train.start import dealt_out_model, whole_model
+    from apr.train.step import NO_EXCHANGE
+
+    weights = fresh_weights(shape, seed=0)
+    if way == "fsdp":
+        model, dealt = dealt_out_model(shape, acceleration, weights, ranks)
+        return model, dealt.through(dealt.own_loss), dealt.exchange, dealt
+    model = whole_model(shape, acceleration, weights)
+    loss, exchange = acceleration.loss_function(), NO_EXCHANGE
+    if ranks.are_many:
+        loss, exchange = replicate(model, loss, ranks)
+    return model, loss, exchange, None
+
+
+def peak_mib_of(way: str) -> float:
+    """The most memory of this process after building, judging and training a larger model."""
+    import re
+    from functools import partial
+    from pathlib import Path
+
+    import torch
+
+    from apr.architecture import preset
+    from apr.bench.reference import workload
+    from apr.train.acceleration import Acceleration, keep_freed_memory
+    from apr.train.batches import Batch
+    from apr.train.gradient_sketch import measure_sketches
+    from apr.train.gradients_gate import check_gradients
+    from apr.train.optimizer import build_optimizer
+    from apr.train.ranks import joined
+    from apr.train.step import train_step
+
+    keep_freed_memory()
+    shape = preset("smollm2-135m", tokenizer_vocab_size=512, vocab_size=512)
+    config = workload({"device": "cpu"}, on_cpu=True, num_steps=1, num_warmup_steps=0).config
+    random = np.random.default_rng(0)
+    ids = random.integers(shape.vocab_size, size=(1, 65))
+    documents = np.zeros((1, 64), np.int64)
+    batch = Batch(ids[:, :-1].copy(), ids[:, 1:].copy(), documents, (0,))
+    acceleration = Acceleration(torch.device("cpu"), torch.float32, False, ())
+    with joined(ranks_of(way)) as ranks:
+        model, loss, exchange, dealt = shared_model(way, acceleration, shape, ranks)
+        finding = check_gradients(
+            model,
+            batch,
+            accelerated_loss=dealt.own_loss if dealt else acceleration.loss_function(),
+            document_mask=True,
+            measure=partial(measure_sketches, dealt) if dealt else None,
+        )
+        assert finding.verdict == "PASS", finding
+        train_step(
+            model,
+            build_optimizer(model, config),
+            [batch],
+            step=1,
+            learning_rate=1e-4,
+            max_grad_norm=1.0,
+            document_mask=True,
+            summed_loss=loss,
+            exchange=exchange,
+        )
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found
+    return int(found[1]) / 1024
 
 
 def steps_of(way: str, num_steps: int) -> list[float]:
     """Seconds of every step of this process."""
     from apr.bench.reference import workload
-    from apr.model.init import initialize
-    from apr.model.transformer import Transformer
     from apr.train.acceleration import choose_acceleration, keep_freed_memory
     from apr.train.batches import Batch
-    from apr.train.data_parallel import share
     from apr.train.optimizer import build_optimizer
-    from apr.train.ranks import ALONE, Ranks, joined
-    from apr.train.step import NO_EXCHANGE, train_step
+    from apr.train.ranks import joined
+    from apr.train.step import train_step
 
     keep_freed_memory()
     work = workload({"device": "cpu"}, on_cpu=True, num_steps=1, num_warmup_steps=0)
     config, shape = work.config, work.architecture
-    if way == "one process":
-        ranks = ALONE
-    else:
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-        rank, world_size, local_rank, local_world_size = (int(os.environ[name]) for name in names)
-        ranks = Ranks(rank, world_size, local_rank, local_world_size)
-    with joined(ranks):
+    with joined(ranks_of(way)) as ranks:
         acceleration = choose_acceleration(config, shape)
-        model = Transformer(shape)
-        initialize(model, seed=0)
-        acceleration.apply_to(model)
-        loss, exchange = acceleration.loss_function(), NO_EXCHANGE
-        if ranks.are_many:
-            loss, exchange = share(model, loss, ranks, is_dealt_out=way == "fsdp")
+        model, loss, exchange, _ = shared_model(way, acceleration, shape, ranks)
         optimizer = build_optimizer(model, config)
         random = np.random.default_rng(0)
         rows = config.batch_size // ranks.world_size

@@ -10,6 +10,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from tests.ranks.warm import WarmRanks
     from tests.run_data import RunData
 
 # Read by OpenMP, MKL and the tokenizers' thread pool when they are first loaded, and inherited by
@@ -78,3 +81,20 @@ def sources(run_data: "RunData", tmp_path_factory: pytest.TempPathFactory) -> tu
     from tests.run_data import make_sources
 
     return make_sources(run_data, tmp_path_factory.mktemp("sources"))
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> "Generator[WarmRanks]":
+    """Starts ranks of a run, in processes that have everything loaded."""
+    from tests.ranks.warm import WarmRanks
+
+    with WarmRanks(tmp_path_factory.mktemp("ranks")) as warm:
+        yield warm
+
+
+@pytest.fixture(scope="session")
+def ranks_data(tmp_path_factory: pytest.TempPathFactory) -> "RunData":
+    """As `run_data`, of so little text that several ranks read it in a moment."""
+    from tests.run_data import SOURCES, make_run_data
+
+    return make_run_data(tmp_path_factory.mktemp("data"), sources=SOURCES / "container")

@@ -1,6 +1,6 @@
 """F06: parameters that were never initialised, or wrongly.
 
-The faults are planted through `fill`, `prepare`'s own seam for whoever brings the weights.
+The faults are planted through `weights`, `prepare`'s own seam for whoever brings them.
 """
 
 from collections.abc import Callable
@@ -10,31 +10,36 @@ import pytest
 import torch
 from tests.run_data import RunData
 
+from apr.architecture import Architecture
 from apr.model.init import declared_std, initialize
 from apr.model.transformer import Transformer
 from apr.train.gates import Gate
 from apr.train.inputs import open_inputs
 from apr.train.prepare import judge_model, prepare
+from apr.train.start import Weights
 
 NORM = "model.layers.1.post_attention_layernorm.weight"
 DOWN, UP = "model.layers.0.mlp.down_proj.weight", "model.layers.0.mlp.up_proj.weight"
-Fill = Callable[[Transformer], None]
+Bring = Callable[[Architecture], Weights]
 
 
-def judged(run_data: RunData, run_dir: Path, fill: Fill | None) -> dict[str, Gate]:
+def judged(run_data: RunData, run_dir: Path, bring: Bring | None) -> dict[str, Gate]:
     config = run_data.config(run_dir)
     inputs = open_inputs(config, verify=False)
-    run = prepare(config, inputs, notify=lambda _text: None, fill=fill)
+    weights = bring(inputs.architecture) if bring else None
+    run = prepare(config, inputs, notify=lambda _text: None, weights=weights)
     return {gate.id: gate for gate in judge_model(run).gates}
 
 
-def filled_and(spoil: Callable[[Transformer], object]) -> Fill:
-    def fill(model: Transformer) -> None:
+def filled_and(spoil: Callable[[Transformer], object]) -> Bring:
+    def bring(architecture: Architecture) -> Weights:
+        model = Transformer(architecture)
         initialize(model, seed=1)
         with torch.no_grad():
             spoil(model)
+        return model.named_parameters()
 
-    return fill
+    return bring
 
 
 def _norm_left_as_allocated(model: Transformer) -> None:
@@ -76,7 +81,7 @@ def test_a_parameter_that_is_not_as_declared_keeps_a_run_from_starting(
     assert named in gate.found
 
 
-@pytest.mark.parametrize("fill", [None, filled_and(lambda _model: None)])
-def test_the_harmless_twin(run_data: RunData, tmp_path: Path, fill: Fill | None) -> None:
-    gates = judged(run_data, tmp_path / "run", fill)
+@pytest.mark.parametrize("bring", [None, filled_and(lambda _model: None)])
+def test_the_harmless_twin(run_data: RunData, tmp_path: Path, bring: Bring | None) -> None:
+    gates = judged(run_data, tmp_path / "run", bring)
     assert {gate.verdict for gate in gates.values()} == {"PASS"}

@@ -6,29 +6,17 @@ the same step, the same loss, the same held-out rows, however many ranks share t
 
 import json
 import signal
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.ranks.warm import WarmRanks
-from tests.run_data import SOURCES, RunData, make_run_data
+from tests.run_data import RunData
 
 # Gradients are added in another order. A first step of Adam moves a weight by the rate, 0.01,
 # however small its gradient is, so that rounding shows in the weights more than in the gradient.
 CLOSE = {"loss_nats": 1e-6, "grad_norm": 1e-5, "weights": 1e-5}
 KINDS = ("ddp", "fsdp")
-
-
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> Generator[WarmRanks]:
-    with WarmRanks(tmp_path_factory.mktemp("ranks")) as warm:
-        yield warm
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> RunData:
-    return make_run_data(tmp_path_factory.mktemp("data"), sources=SOURCES / "container")
 
 
 def ask(ranks: WarmRanks, what: str, world_size: int, **options: Any) -> list[Any]:
@@ -75,11 +63,15 @@ def test_ranks_that_agree_go_on(ranks: WarmRanks) -> None:
     assert ask(ranks, "agree", 3, fault=None) == [None] * 3
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "fsdp by block"])
+@pytest.mark.parametrize("fault", ["read", "held", None])
 def test_f29_weights_that_begin_apart_are_refused(
-    ranks: WarmRanks, data: RunData, kind: str
+    ranks: WarmRanks, ranks_data: RunData, kind: str, fault: str | None
 ) -> None:
-    for refused in ask(ranks, "start_apart", 2, root=str(data.root), kind=kind):
+    for refused in ask(ranks, "start_apart", 2, root=str(ranks_data.root), kind=kind, fault=fault):
+        if fault is None:
+            assert refused is None
+            continue
         assert refused["id"] == "ranks.differ"
         assert "the weights to start from" in refused["where"]
 
@@ -87,9 +79,9 @@ def test_f29_weights_that_begin_apart_are_refused(
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("counted", [[3, 16, 1, 9], [16, 16, 0, 0], [0, 0, 0, 1]])
 def test_f25_every_token_weighs_the_same_on_any_rank(
-    ranks: WarmRanks, data: RunData, kind: str, counted: list[int]
+    ranks: WarmRanks, ranks_data: RunData, kind: str, counted: list[int]
 ) -> None:
-    options = {"root": str(data.root), "counted": counted}
+    options = {"root": str(ranks_data.root), "counted": counted}
     (alone,) = ask(ranks, "step_of_unequal_rows", 1, kind="auto", **options)
     assert alone["num_tokens"] == sum(counted)
     for world_size, num_micro_batches in ((2, 2), (4, 1)):
@@ -101,8 +93,8 @@ def test_f25_every_token_weighs_the_same_on_any_rank(
             assert answers[0][name] == pytest.approx(alone[name], rel=close, abs=close), name
 
 
-def test_f25_a_mean_of_means_would_show(ranks: WarmRanks, data: RunData) -> None:
-    options = {"root": str(data.root), "counted": [3, 16, 1, 9]}
+def test_f25_a_mean_of_means_would_show(ranks: WarmRanks, ranks_data: RunData) -> None:
+    options = {"root": str(ranks_data.root), "counted": [3, 16, 1, 9]}
     (alone,) = ask(ranks, "step_of_unequal_rows", 1, kind="auto", **options)
     planted, _ = ask(ranks, "step_of_unequal_rows", 2, kind="ddp", mean_of_means=True, **options)
     for name, close in CLOSE.items():
@@ -110,11 +102,11 @@ def test_f25_a_mean_of_means_would_show(ranks: WarmRanks, data: RunData) -> None
 
 
 def test_f22_the_held_out_loss_is_the_same_on_any_number_of_ranks(
-    ranks: WarmRanks, data: RunData
+    ranks: WarmRanks, ranks_data: RunData
 ) -> None:
     # Three rows for three ranks and a fourth that has none.
     for max_tokens in (96, 100_000):
-        options = {"root": str(data.root), "batch_size": 1, "max_tokens": max_tokens}
+        options = {"root": str(ranks_data.root), "batch_size": 1, "max_tokens": max_tokens}
         (alone,) = ask(ranks, "held_out_loss", 1, **options)
         for world_size in (2, 3, 4):
             assert ask(ranks, "held_out_loss", world_size, **options) == [alone] * world_size
@@ -122,13 +114,13 @@ def test_f22_the_held_out_loss_is_the_same_on_any_number_of_ranks(
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_is_killed_ends_the_run_with_a_word(
-    ranks: WarmRanks, data: RunData, tmp_path: Path, rank: int
+    ranks: WarmRanks, ranks_data: RunData, tmp_path: Path, rank: int
 ) -> None:
     run_dir = tmp_path / "run"
     ended = ranks.call(
         "tests.ranks.checks:killed_run",
         world_size=2,
-        root=str(data.root),
+        root=str(ranks_data.root),
         run_dir=str(run_dir),
         rank=rank,
         after=5,

@@ -8,32 +8,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.ranks.warm import Ended, WarmRanks
-from tests.run_data import SOURCES, RunData, make_run_data
+from tests.run_data import RunData
 
 from apr.files import sha256_file
 
 LAYOUTS = [("ddp", 2, 2), ("ddp", 4, 1), ("fsdp", 2, 2), ("fsdp", 4, 1)]
 
 
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> Generator[WarmRanks]:
-    with WarmRanks(tmp_path_factory.mktemp("ranks")) as warm:
-        yield warm
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> RunData:
-    return make_run_data(tmp_path_factory.mktemp("data"), sources=SOURCES / "container")
-
-
-def arguments(data: RunData, run_dir: Path, *more: str) -> list[str]:
-    return ["pretrain", *data.flags(run_dir), "--checkpoint-every", "2", "--quiet", *more]
+def arguments(ranks_data: RunData, run_dir: Path, *more: str) -> list[str]:
+    return ["pretrain", *ranks_data.flags(run_dir), "--checkpoint-every", "2", "--quiet", *more]
 
 
 def train(ranks: WarmRanks, world_size: int, arguments: list[str]) -> list[Ended]:
@@ -69,16 +57,16 @@ def require_same_run(run_dir: Path, alone: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def alone(ranks: WarmRanks, data: RunData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(ranks: WarmRanks, ranks_data: RunData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("alone") / "run"
-    train(ranks, 1, arguments(data, run_dir, "--grad-accum", "4"))
+    train(ranks, 1, arguments(ranks_data, run_dir, "--grad-accum", "4"))
     return run_dir
 
 
 @pytest.mark.parametrize(("kind", "world_size", "grad_accum"), LAYOUTS)
 def test_any_number_of_ranks_train_the_same_run(
     ranks: WarmRanks,
-    data: RunData,
+    ranks_data: RunData,
     tmp_path: Path,
     alone: Path,
     kind: str,
@@ -87,21 +75,46 @@ def test_any_number_of_ranks_train_the_same_run(
 ) -> None:
     run_dir = tmp_path / "run"
     more = ("--data-parallel", kind, "--grad-accum", str(grad_accum))
-    train(ranks, world_size, arguments(data, run_dir, *more))
+    train(ranks, world_size, arguments(ranks_data, run_dir, *more))
     require_same_run(run_dir, alone)
     environment = json.loads((run_dir / "run.json").read_text())["environment"]
     assert (environment["ranks"], environment["data_parallel"]) == (world_size, kind)
 
 
+def test_an_initial_model_that_is_dealt_out_trains_the_same_run(
+    ranks: WarmRanks, ranks_data: RunData, tmp_path: Path, alone: Path
+) -> None:
+    def words(run_dir: Path, *more: str) -> list[str]:
+        flags = arguments(ranks_data, run_dir, "--init", str(alone / "model.apr"), *more)
+        at = flags.index("--arch")
+        return flags[:at] + flags[at + 2 :]
+
+    train(ranks, 1, words(tmp_path / "one", "--grad-accum", "4"))
+    train(ranks, 2, words(tmp_path / "two", "--grad-accum", "2", "--data-parallel", "fsdp"))
+    require_same_run(tmp_path / "two", tmp_path / "one")
+
+
+def test_a_dry_run_of_a_dealt_out_model_says_how_fast_it_would_be(
+    ranks: WarmRanks, ranks_data: RunData, tmp_path: Path
+) -> None:
+    more = ("--data-parallel", "fsdp", "--dry-run", "--json")
+    first, second = ranks.run(arguments(ranks_data, tmp_path / "run", *more), world_size=2)
+    assert (first.returncode, second.returncode) == (0, 0), (first, second)
+    answer = json.loads(first.out)
+    assert answer["may_start"]
+    assert answer["time"]["tokens_per_s"] > 0, answer["time"]
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_saved_on_two_ranks_a_run_goes_on_with_one_and_with_four(
-    ranks: WarmRanks, data: RunData, tmp_path: Path, alone: Path, kind: str
+    ranks: WarmRanks, ranks_data: RunData, tmp_path: Path, alone: Path, kind: str
 ) -> None:
     run_dir = tmp_path / "run"
     ended = ranks.call(
         "tests.ranks.checks:stopped_run",
         world_size=2,
-        root=str(data.root),
+        root=str(ranks_data.root),
         run_dir=str(run_dir),
         kind=kind,
         after=3,
@@ -126,14 +139,14 @@ def test_saved_on_two_ranks_a_run_goes_on_with_one_and_with_four(
 
 @pytest.mark.parametrize("at_call", [3, None])
 def test_no_checkpoint_is_written_of_ranks_that_have_drifted_apart(
-    ranks: WarmRanks, data: RunData, tmp_path: Path, at_call: int | None
+    ranks: WarmRanks, ranks_data: RunData, tmp_path: Path, at_call: int | None
 ) -> None:
     run_dir = tmp_path / "run"
     run_dir.mkdir()
     ended = ranks.call(
         "tests.ranks.checks:drifting_run",
         world_size=2,
-        root=str(data.root),
+        root=str(ranks_data.root),
         run_dir=str(run_dir),
         at_call=at_call,
     )
@@ -148,12 +161,12 @@ def test_no_checkpoint_is_written_of_ranks_that_have_drifted_apart(
     assert saved == ["step-00000002"]
 
 
-def test_a_large_model_is_gathered_block_by_block(ranks: WarmRanks, data: RunData) -> None:
+def test_a_large_model_is_gathered_block_by_block(ranks: WarmRanks, ranks_data: RunData) -> None:
     def step(world_size: int, kind: str) -> dict[str, Any]:
         ended = ranks.call(
             "tests.ranks.checks:step_of_unequal_rows",
             world_size=world_size,
-            root=str(data.root),
+            root=str(ranks_data.root),
             kind=kind,
             counted=[3, 16, 1, 9],
             num_micro_batches=2,
@@ -168,12 +181,12 @@ def test_a_large_model_is_gathered_block_by_block(ranks: WarmRanks, data: RunDat
 
 @pytest.mark.parametrize("damage", ["missing", "of another step", "twice"])
 def test_a_share_that_is_not_its_own_is_no_checkpoint(
-    ranks: WarmRanks, data: RunData, tmp_path: Path, damage: str
+    ranks: WarmRanks, ranks_data: RunData, tmp_path: Path, damage: str
 ) -> None:
     """Beyond the hashes, for a list that somebody has written again."""
     run_dir = tmp_path / "run"
     more = ("--data-parallel", "fsdp", "--num-steps", "4", "--schedule", "constant")
-    train(ranks, 2, arguments(data, run_dir, *more))
+    train(ranks, 2, arguments(ranks_data, run_dir, *more))
     checkpoint = run_dir / "checkpoints" / "step-00000004"
     first, second = (checkpoint / f"state-0000{n}-of-00002.safetensors" for n in (1, 2))
     if damage == "missing":
@@ -198,10 +211,10 @@ def test_a_share_that_is_not_its_own_is_no_checkpoint(
 
 
 def test_under_torchrun_a_signal_saves_and_one_process_goes_on(
-    ranks: WarmRanks, data: RunData, tmp_path: Path
+    ranks: WarmRanks, ranks_data: RunData, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "run"
-    flags = arguments(data, run_dir, "--num-steps", "100000", "--eval-every", "100000")
+    flags = arguments(ranks_data, run_dir, "--num-steps", "100000", "--eval-every", "100000")
     process = subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "apr"]
         + [flag for flag in flags if flag != "--quiet"],
@@ -232,9 +245,9 @@ def test_under_torchrun_a_signal_saves_and_one_process_goes_on(
     ],
 )
 def test_what_all_ranks_refuse_is_said_once(
-    ranks: WarmRanks, data: RunData, tmp_path: Path, more: tuple[str, ...], id: str
+    ranks: WarmRanks, ranks_data: RunData, tmp_path: Path, more: tuple[str, ...], id: str
 ) -> None:
-    ended = ranks.run(arguments(data, tmp_path / "run", *more), world_size=2)
+    ended = ranks.run(arguments(ranks_data, tmp_path / "run", *more), world_size=2)
     assert ended[0].returncode == ended[1].returncode != 0
     assert f"refused[{id}" in ended[0].err
     assert (ended[1].out, ended[1].err) == ("", "")
@@ -242,10 +255,10 @@ def test_what_all_ranks_refuse_is_said_once(
 
 
 def test_what_one_rank_alone_refuses_is_said_by_that_one(
-    ranks: WarmRanks, data: RunData, tmp_path: Path
+    ranks: WarmRanks, ranks_data: RunData, tmp_path: Path
 ) -> None:
-    (tmp_path / "tokenizer-0").symlink_to(data.tokenizer)
-    words = arguments(data, tmp_path / "run")
+    (tmp_path / "tokenizer-0").symlink_to(ranks_data.tokenizer)
+    words = arguments(ranks_data, tmp_path / "run")
     words[words.index("--tokenizer") + 1] = str(tmp_path / "tokenizer-%RANK%")
     ended = ranks.run(words, world_size=2)
     assert "refused[files.not-found] rank 1: " in ended[1].err
@@ -254,7 +267,11 @@ def test_what_one_rank_alone_refuses_is_said_by_that_one(
     assert "refused[ranks.lost]" in ended[0].err
 
 
-def test_one_process_has_nothing_to_share(data: RunData, tmp_path: Path, ranks: WarmRanks) -> None:
-    (ended,) = ranks.run(arguments(data, tmp_path / "run", "--data-parallel", "fsdp"), world_size=1)
+def test_one_process_has_nothing_to_share(
+    ranks_data: RunData, tmp_path: Path, ranks: WarmRanks
+) -> None:
+    (ended,) = ranks.run(
+        arguments(ranks_data, tmp_path / "run", "--data-parallel", "fsdp"), world_size=1
+    )
     assert ended.returncode == 2
     assert "refused[config.without-effect] --data-parallel" in ended.err

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,24 +11,26 @@ import numpy as np
 import torch
 from tests.run_data import RunData
 
-from apr.architecture import preset
+from apr.architecture import Architecture, preset
 from apr.errors import Interrupted, Refusal
 from apr.jobs.pretrain import pretrain
 from apr.jobs.record import first_record
 from apr.jobs.sitting import SILENT, Listener, sit
-from apr.model.init import initialize
+from apr.model.init import fresh_weights, initialize
 from apr.model.transformer import Transformer
 from apr.train.agreement import digest_of_tensors, digest_of_text, require_agreement
 from apr.train.batches import IGNORED_TARGET, Batch
 from apr.train.checkpoint import TrainState
-from apr.train.data_parallel import share, spread
 from apr.train.inputs import open_inputs
 from apr.train.loss import summed_loss
 from apr.train.optimizer import build_optimizer
-from apr.train.parts import whole
+from apr.train.parts import own_part, whole
 from apr.train.prepare import Judgement, PreparedRun, prepare
 from apr.train.ranks import Ranks
+from apr.train.spread import spread
+from apr.train.start import Weights
 from apr.train.step import train_step
+from apr.train.units_gathered import ONE_UNIT_BYTES
 from apr.train.validation import subset, validate
 
 
@@ -73,11 +76,19 @@ def agree(ranks: Ranks, *, fault: str | None) -> dict[str, Any] | None:
     return None
 
 
-def start_apart(ranks: Ranks, *, root: str, kind: str) -> dict[str, Any] | None:
-    """Spread a model that the last rank has other weights of; the refusal, or nothing."""
-    run = prepared(ranks, root, kind)
-    if ranks.rank == ranks.world_size - 1:
-        run.model.head_weight.detach()[0, 0] += 1e-6
+def start_apart(ranks: Ranks, *, root: str, kind: str, fault: str | None) -> dict[str, Any] | None:
+    """Spread a model of which the last rank has other weights; the refusal, or nothing."""
+    is_faulty = ranks.rank == ranks.world_size - 1
+
+    def weights(architecture: Architecture) -> Weights:
+        for name, tensor in fresh_weights(architecture, seed=42):
+            if fault == "read" and is_faulty and name == "model.embed_tokens.weight":
+                tensor[0, 0] += 1e-6
+            yield name, tensor
+
+    run = prepared(ranks, root, kind, weights=weights)
+    if fault == "held" and is_faulty:
+        own_part(run.model.head_weight.detach())[0][0, 0] += 1e-6
     try:
         spread(run)
     except Refusal as refusal:
@@ -85,10 +96,26 @@ def start_apart(ranks: Ranks, *, root: str, kind: str) -> dict[str, Any] | None:
     return None
 
 
-def prepared(ranks: Ranks, root: str, kind: str, **changes: Any) -> PreparedRun:
-    """A run of a small corpus, not yet spread."""
-    config = RunData(Path(root)).config(Path(root) / "nowhere", data_parallel=kind, **changes)
-    return prepare(config, open_inputs(config), ranks=ranks, notify=lambda _text: None)
+def prepared(
+    ranks: Ranks,
+    root: str,
+    kind: str,
+    *,
+    weights: Callable[[Architecture], Weights] | None = None,
+    **changes: Any,
+) -> PreparedRun:
+    """A run of a small corpus, not yet spread; `fsdp by block` as if its model were large."""
+    changes |= {"data_parallel": kind.removesuffix(" by block")}
+    config = RunData(Path(root)).config(Path(root) / "nowhere", **changes)
+    inputs = open_inputs(config)
+    return prepare(
+        config,
+        inputs,
+        ranks=ranks,
+        notify=lambda _text: None,
+        weights=weights(inputs.architecture) if weights else None,
+        one_unit_bytes=0 if kind.endswith("by block") else ONE_UNIT_BYTES,
+    )
 
 
 def step_of_unequal_rows(
@@ -101,15 +128,7 @@ def step_of_unequal_rows(
     mean_of_means: bool = False,
 ) -> dict[str, Any]:
     """One step on rows of which each counts so many targets; what it found and what it changed."""
-    run = prepared(ranks, root, "fsdp" if kind == "fsdp by block" else kind)
-    if kind != "fsdp by block":
-        run = spread(run)
-    else:
-        # Smaller than any model, so that this one is too large to be gathered at once.
-        loss, exchange = share(
-            run.model, run.summed_loss, ranks, is_dealt_out=True, one_unit_bytes=0
-        )
-        run = replace(run, summed_loss=loss, exchange=exchange)
+    run = spread(prepared(ranks, root, kind))
     rng = np.random.default_rng(0)
     inputs, targets = (rng.integers(256, size=(len(counted), 16)) for _ in range(2))
     for row, count in enumerate(counted):

@@ -106,6 +106,7 @@ def main() -> None:
 def _load() -> None:
     """Import whatever a run will; no thread may be started here, and no gradient computed."""
     import torch
+    import torch.distributed.device_mesh
     import torch.distributed.fsdp
     import torch.distributed.tensor
 

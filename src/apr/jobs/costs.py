@@ -13,6 +13,7 @@ from apr.train.disk import estimate_disk, free_bytes
 from apr.train.gates import judge
 from apr.train.inputs import Inputs
 from apr.train.memory import estimate_memory
+from apr.train.ranks import ALONE, Ranks
 from apr.train.rate import Rate
 from apr.train.resources_gate import check_disk, check_memory, workload
 from apr.train.token_budget import CHEAP_EPOCHS, effective_tokens, zone
@@ -26,7 +27,9 @@ class Data:
     num_documents: int
 
 
-def costs_of_inputs(config: TrainConfig, inputs: Inputs, rate: Rate) -> dict[str, Any]:
+def costs_of_inputs(
+    config: TrainConfig, inputs: Inputs, rate: Rate, ranks: Ranks = ALONE
+) -> dict[str, Any]:
     """What a run takes whose inputs are open; held-out documents are read as well."""
     return costs_of(
         config,
@@ -35,6 +38,7 @@ def costs_of_inputs(config: TrainConfig, inputs: Inputs, rate: Rate) -> dict[str
         tokenizer_bytes=len(inputs.tokenizer.json_bytes),
         rate=rate,
         seen_tokens=inputs.init.tokens_seen if inputs.init else 0,
+        ranks=ranks,
     )
 
 
@@ -47,11 +51,13 @@ def costs_of(
     rate: Rate,
     seen_tokens: int | None = 0,
     device_memory: DeviceMemory | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Tokens, memory, disk, FLOPs and hours of a run; what is not known is null with a reason.
 
     `seen_tokens` are those of an initial model; None when it does not say. `device_memory` is that
-    of a device which is not here; the configured one is asked otherwise.
+    of a device which is not here; the configured one is asked otherwise. Memory is that of one of
+    the `ranks`.
     """
     num_documents = data.num_documents if data else 0
     return {
@@ -67,6 +73,7 @@ def costs_of(
             architecture,
             num_documents,
             device=device_memory or read_device_memory(config.device),
+            ranks=ranks,
         ),
         "disk": _disk(config, architecture, tokenizer_bytes),
         "flops": _flops(config, architecture),
@@ -112,9 +119,15 @@ def _per_parameter(
 
 
 def _memory(
-    config: TrainConfig, architecture: Architecture, num_documents: int, *, device: DeviceMemory
+    config: TrainConfig,
+    architecture: Architecture,
+    num_documents: int,
+    *,
+    device: DeviceMemory,
+    ranks: Ranks,
 ) -> dict[str, Any]:
-    work = workload(config, architecture, device, num_documents=num_documents)
+    device = device.shared_by(ranks.local_world_size)
+    work = workload(config, architecture, device, num_documents=num_documents, ranks=ranks)
     estimate = estimate_memory(work)
     gate = judge("preflight.memory", lambda: check_memory(work, device))
     available: dict[str, Any] = {"available_bytes": device.available_bytes}

@@ -19,7 +19,7 @@ from apr.model.weights import end_of_text_ids, load_model, save_weights
 from apr.report.page import write_report
 from apr.train.checkpoint import Ending, TrainState, checkpoint_dir, load_weights, read_state
 from apr.train.held_out_file import ROWS_FILE, write_rows
-from apr.train.parts import whole
+from apr.train.parts import whole_weights
 from apr.train.run_record import RunRecord
 from apr.train.trainer import Trainer
 from apr.train.validation import ValidationResult
@@ -84,7 +84,7 @@ def _ship_best(trainer: Trainer, record: RunRecord, state: TrainState) -> None:
         "bits_per_byte": best.bits_per_byte,
         "bits_per_byte_reason": None,
     }
-    weights = {name: whole(tensor) for name, tensor in trainer.run.model.named_parameters()}
+    weights = whole_weights(trainer.run.model, keep=record.is_kept)
     if record.is_kept:
         _write_model(trainer, record, weights, best, best_step)
 

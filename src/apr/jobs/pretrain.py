@@ -24,7 +24,6 @@ from apr.train.config import (
     within_positions,
     without_a_met_target,
 )
-from apr.train.data_parallel import spread
 from apr.train.division import divided
 from apr.train.gates import (
     NEVER_WAIVED,
@@ -49,6 +48,7 @@ from apr.train.rank_config import for_ranks
 from apr.train.ranks import ALONE, Ranks
 from apr.train.rate import Rate
 from apr.train.run_record import require_no_run
+from apr.train.spread import spread
 
 # Behind these a model cannot be built, or its numbers would say nothing.
 _NEEDED_BY_MODEL = (*NEVER_WAIVED, "preflight.id-range", "preflight.val-empty", "preflight.memory")
@@ -184,7 +184,7 @@ def preflight(
         config = _divided(config, inputs, ranks, listener)
         gates += judge_files(config, inputs, ranks)
         if any(gate.blocks and gate.id in _NEEDED_BY_MODEL for gate in gates):
-            costs = costs_of_inputs(config, inputs, Rate(None, _BLOCKED))
+            costs = costs_of_inputs(config, inputs, Rate(None, _BLOCKED), ranks)
             return Plan(config, inputs.architecture, _with_the_unjudged(gates), costs)
         require_enough_held_out(config, inputs.data)
         run = prepare(
@@ -197,7 +197,7 @@ def preflight(
         rate = Rate(None, _BLOCKED)
         if not any(gate.blocks for gate in gates):
             rate = measure_prepared(run, limit_s=_MEASURING_S)
-        costs = costs_of_inputs(config, inputs, rate)
+        costs = costs_of_inputs(config, inputs, rate, ranks)
         return Plan(run.config, inputs.architecture, gates, costs)
 
 

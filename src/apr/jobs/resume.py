@@ -31,11 +31,10 @@ from apr.train.checkpoint import (
     TrainState,
     latest_checkpoint,
     load_progress,
-    load_weights,
     read_state,
+    weights_of,
 )
 from apr.train.config import TrainConfig, absolute_paths
-from apr.train.data_parallel import spread
 from apr.train.gates import Gate, apply_waivers, judge, require_passed
 from apr.train.init_file import InitFile, read_init
 from apr.train.inputs import Inputs, open_inputs
@@ -44,6 +43,7 @@ from apr.train.prepare import PreparedRun, judge_gradients, prepare
 from apr.train.rank_config import for_ranks, with_same_micro_batches
 from apr.train.ranks import ALONE, Ranks
 from apr.train.run_record import RunRecord, now
+from apr.train.spread import spread
 from apr.train.token_budget_gate import check_token_budget
 
 
@@ -92,11 +92,7 @@ def resume(
         require_rate_continues(before, config, state.step)
         keep_freed_memory()
         with repeatable(config.device, seed=config.seed, deterministic=config.deterministic):
-            starts_anew = checkpoint is None
-            run = _prepared(record, config, ranks, starts_anew=starts_anew, listener=listener)
-            if checkpoint is not None:
-                require_own_checkpoint(record, checkpoint)
-                load_weights(checkpoint, run.model)
+            run = _prepared(record, config, ranks, checkpoint, listener=listener)
             gates = _judged_again(record, before, run)
             require_passed(gates, run_dir)
             run = spread(run)
@@ -111,12 +107,12 @@ def _prepared(
     record: RunRecord,
     config: TrainConfig,
     ranks: Ranks,
+    checkpoint: Path | None,
     *,
-    starts_anew: bool,
     listener: Listener,
 ) -> PreparedRun:
-    """The run with its weights from where it began, or with none yet."""
-    init = None
+    """The run with the weights of its checkpoint, or with those it began with."""
+    init, starts_anew = None, checkpoint is None
     if config.init and (starts_anew or str(config.init) != record.data["config"].get("init")):
         init = _same_init(record, config, listener)
     inputs: Inputs = open_inputs(
@@ -126,13 +122,14 @@ def _prepared(
         progress=listener.progress,
     )
     require_same_inputs(record, inputs)
+    if checkpoint is not None:
+        require_own_checkpoint(record, checkpoint)
     return prepare(
         config,
         inputs,
         ranks=ranks,
         notify=listener.notify,
-        # Every parameter stays NaN until the checkpoint fills it.
-        fill=None if starts_anew else lambda _model: None,
+        weights=checkpoint and weights_of(checkpoint, inputs.architecture),
         progress=listener.progress,
     )
 

@@ -6,8 +6,10 @@ depend on the order of construction, and adding a parameter changes no other.
 
 import hashlib
 import math
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
+from torch import Tensor
 
 from apr.architecture import Architecture
 from apr.model.transformer import Transformer
@@ -28,22 +30,25 @@ def initialize(model: Transformer, *, seed: int) -> None:
     """
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            std = declared_std(name, model.architecture)
-            if std is None:
-                parameter.fill_(1.0 if name.endswith("norm.weight") else 0.0)
-            else:
-                generator = torch.Generator().manual_seed(_seed_of(name, seed))
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+            parameter.copy_(_fresh(name, parameter.shape, model.architecture, seed))
 
 
-def undeclared_parameter(model: Transformer) -> str | None:
+def fresh_weights(architecture: Architecture, *, seed: int) -> Iterator[tuple[str, Tensor]]:
+    """What `initialize` fills a model with, one parameter after the other, by name."""
+    for name, shape in architecture.parameter_shapes().items():
+        yield name, _fresh(name, shape, architecture, seed)
+
+
+def undeclared_parameter(
+    architecture: Architecture, weights: Iterable[tuple[str, Tensor]]
+) -> str | None:
     """The first parameter that no fresh model has, and why, in words; None when there is none.
 
     Constants are compared exactly; of the others the mean and the standard deviation lie within
     what chance allows.
     """
-    for name, parameter in model.named_parameters():
-        values, std = parameter.detach(), declared_std(name, model.architecture)
+    for name, parameter in weights:
+        values, std = parameter.detach(), declared_std(name, architecture)
         if std is None:
             constant = 1.0 if name.endswith("norm.weight") else 0.0
             if not bool((values == constant).all()):
@@ -63,6 +68,14 @@ def declared_std(name: str, architecture: Architecture) -> float | None:
     if name.endswith(("o_proj.weight", "down_proj.weight")):
         return _STD / math.sqrt(2 * architecture.num_hidden_layers)
     return _STD
+
+
+def _fresh(name: str, shape: Sequence[int], architecture: Architecture, seed: int) -> Tensor:
+    std = declared_std(name, architecture)
+    if std is None:
+        return torch.full(tuple(shape), 1.0 if name.endswith("norm.weight") else 0.0)
+    generator = torch.Generator().manual_seed(_seed_of(name, seed))
+    return torch.randn(tuple(shape), generator=generator).mul_(std)
 
 
 def _seed_of(name: str, seed: int) -> int:

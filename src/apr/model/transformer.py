@@ -28,8 +28,9 @@ from apr.model.kv_cache import KeyValueCache
 class Transformer(nn.Module):
     """Token ids in, hidden states or logits out.
 
-    Construction allocates parameters and leaves them NaN: `model.init` or `model.weights` must
-    fill every one of them, and one that was forgotten cannot stay unnoticed.
+    Construction allocates parameters on torch's default device and leaves them NaN: `model.init`
+    or `model.weights` must fill every one of them, and one that was forgotten cannot stay
+    unnoticed.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -89,7 +90,10 @@ class Backbone(nn.Module):
         super().__init__()
         self.architecture = architecture
         self.embed_tokens = nn.utils.skip_init(
-            nn.Embedding, architecture.vocab_size, architecture.hidden_size
+            nn.Embedding,
+            architecture.vocab_size,
+            architecture.hidden_size,
+            device=torch.get_default_device(),
         )
         self.layers = nn.ModuleList(
             Block(architecture, layer) for layer in range(architecture.num_hidden_layers)
@@ -180,6 +184,7 @@ class Attention(nn.Module):
         super().__init__()
         d, e = architecture.hidden_size, architecture.head_dim
         self.layer = layer
+        self.joins_again = False
         self.num_key_value_heads = architecture.num_key_value_heads
         self.head_dim = e
         bias = architecture.attention_bias
@@ -211,7 +216,9 @@ class Attention(nn.Module):
         """Queries, keys and values of every head, before they are turned."""
         q, k, v = (
             y.unflatten(2, (-1, self.head_dim)).transpose(1, 2)
-            for y in project(x_BTD, self.q_proj, self.k_proj, self.v_proj)
+            for y in project(
+                x_BTD, self.q_proj, self.k_proj, self.v_proj, joins_again=self.joins_again
+            )
         )
         return (self.q_norm(q), self.k_norm(k), v) if self.has_norms else (q, k, v)
 
@@ -225,7 +232,8 @@ class Attention(nn.Module):
 
     def output(self, y_BHTE: Tensor) -> Tensor:
         """The heads joined and projected back into the residual stream."""
-        return project(y_BHTE.transpose(1, 2).flatten(2), self.o_proj)[0]
+        y_BTD = y_BHTE.transpose(1, 2).flatten(2)
+        return project(y_BTD, self.o_proj, joins_again=self.joins_again)[0]
 
 
 class FeedForward(nn.Module):
@@ -234,16 +242,19 @@ class FeedForward(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         d, f = architecture.hidden_size, architecture.intermediate_size
+        self.joins_again = False
         self.gate_proj = _linear(d, f)
         self.up_proj = _linear(d, f)
         self.down_proj = _linear(f, d)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        return project(self.inside(x_BTD), self.down_proj)[0]
+        return project(self.inside(x_BTD), self.down_proj, joins_again=self.joins_again)[0]
 
     def inside(self, x_BTD: Tensor) -> Tensor:
         """The gated activations, before they are projected back."""
-        gate_BTF, up_BTF = project(x_BTD, self.gate_proj, self.up_proj)
+        gate_BTF, up_BTF = project(
+            x_BTD, self.gate_proj, self.up_proj, joins_again=self.joins_again
+        )
         return functional.silu(gate_BTF) * up_BTF
 
 
@@ -272,30 +283,54 @@ def blocks_computed_by(model: Transformer, compute: ComputeBlock) -> Generator[N
 
 
 @contextmanager
-def in_plain_fp32(model: Transformer) -> Generator[None]:
+def in_plain_fp32(model: Transformer, *, recomputes_blocks: bool | None = None) -> Generator[None]:
     """Compute as the model is defined, in fp32 with plain attention, whatever was chosen.
 
     Scores are not kept for a backward pass, so that a run whose attention keeps none has room for
-    its own reference.
+    its own reference; nor is anything inside a block, where one is asked to be computed again.
     """
     chosen = model.compute_dtype, model.attention
+    recomputed_before = model.model.recomputes_blocks
     model.compute_dtype, model.attention = torch.float32, plain_recomputed
+    if recomputes_blocks is not None:
+        model.model.recomputes_blocks = recomputes_blocks
     try:
         yield
     finally:
         model.compute_dtype, model.attention = chosen
+        model.model.recomputes_blocks = recomputed_before
 
 
-def project(x: Tensor, *linears: nn.Linear) -> tuple[Tensor, ...]:
+def project(x: Tensor, *linears: nn.Linear, joins_again: bool = False) -> tuple[Tensor, ...]:
     """Apply several linear maps of the same input as one matrix product, in the input's dtype.
 
     The maps stay apart as parameters, which is how every checkpoint format names them; joining
-    them costs a copy of the weights and saves passes over the activations.
+    them costs a copy of the weights and saves passes over the activations. With `joins_again` that
+    copy is not kept for the backward pass, but made a second time.
     """
-    weight = torch.cat([linear.weight.to(x.dtype) for linear in linears])
-    biases = [linear.bias.to(x.dtype) for linear in linears if linear.bias is not None]
-    y = functional.linear(x, weight, torch.cat(biases) if biases else None)
+
+    def product(x: Tensor) -> Tensor:
+        weight = torch.cat([linear.weight.to(x.dtype) for linear in linears])
+        biases = [linear.bias.to(x.dtype) for linear in linears if linear.bias is not None]
+        return functional.linear(x, weight, torch.cat(biases) if biases else None)
+
+    if joins_again and torch.is_grad_enabled():
+        # It stops where the product has its operands again.
+        y = checkpoint(product, x, use_reentrant=False, preserve_rng_state=False)
+    else:
+        y = product(x)
     return y.split([linear.out_features for linear in linears], dim=-1)
+
+
+def join_again(model: Transformer) -> None:
+    """Keep no copy of a block's weights for its backward pass, which makes them once more.
+
+    The numbers are the same; for a model that is gathered block by block, whose copies would be
+    all of it.
+    """
+    for module in model.model.layers.modules():
+        if isinstance(module, Attention | FeedForward):
+            module.joins_again = True
 
 
 def rotary_tables(
@@ -335,6 +370,8 @@ def rotate(x_BHTE: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
 
 def _linear(num_inputs: int, num_outputs: int, *, bias: bool = False) -> nn.Linear:
     # skip_init leaves the memory as allocated: it is filled once, by init or by a load.
-    linear = nn.utils.skip_init(nn.Linear, num_inputs, num_outputs, bias=bias)
+    linear = nn.utils.skip_init(
+        nn.Linear, num_inputs, num_outputs, bias=bias, device=torch.get_default_device()
+    )
     assert isinstance(linear, nn.Linear)
     return linear

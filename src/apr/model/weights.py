@@ -4,7 +4,8 @@ Every tensor of the file is consumed exactly once, by name, shape and floating d
 left over and nothing keeps its initial value. The writer records a sha256 per tensor.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,18 +139,42 @@ def load_model(path: Path, *, device: str = "cpu", progress: Report = silent) ->
 
     Refuses: container.*, for a damaged file as for one that does not hold exactly one model.
     """
+    with opened_weights(path, progress=progress) as stored:
+        model = Transformer(stored.architecture)
+        with torch.no_grad():
+            for name, tensor in stored.tensors():
+                model.get_parameter(name).copy_(tensor)
+        tokenizer = restore_tokenizer(stored.metadata, where=path)
+        return LoadedModel(model.to(device), tokenizer, stored.metadata)
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """The weights of an open `.apr` file, verified and not yet read."""
+
+    architecture: Architecture
+    _container: Container
+
+    @property
+    def metadata(self) -> Metadata:
+        """What the file says about its model."""
+        return self._container.metadata
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Every parameter by name as fp32, one after the other; only the last is in memory."""
+        for name in self.architecture.parameter_shapes():
+            yield name, _tensor(self._container, name).float()
+
+
+@contextmanager
+def opened_weights(path: Path, *, progress: Report = silent) -> Generator[StoredWeights]:
+    """Open the weights of an `.apr` file after verifying every byte of it.
+
+    Refuses: as `load_model`.
+    """
     with Container.open(path) as container:
         container.verify(progress=progress)
-        model = Transformer(require_contents(container))
-        _copy_into(model, container)
-        tokenizer = restore_tokenizer(container.metadata, where=path)
-        return LoadedModel(model.to(device), tokenizer, container.metadata)
-
-
-def _copy_into(model: Transformer, container: Container) -> None:
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(_tensor(container, name))
+        yield StoredWeights(require_contents(container), container)
 
 
 def _tensor(container: Container, name: str) -> Tensor:

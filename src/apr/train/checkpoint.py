@@ -7,7 +7,7 @@ may go on meanwhile.
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from apr.architecture import Architecture
 from apr.errors import DamagedFile, Refusal
 from apr.files import atomic_directory, read_json, sha256_file, write_json
 from apr.model.transformer import Transformer
-from apr.model.weights import load_model, save_weights
+from apr.model.weights import opened_weights, save_weights
 from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.guards import GuardState
 from apr.train.optimizer import load_state_tensors, state_tensors
@@ -212,19 +212,27 @@ def load_checkpoint(
 def load_weights(directory: Path, model: Transformer) -> None:
     """Put the weights of a checkpoint into a model, of which each rank may hold a part.
 
+    Refuses: as `weights_of`.
+    """
+    put_weights(model, weights_of(directory, model.architecture))
+
+
+def weights_of(directory: Path, architecture: Architecture) -> Iterator[tuple[str, Tensor]]:
+    """The weights of a checkpoint by name, one after the other, once it is verified.
+
     Refuses: checkpoint.damaged, checkpoint.other-model.
     """
     require_verified(directory)
-    loaded = load_model(directory / "model.apr").model
-    if loaded.architecture != model.architecture:
-        raise Refusal(
-            "checkpoint.other-model",
-            directory,
-            found=str(loaded.architecture),
-            expected=str(model.architecture),
-            fix="resume the run this checkpoint belongs to",
-        )
-    put_weights(model, dict(loaded.named_parameters()))
+    with opened_weights(directory / "model.apr") as stored:
+        if stored.architecture != architecture:
+            raise Refusal(
+                "checkpoint.other-model",
+                directory,
+                found=str(stored.architecture),
+                expected=str(architecture),
+                fix="resume the run this checkpoint belongs to",
+            )
+        yield from stored.tensors()
 
 
 def load_progress(

@@ -96,9 +96,10 @@ def _choices(
 
     kind, usable_bytes = config.data_parallel, device.usable_bytes
     if ranks.are_many and kind == "auto":
-        fits = usable_bytes is None or estimate_memory(under("ddp")).peak_bytes < usable_bytes
-        # Muon turns whole matrices.
-        kind = "ddp" if fits or config.optimizer == "muon" else "fsdp"
+        copied, dealt_out = (estimate_memory(under(each)).peak_bytes for each in ("ddp", "fsdp"))
+        fits = usable_bytes is None or copied < usable_bytes
+        # Muon turns whole matrices, and a small model that is gathered whole saves nothing.
+        kind = "ddp" if fits or copied <= dealt_out or config.optimizer == "muon" else "fsdp"
     chosen = under(kind)
     return {
         "grad_accum": chosen.grad_accum,

@@ -113,14 +113,29 @@ def judge(id: str, check: Callable[[], Finding]) -> Gate:
     try:
         finding = check()
     except Refusal as refusal:
-        finding = Finding("FAIL", f"{refusal.id}: {refusal.found}", refusal.expected, refusal.fix)
+        finding = finding_of_refusal(refusal)
     except Exception as err:
-        finding = Finding(
-            "FAIL",
-            f"the check itself failed: {type(err).__name__}: {err}",
-            "a check that completes",
-            "please report this",
-        )
+        finding = finding_of_exception(err)
+    return as_gate(id, finding)
+
+
+def finding_of_refusal(refusal: Refusal) -> Finding:
+    """A check that was refused is a FAIL, in the words of the refusal."""
+    return Finding("FAIL", f"{refusal.id}: {refusal.found}", refusal.expected, refusal.fix)
+
+
+def finding_of_exception(err: Exception) -> Finding:
+    """A check that broke is a FAIL."""
+    return Finding(
+        "FAIL",
+        f"the check itself failed: {type(err).__name__}: {err}",
+        "a check that completes",
+        "please report this",
+    )
+
+
+def as_gate(id: str, finding: Finding) -> Gate:
+    """A finding under the name of its check."""
     return Gate(
         id,
         finding.upstream_id or UPSTREAM_IDS.get(id),

@@ -8,11 +8,10 @@ import math
 from dataclasses import dataclass, field
 from statistics import median
 
-import torch
-
 from apr.errors import Refusal
 from apr.model.transformer import Transformer
-from apr.train.parts import whole
+from apr.train.parts import are_dealt_out, own_part
+from apr.train.ranks import ALONE, Ranks
 from apr.train.validation import ValidationResult
 
 _WINDOW_STEPS = 128
@@ -75,13 +74,17 @@ def require_converging(
             )
 
 
-def require_finite_weights(model: Transformer, *, step: int) -> None:
-    """Refuse weights that no further step can mend.
+def require_finite_weights(model: Transformer, *, step: int, ranks: Ranks = ALONE) -> None:
+    """Refuse weights that no further step can mend, whichever rank holds them.
 
     Refuses: train.non-finite-weights (INV-TRAIN-007).
     """
-    for name, parameter in model.named_parameters():
-        if not bool(torch.isfinite(whole(parameter)).all()):
+    parameters = dict(model.named_parameters())
+    if not are_dealt_out(parameters.values()):
+        ranks = ALONE
+    spoilt = (not bool(own_part(each)[0].isfinite().all()) for each in parameters.values())
+    for name, is_spoilt in zip(parameters, ranks.any(*spoilt), strict=True):
+        if is_spoilt:
             raise Refusal(
                 "train.non-finite-weights",
                 f"step {step}, {name}",

@@ -5,6 +5,7 @@ least something. Each is a band with two ends: a loss that is too good is a leak
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,8 @@ from apr.model.init import undeclared_parameter
 from apr.model.transformer import Transformer, in_plain_fp32
 from apr.train.gates import Finding
 from apr.train.init_file import InitFile
+from apr.train.parts import whole
+from apr.train.step import SummedLoss
 from apr.train.validation import ValidationResult
 
 _FIX_FRESH = "the initial weights or the data are not what they should be; look at the first batch"
@@ -40,7 +43,9 @@ def check_fresh_loss(model: Transformer, held_out: ValidationResult) -> Finding:
     uniform_nats = math.log(model.architecture.vocab_size)
     lower = uniform_nats - 0.5
     upper = uniform_nats + 0.5 + 0.5 * 0.02**2 * model.architecture.hidden_size
-    problem = undeclared_parameter(model)
+    # Of a model that is dealt out one parameter after the other is put together.
+    weights = ((name, whole(parameter)) for name, parameter in model.named_parameters())
+    problem = undeclared_parameter(model.architecture, weights)
     return Finding(
         "PASS" if lower <= held_out.loss_nats <= upper and problem is None else "FAIL",
         f"{held_out.loss_nats:.4f} nats over {held_out.num_tokens} tokens"
@@ -50,12 +55,19 @@ def check_fresh_loss(model: Transformer, held_out: ValidationResult) -> Finding:
     )
 
 
-def check_initial_loss(model: Transformer, init: InitFile, held_out: ValidationResult) -> Finding:
+def check_initial_loss(
+    model: Transformer,
+    init: InitFile,
+    held_out: ValidationResult,
+    *,
+    through: Callable[[SummedLoss], SummedLoss] = lambda loss: loss,
+) -> Finding:
     """An initial model has the loss that its file records, or one that knows something.
 
     A loss recorded on the same held-out set is compared in both directions; otherwise the loss
     lies between a tenth of a nat and 0.7 ln V. A file with the proof of its import has its loss on
-    the proof's probes as well, which no held-out text can hide.
+    the proof's probes as well, which no held-out text can hide. `through` gathers the weights for a
+    loss where they are dealt out.
     """
     loss_nats = held_out.loss_nats
     recorded = init.recorded_loss
@@ -68,7 +80,7 @@ def check_initial_loss(model: Transformer, init: InitFile, held_out: ValidationR
         upper = _KNOWS_SOMETHING * math.log(model.architecture.vocab_size)
         passed = _TOO_GOOD_NATS <= loss_nats <= upper
         expected = f"{_TOO_GOOD_NATS:g} to {upper:.4f} (0.7 ln V); no loss on this set is recorded"
-    probes = _compare_probes(model, init)
+    probes = _compare_probes(model, init, through(_probe_loss))
     return Finding(
         "PASS" if passed and probes.agrees else "FAIL",
         f"{found}; {probes.found}",
@@ -85,7 +97,7 @@ class _OnProbes:
     expected: str = ""
 
 
-def _compare_probes(model: Transformer, init: InitFile) -> _OnProbes:
+def _compare_probes(model: Transformer, init: InitFile, loss: SummedLoss) -> _OnProbes:
     """The loss on the probes of the import, against the one that the proof recorded there."""
     proof = (init.proof or {}).get("reference")
     if not isinstance(proof, dict) or not isinstance(proof.get("loss_nats"), float):
@@ -99,7 +111,7 @@ def _compare_probes(model: Transformer, init: InitFile) -> _OnProbes:
     if probes.sha256 != proof.get("probe_sha256"):
         return _OnProbes(True, "the probes of the import cannot be made again")
     ids_BT = torch.from_numpy(probes.ids_BT).to(model.head_weight.device)
-    loss_nats, recorded_nats = _mean_loss(model, ids_BT), proof["loss_nats"]
+    loss_nats, recorded_nats = _mean_loss(model, ids_BT, loss), proof["loss_nats"]
     return _OnProbes(
         abs(loss_nats - recorded_nats) <= _SAME_PROBE_LOSS_NATS,
         f"{loss_nats:.4f} on the import's probes",
@@ -108,12 +120,15 @@ def _compare_probes(model: Transformer, init: InitFile) -> _OnProbes:
 
 
 @torch.no_grad()
-def _mean_loss(model: Transformer, ids_BT: Tensor) -> float:
+def _mean_loss(model: Transformer, ids_BT: Tensor, loss: SummedLoss) -> float:
     """In fp32, whatever the run computes in: the proof did."""
     with in_plain_fp32(model):
         total_nats = num_tokens = 0
-        for ids_T in ids_BT:
-            logits_TV = model(ids_T[None, :-1])[0]
-            total_nats += float(functional.cross_entropy(logits_TV, ids_T[1:], reduction="sum"))
-            num_tokens += len(ids_T) - 1
+        for ids_1T in ids_BT.split(1):
+            total_nats += float(loss(model, ids_1T[:, :-1], ids_1T[:, 1:], None))
+            num_tokens += ids_1T.shape[1] - 1
         return total_nats / num_tokens
+
+
+def _probe_loss(model: Transformer, ids_1T: Tensor, targets_1T: Tensor, _: Tensor | None) -> Tensor:
+    return functional.cross_entropy(model(ids_1T)[0], targets_1T[0], reduction="sum")

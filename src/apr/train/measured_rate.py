@@ -21,7 +21,7 @@ from apr.train.config import TrainConfig
 from apr.train.optimizer import build_optimizer
 from apr.train.prepare import PreparedRun
 from apr.train.rate import Rate
-from apr.train.step import SummedLoss, train_step
+from apr.train.step import NO_EXCHANGE, GradientExchange, SummedLoss, train_step
 
 _PROBE_WIDTH = 1024
 _MOST_STEPS = 5
@@ -56,10 +56,13 @@ def measure_prepared(run: PreparedRun, *, limit_s: float) -> Rate:
     What the gradient gate has compiled is used as it is.
     """
     config, architecture = run.config, run.inputs.architecture
-    if too_long := _too_long(config, architecture, run.acceleration, limit_s):
-        return Rate(None, too_long)
+    too_long = _too_long(config, architecture, run.acceleration, limit_s)
+    if any(run.exchange.ranks.any(too_long is not None)):
+        return Rate(None, too_long or "not measured: another rank would take too long")
     try:
-        step_s = _time_steps(run.model, config, run.summed_loss, limit_s=limit_s)
+        step_s = _time_steps(
+            run.model, config, run.summed_loss, limit_s=limit_s, exchange=run.exchange
+        )
     except Refusal as refusal:
         return Rate(None, f"not measured: {refusal.id}: {refusal.found}")
     return _rate(step_s, config, run.acceleration)
@@ -75,18 +78,24 @@ def _rate(step_s: list[float], config: TrainConfig, acceleration: Acceleration) 
 
 
 def _time_steps(
-    model: Transformer, config: TrainConfig, summed_loss: SummedLoss, *, limit_s: float
+    model: Transformer,
+    config: TrainConfig,
+    summed_loss: SummedLoss,
+    *,
+    limit_s: float,
+    exchange: GradientExchange = NO_EXCHANGE,
 ) -> list[float]:
     """Seconds of each step after the first; of the first when there is time for no other."""
     optimizer = build_optimizer(model, config)
     random = np.random.default_rng(config.seed)
-    shape = (config.batch_size, config.seq_length + 1)
+    rows = config.batch_size // exchange.ranks.world_size
+    shape = (rows, config.seq_length + 1)
     ids = random.integers(model.architecture.vocab_size, size=shape)
     batch = Batch(
         np.ascontiguousarray(ids[:, :-1]),
         np.ascontiguousarray(ids[:, 1:]),
-        np.zeros((config.batch_size, config.seq_length), np.int64),
-        tuple(range(config.batch_size)),
+        np.zeros((rows, config.seq_length), np.int64),
+        tuple(range(rows)),
     )
     micro_batches = batch.split(config.num_micro_batches)
     times_s: list[float] = []
@@ -103,10 +112,11 @@ def _time_steps(
             max_grad_norm=config.max_grad_norm,
             document_mask=config.document_mask,
             summed_loss=summed_loss,
+            exchange=exchange,
         )
         now_s = time.perf_counter()
         times_s.append(now_s - before_s)
-        if now_s - started_s + times_s[-1] > limit_s:
+        if any(exchange.ranks.any(now_s - started_s + times_s[-1] > limit_s)):
             break
     return times_s[1:] or times_s
 

@@ -18,6 +18,7 @@ from apr.architecture import Architecture
 from apr.model.attention_pieces import piece_length, pieces_of
 from apr.train.head_chunks import tokens_per_chunk
 from apr.train.hidden_matrices import OptimizerName, num_moments
+from apr.train.units_gathered import units_of
 
 Precision = Literal["fp32", "bf16"]
 
@@ -44,6 +45,9 @@ _HOLES_OF_ACCUMULATION = 2.0
 _HOLES_ELSEWHERE = 0.1
 # Blocks that are computed one by one, twice, leave room of several of them; in multiples of one.
 _HOLES_OF_RECOMPUTATION = 6.5
+# Weights and gradients that come and go block by block, in multiples of a whole model: one
+# measurement, docs/log.md. A CUDA device's allocator has large blocks of its own for them.
+_HOLES_OF_GATHERING = 3.6
 # Scores, masked, as weights, and the gradients of these.
 _COPIES_OF_SCORES = 6
 # torch's product of three doubles per element, two of them copies.
@@ -60,7 +64,7 @@ class Workload:
     sequence_length: int
     grad_accum: int = 1
     num_shards: int = 1
-    """Ranks that the optimizer's moments are dealt out to."""
+    """Ranks that weights, gradients and the optimizer's moments are dealt out to."""
     optimizer: OptimizerName = "adamw"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     activation_checkpointing: bool = False
@@ -132,15 +136,17 @@ def _moments(work: Workload) -> dict[str, dict[str, int]]:
     shape, precision = work.architecture, work.precision
     weights = _FP32_BYTES * shape.num_parameters
     embedding = shape.vocab_size * shape.hidden_size
-    standing = {"fp32 weights": weights} | _around(work)
+    own = -(-weights // work.num_shards)
+    standing = {"fp32 weights": own} | _around(work)
     moments = _FP32_BYTES * num_moments(shape, work.optimizer) // work.num_shards
     training = standing | {
-        "gradients": weights,
+        "gradients": own + _waiting_bytes(work),
         "optimizer moments": moments,
         # Written while the next steps run, and only in the host's memory.
         "checkpoint snapshot": weights + moments if work.on_cpu else 0,
     }
-    comparing = standing | {"gradients": weights}
+    forward, backward = _gathered(work)
+    comparing = standing | {"gradients": own} | backward
     factors = _HOLES_OF_MANY_STEPS[precision]
     if not work.on_cpu or work.compiled:
         factors = (_HOLES_ELSEWHERE, _HOLES_ELSEWHERE)
@@ -153,11 +159,15 @@ def _moments(work: Workload) -> dict[str, dict[str, int]]:
     compared = replace(work, batch_size=1, grad_accum=1)
     if work.attention != "plain":
         compared = replace(compared, attention="recomputed")
+    if work.num_shards > 1:
+        compared = replace(compared, activation_checkpointing=True)
     return {
-        "the loss of a micro-batch": passing | _loss_bytes(work, precision),
+        "the loss of a micro-batch": passing | _loss_bytes(work, precision) | forward,
         "the first block of a backward pass": passing
+        | backward
         | {"gradients inside a block": _block_gradient_bytes(work)},
         "the end of a backward pass": training
+        | backward
         | {"gradient of the embedding": _FP32_BYTES * embedding}
         | {"gradients inside a block": _block_gradient_bytes(work)},
         "the comparison with plain fp32 before step 1": comparing
@@ -165,9 +175,32 @@ def _moments(work: Workload) -> dict[str, dict[str, int]]:
         | {_LOGITS: _plain_logits_bytes(compared)}
         | {"scores of one row in one block": _row_bytes(compared)}
         | _holes(compared, "fp32", one_pass, _plain_logits_bytes(compared)),
+        # What is dealt out is compared by projections, which take next to nothing.
         "two first gradients side by side": standing
+        if work.num_shards > 1
+        else standing
         | {"gradients": 2 * weights, "their product in fp64": _COSINE_BYTES * embedding},
     }
+
+
+def _gathered(work: Workload) -> tuple[dict[str, int], dict[str, int]]:
+    """Beside a rank's part of the model, what a forward and a backward pass hold of the whole."""
+    if work.num_shards == 1:
+        return {}, {}
+    units = units_of(work.architecture)
+    name, always = "weights gathered and gradients exchanged", dict[str, int]()
+    if work.on_cpu and units.block_bytes:
+        holes = _HOLES_OF_GATHERING * _FP32_BYTES * work.architecture.num_parameters
+        always = {"holes that gathering leaves": round(holes)}
+    return {name: units.forward_bytes} | always, {name: units.backward_bytes} | always
+
+
+def _waiting_bytes(work: Workload) -> int:
+    """Gradients of a model gathered as one wait whole for the last micro-batch of a step."""
+    if work.num_shards == 1 or work.grad_accum == 1:
+        return 0
+    units = units_of(work.architecture)
+    return 0 if units.block_bytes else units.around_bytes
 
 
 def _around(work: Workload) -> dict[str, int]:
@@ -197,7 +230,8 @@ def saved_for_backward(work: Workload, precision: Precision) -> dict[str, int]:
     embedding = shape.vocab_size * shape.hidden_size
     num_layers, layers = shape.num_hidden_layers, _layers_kept(work)
     # Nothing keeps the head: what comes before it is joined, which copies it even in fp32.
-    copied = (shape.num_matmul_parameters() - embedding) * layers // num_layers
+    joined = 1 if work.num_shards > 1 and units_of(shape).block_bytes else layers
+    copied = (shape.num_matmul_parameters() - embedding) * joined // num_layers
     kept = layers * _block_bytes(shape, precision) + _norm_bytes(shape, precision)
     if work.activation_checkpointing:
         kept += num_layers * _ITEM_BYTES[precision] * shape.hidden_size

@@ -120,8 +120,11 @@ def load_state_tensors(
     for name, parameter in model.named_parameters():
         state: dict[str, Tensor] = {}
         for part in parts[parameter]:
-            tensor = tensors[f"{name}/{part}"].to(parameter.device)
-            state[part] = tensor if part == "step" else part_like(parameter, tensor)
+            tensor = tensors[f"{name}/{part}"]
+            if part == "step":
+                state[part] = tensor.to(parameter.device)
+            else:
+                state[part] = part_like(parameter, tensor)
             remaining.remove(f"{name}/{part}")
         optimizer.state[parameter] = state
     if remaining:

@@ -3,25 +3,29 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from apr.errors import UsageRefusal
-from apr.model.init import initialize
 from apr.model.transformer import Transformer
-from apr.model.weights import load_model
 from apr.progress import Report, silent
 from apr.train.acceleration import Acceleration, choose_acceleration, choose_device
 from apr.train.config import TrainConfig
+from apr.train.data_parallel import DealtOut
 from apr.train.division import divided
 from apr.train.gates import Finding, Gate, apply_waivers, judge
+from apr.train.gradient_sketch import measure_sketches
 from apr.train.gradients_gate import check_gradients
 from apr.train.init_loss_gate import check_fresh_loss, check_initial_loss
 from apr.train.inputs import Inputs
+from apr.train.judged_together import judge_on_ranks
 from apr.train.mixture import BatchOrder
 from apr.train.preflight import check_files
 from apr.train.ranks import ALONE, Ranks
 from apr.train.resources_gate import check_resources
+from apr.train.start import Weights, dealt_out_model, start_weights, whole_model
 from apr.train.step import NO_EXCHANGE, GradientExchange, SummedLoss
+from apr.train.units_gathered import ONE_UNIT_BYTES
 from apr.train.validation import ValidationResult, ValidationSet, subset, validate, whole_set
 
 
@@ -41,6 +45,8 @@ class PreparedRun:
     exchange: GradientExchange = NO_EXCHANGE
     shared_loss: SummedLoss | None = None
     """The loss to train with, where its backward pass has gradients to exchange."""
+    dealt: DealtOut | None = None
+    """How the model is gathered, where each rank holds a part of it."""
 
     @property
     def micro_batch_size(self) -> int:
@@ -86,14 +92,16 @@ def prepare(
     inputs: Inputs,
     *,
     notify: Callable[[str], None],
-    fill: Callable[[Transformer], None] | None = None,
+    weights: Weights | None = None,
     ranks: Ranks = ALONE,
+    one_unit_bytes: int = ONE_UNIT_BYTES,
     progress: Report = silent,
 ) -> PreparedRun:
     """Choose device and precision, fill the model, lay out batches and held-out sets.
 
-    The weights are those of the initial file, or fresh ones; `fill` stands in for both, where a
-    checkpoint will bring them.
+    The weights are those of the initial file, or fresh ones; `weights` stands in for both. Under
+    `fsdp` each rank keeps its part of every tensor and lets go of the rest before the next; a
+    model larger than `one_unit_bytes` is gathered block by block.
 
     Refuses: config.device-unavailable, config.no-compiler, config.attention-unavailable,
     config.min-delta-unmeasurable, and what loading the initial file refuses.
@@ -111,16 +119,22 @@ def prepare(
     acceleration = _chosen_together(config, inputs, ranks)
     for notice in acceleration.notices:
         notify(notice)
-    model = Transformer(inputs.architecture)
-    if fill is not None:
-        fill(model)
-    elif inputs.init is not None:
-        loaded = load_model(inputs.init.path, progress=progress).model
-        model.load_state_dict(loaded.state_dict(), strict=True)
+    if weights is None:
+        weights = start_weights(inputs, seed=config.seed, progress=progress)
+    recomputes_blocks, dealt = bool(config.activation_checkpointing), None
+    if ranks.are_many and config.data_parallel == "fsdp":
+        model, dealt = dealt_out_model(
+            inputs.architecture,
+            acceleration,
+            weights,
+            ranks,
+            recomputes_blocks=recomputes_blocks,
+            one_unit_bytes=one_unit_bytes,
+        )
     else:
-        initialize(model, seed=config.seed)
-    acceleration.apply_to(model)
-    model.model.recomputes_blocks = bool(config.activation_checkpointing)
+        model = whole_model(
+            inputs.architecture, acceleration, weights, recomputes_blocks=recomputes_blocks
+        )
     return PreparedRun(
         config=config.model_copy(
             update={
@@ -132,12 +146,14 @@ def prepare(
         ),
         inputs=inputs,
         acceleration=acceleration,
-        model=model.to(acceleration.device),
-        summed_loss=acceleration.loss_function(),
+        model=model,
+        summed_loss=dealt.through(dealt.own_loss) if dealt else acceleration.loss_function(),
         order=BatchOrder(inputs.data.train, config.batch_size, config.seed),
         periodic_set=periodic_set,
         whole_set=whole_set(rows, inputs.tokenizer),
         ranks=ranks,
+        exchange=dealt.exchange if dealt else NO_EXCHANGE,
+        dealt=dealt,
     )
 
 
@@ -211,23 +227,39 @@ def judge_model(
         )
         if init is None:
             return check_fresh_loss(run.model, measured[0])
-        return check_initial_loss(run.model, init, measured[0])
+        if run.dealt is None:
+            return check_initial_loss(run.model, init, measured[0])
+        found = check_initial_loss(run.model, init, measured[0], through=run.dealt.through)
+        run.exchange.settle()
+        return found
 
     gradients = judge_gradients(run)
-    gates = [judge("preflight.init-loss", init_loss), gradients]
+    gates = [_judge_together("preflight.init-loss", init_loss, run), gradients]
     return Judgement(apply_waivers(gates, run.config.waive), measured[0] if measured else None)
 
 
 def judge_gradients(run: PreparedRun) -> Gate:
-    """The gate on the gradient of the current weights, on the first batch of the run."""
-    return judge(
-        "preflight.gradients",
-        lambda: check_gradients(
+    """The gate on the gradient of the current weights, on the first batch of the run.
+
+    Each rank judges what its own rows give.
+    """
+    dealt, accelerated_loss, measure = run.dealt, run.summed_loss, None
+    if dealt is not None:
+        accelerated_loss, measure = dealt.own_loss, partial(measure_sketches, dealt)
+
+    def gradients() -> Finding:
+        batch = run.order.batch(1, part=run.ranks.rank, num_parts=run.ranks.world_size)
+        return check_gradients(
             run.model,
-            run.order.batch(1, part=run.ranks.rank, num_parts=run.ranks.world_size).split(
-                run.config.num_micro_batches
-            )[0],
-            accelerated_loss=run.summed_loss,
+            batch.split(run.config.num_micro_batches)[0],
+            accelerated_loss=accelerated_loss,
             document_mask=run.config.document_mask,
-        ),
-    )
+            measure=measure,
+        )
+
+    return _judge_together("preflight.gradients", gradients, run)
+
+
+def _judge_together(id: str, check: Callable[[], Finding], run: PreparedRun) -> Gate:
+    # What no rank computes alone, none can go on with alone.
+    return judge(id, check) if run.dealt is None else judge_on_ranks(id, check, run.ranks)

@@ -80,12 +80,17 @@ class Ranks:
 
     def same_as_first(self, value: Value) -> Value:
         """What the first rank says; the others give anything of the same JSON type."""
+        return self.same_as(0, value)
+
+    def same_as(self, rank: int, value: Value) -> Value:
+        """What that rank says; the others give anything of the same JSON type."""
         if not self.are_many:
             return value
-        text = np.frombuffer(json.dumps(value).encode(), np.uint8) if self.is_first else b""
+        speaks = rank == self.rank
+        text = np.frombuffer(json.dumps(value).encode(), np.uint8) if speaks else b""
         size = int(self.total(np.array([len(text)], np.int64))[0])
         letters = np.zeros(size, np.int64)
-        if self.is_first:
+        if speaks:
             letters[:] = text
         return json.loads(self.total(letters).astype(np.uint8).tobytes())
 

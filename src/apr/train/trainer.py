@@ -28,7 +28,7 @@ from apr.train.checkpoint_writer import CheckpointWriter
 from apr.train.guards import require_converging, require_finite_weights
 from apr.train.improvement import note_validation
 from apr.train.optimizer import applied_learning_rate, applied_settings, state_tensors
-from apr.train.parts import are_dealt_out, whole
+from apr.train.parts import are_dealt_out, whole_weights
 from apr.train.prefetch import Batches
 from apr.train.prepare import PreparedRun
 from apr.train.run_record import StepLog
@@ -222,7 +222,7 @@ class Trainer:
     def _skip(self, state: TrainState, refusal: StepNotApplied) -> None:
         """Keep the batch of a step that was not applied, and go on or give up."""
         config = self.run.config
-        require_finite_weights(self.run.model, step=state.step)
+        require_finite_weights(self.run.model, step=state.step, ranks=self.run.ranks)
         state.guard.skipped(state.step)
         directory = skipped_step_dir(self.run_dir, state.step)
         self._keep_skipped(directory, state, refusal)
@@ -242,7 +242,7 @@ class Trainer:
             self.run.ranks,
             refusal.measured,
         )
-        weights = {name: whole(tensor) for name, tensor in self.run.model.named_parameters()}
+        weights = whole_weights(self.run.model, keep=ranks.is_first)
         if not ranks.is_first:
             return
         batch = self.run.order.batch(state.step)
