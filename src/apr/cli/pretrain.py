@@ -84,7 +84,7 @@ FIELD_OF_FLAG = {"lr": "learning_rate"}
 @click.option(
     "--eval-tokens",
     type=int,
-    help="Held-out tokens read at each validation [a tenth of those trained on between two, "
+    help="Held-out tokens read at each validation [a sixteenth of those trained on between two, "
     "at least 10,000, at most 100,000].",
 )
 @click.option("--divergence-factor", type=float, help="Multiple of the best loss that aborts.")

@@ -73,14 +73,14 @@ def test_f24_every_flag_overrides_one_field() -> None:
 @pytest.mark.parametrize(
     ("batch_size", "eval_every", "asked", "read"),
     [
-        (8, 100, None, 10_240),
-        (8, 20, None, 10_000),
+        (8, 200, None, 12_800),
+        (8, 100, None, 10_000),
         (1024, 100, None, 100_000),
         (8, 100, 50_000, 50_000),
         (1024, 100, 7, 7),
     ],
 )
-def test_a_periodic_validation_reads_a_tenth_of_what_is_trained_on_between(
+def test_a_periodic_validation_reads_a_sixteenth_of_what_is_trained_on_between(
     batch_size: int, eval_every: int, asked: int | None, read: int
 ) -> None:
     config = resolve_config(
