@@ -11,11 +11,12 @@ export PYTHON TORCH
 VENV := .venv/bin
 CHECKS := check-lint check-format check-types check-layers
 
-.PHONY: help setup demo test check $(CHECKS) bench failures fuzz kills llama-cpp transformers-4 clean
+.PHONY: help setup demo test test-slow check $(CHECKS) bench failures fuzz kills llama-cpp transformers-4 clean
 
 help:
 	@echo "make demo    train a small model on your interpreter's sources: no network once set up"
-	@echo "make test    run every test"
+	@echo "make test    run the tests: some five minutes on two cores"
+	@echo "make test-slow  those that run whole commands, demos, ranks and kills: as long again"
 	@echo "make check   lint, formatting, types, import layers"
 	@echo "make setup   only build .venv/, with the development tools"
 	@echo "make bench   time and memory; numbers, no verdict"
@@ -35,7 +36,10 @@ demo:
 	@echo 'apr is $(VENV)/apr; to call it by its name: . $(VENV)/activate' >&2
 
 test: setup
-	@$(VENV)/python -m pytest -n auto --maxprocesses 8 --dist worksteal $(TEST_FLAGS)
+	@$(VENV)/python -m pytest -n auto --maxprocesses 8 --dist worksteal -m "not slow" $(TEST_FLAGS)
+
+test-slow: setup
+	@$(VENV)/python -m pytest -n auto --maxprocesses 8 --dist worksteal -m slow $(TEST_FLAGS)
 
 check: $(CHECKS)
 

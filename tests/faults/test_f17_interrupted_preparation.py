@@ -29,6 +29,8 @@ from apr.shards.encoding.pool import run_in_processes
 from apr.shards.encoding.work import Work
 from apr.shards.reader import ShardReader
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parents[1] / "encode_script.py"
 NUM_DOCUMENTS = 60
 OPTIONS: dict[str, Any] = {"task_bytes": 1500, "shard_tokens": 700, "encoder": "reference"}
@@ -67,7 +69,6 @@ def undisturbed(corpus: Path) -> str:
     return encode(corpus, corpus.parent / "undisturbed")
 
 
-@pytest.mark.slow
 def test_killed_at_any_point_and_run_again_the_bytes_are_the_same(
     corpus: Path, undisturbed: str
 ) -> None:
@@ -90,7 +91,6 @@ def test_killed_at_any_point_and_run_again_the_bytes_are_the_same(
     assert resumed > 60
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kill_at", [2, 15, 30])
 def test_a_killed_parent_of_workers_can_be_run_again(
     corpus: Path, undisturbed: str, kill_at: int
@@ -102,7 +102,6 @@ def test_a_killed_parent_of_workers_can_be_run_again(
     assert sha256_file(output / "manifest.json") == undisturbed
 
 
-@pytest.mark.slow
 def test_a_killed_worker_is_replaced(corpus: Path, undisturbed: str) -> None:
     output = corpus.parent / "out"
     done = run(corpus, output, kill_worker_at=3, num_workers=2)
@@ -226,7 +225,6 @@ def test_a_second_encoder_of_the_same_target_is_refused(corpus: Path) -> None:
     ShardReader.open(output)
 
 
-@pytest.mark.slow
 def test_a_worker_that_never_returns_is_noticed(corpus: Path) -> None:
     frozen: list[int] = []
 
@@ -249,7 +247,6 @@ def test_a_worker_that_never_returns_is_noticed(corpus: Path) -> None:
     assert not any(map(is_alive, frozen))
 
 
-@pytest.mark.slow
 def test_a_worker_that_dies_again_and_again_is_refused(
     corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

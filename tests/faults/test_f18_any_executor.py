@@ -19,6 +19,8 @@ from apr.shards.encoding.work import Work
 from apr.shards.manifest import Manifest
 from apr.shards.reader import ShardReader
 
+pytestmark = pytest.mark.slow
+
 NOT_COMPARED = "encode.json"
 
 
@@ -64,7 +66,6 @@ def expected(corpus: Path) -> dict[str, str]:
     return found
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [2, 4])
 def test_any_number_of_workers(corpus: Path, expected: dict[str, str], num_workers: int) -> None:
     output = corpus.parent / "out"
@@ -253,7 +254,6 @@ def test_no_workers_are_refused() -> None:
     assert refused.value.id == "shards.num-workers"
 
 
-@pytest.mark.slow
 def test_ray_writes_the_same_bytes(corpus: Path, expected: dict[str, str]) -> None:
     ray = pytest.importorskip("ray")
     output = corpus.parent / "out"
@@ -265,7 +265,6 @@ def test_ray_writes_the_same_bytes(corpus: Path, expected: dict[str, str]) -> No
     assert files(output) == expected
 
 
-@pytest.mark.slow
 def test_what_a_task_refuses_on_ray_is_refused_here(corpus: Path) -> None:
     ray = pytest.importorskip("ray")
     output = corpus.parent / "out"

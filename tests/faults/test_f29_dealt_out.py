@@ -15,6 +15,8 @@ from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.checkpoint import TrainState, save_checkpoint
 from apr.train.optimizer import build_optimizer
 
+pytestmark = pytest.mark.slow
+
 # Activations of eight tokens, and projections of the gradients of 74 parameters.
 ROOM = 2 << 20
 

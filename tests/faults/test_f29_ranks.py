@@ -13,6 +13,8 @@ import pytest
 from tests.ranks.warm import WarmRanks
 from tests.run_data import RunData
 
+pytestmark = pytest.mark.slow
+
 # Gradients are added in another order. A first step of Adam moves a weight by the rate, 0.01,
 # however small its gradient is, so that rounding shows in the weights more than in the gradient.
 CLOSE = {"loss_nats": 1e-6, "grad_norm": 1e-5, "weights": 1e-5}

@@ -19,6 +19,8 @@ from tests.kills.warm import WarmApr
 
 from apr.jobs.run_lock import hold_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Generator[Trials]:
@@ -62,7 +64,6 @@ def test_the_write_points_are_all_of_a_checkpoint(trials: Trials) -> None:
     assert "write steps.jsonl" in struck
 
 
-@pytest.mark.slow
 def test_f36_killed_at_a_write_point_the_run_loses_nothing(trials: Trials) -> None:
     chosen = points(trials, count=8, seed=36)
     assert len(chosen) > 10

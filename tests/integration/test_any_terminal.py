@@ -14,6 +14,8 @@ import pytest
 from tests.corpus_files import program, write_jsonl
 from tests.tokenizer_files import tokenizer
 
+pytestmark = pytest.mark.slow
+
 ASCII_ONLY = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 

@@ -20,6 +20,8 @@ from apr.bench.parts import PART_NAMES
 from apr.bench.peers import measure_peer
 from apr.cli.main import run
 
+pytestmark = pytest.mark.slow
+
 Captured = pytest.CaptureFixture[str]
 TINY = ("--arch", "tiny", "--vocab-size", 300, "--device", "cpu")
 STEPS = ("--batch-size", 2, "--seq-length", 32, "--precision", "fp32", "--no-compile", "--steps", 3)

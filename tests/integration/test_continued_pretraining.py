@@ -32,6 +32,8 @@ from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.config import TrainConfig, resolve_config
 from apr.train.gates import Gate
 
+pytestmark = pytest.mark.slow
+
 HEAD = "model.embed_tokens.weight"
 
 

@@ -16,6 +16,8 @@ from apr.jobs.resume import resume
 from apr.jobs.sitting import Listener
 from apr.shards.reader import ShardReader
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def documents() -> list[Document]:
@@ -48,7 +50,6 @@ def finished(documents: list[Document], tmp_path_factory: pytest.TempPathFactory
     return root
 
 
-@pytest.mark.slow
 def test_the_record_of_a_demo(finished: Path) -> None:
     record, parts = record_of(finished), DemoParts(finished)
     assert record["outcome"] == "budget_exhausted"
@@ -63,7 +64,6 @@ def test_the_record_of_a_demo(finished: Path) -> None:
     assert val.num_tokens >= 80_000
 
 
-@pytest.mark.slow
 def test_f21_no_package_and_no_text_stands_on_both_sides(finished: Path) -> None:
     parts = DemoParts(finished)
     sides = [
@@ -78,7 +78,6 @@ def test_f21_no_package_and_no_text_stands_on_both_sides(finished: Path) -> None
     assert texts[0] & texts[1] == set()
 
 
-@pytest.mark.slow
 def test_a_second_demo_shows_the_first_and_how_to_start_over(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -93,7 +92,6 @@ def test_a_second_demo_shows_the_first_and_how_to_start_over(
     assert (finished / "run.json").read_bytes() == before
 
 
-@pytest.mark.slow
 def test_foreign_files_are_never_deleted(documents: list[Document], tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(Refusal) as refused:

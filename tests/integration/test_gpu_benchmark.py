@@ -14,6 +14,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from apr.train.device_rates import read_device_rates
 
+pytestmark = pytest.mark.slow
+
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 SECTIONS = {
     "matmuls", "traffic", "attention", "training", "proofs", "hf_trainer", "checkpoints",
@@ -41,7 +43,6 @@ def dry_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return output, done.stdout
 
 
-@pytest.mark.slow
 def test_every_section_measures_something(dry_run: tuple[Path, str]) -> None:
     output, table = dry_run
     ends = json.loads((output / "gpu.json").read_text())["sections"]
@@ -63,7 +64,6 @@ def test_every_section_measures_something(dry_run: tuple[Path, str]) -> None:
     assert "no figure below means anything" in table
 
 
-@pytest.mark.slow
 def test_its_rates_are_a_file_that_a_plan_reads(dry_run: tuple[Path, str]) -> None:
     rates = read_device_rates(dry_run[0] / "rates.json", device="cpu")
     assert rates.missing == {}
@@ -77,7 +77,6 @@ def test_its_rates_are_a_file_that_a_plan_reads(dry_run: tuple[Path, str]) -> No
     )
 
 
-@pytest.mark.slow
 def test_its_products_are_those_of_the_model(dry_run: tuple[Path, str]) -> None:
     """F40: a speed from the wrong formula."""
     from apr.architecture import preset
@@ -95,7 +94,6 @@ def test_its_products_are_those_of_the_model(dry_run: tuple[Path, str]) -> None:
     assert per_token["gate up fused"] == per_token["gate"] + per_token["up"]
 
 
-@pytest.mark.slow
 def test_a_section_that_crashes_loses_itself_alone(tmp_path: Path) -> None:
     planted = tmp_path / "benchmarks"
     shutil.copytree(BENCHMARKS, planted, ignore=shutil.ignore_patterns("__pycache__"))

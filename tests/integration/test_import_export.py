@@ -33,6 +33,8 @@ from apr.jobs.fresh_process import in_this_process
 from apr.jobs.import_model import import_model
 from apr.model.weights import load_model
 
+pytestmark = pytest.mark.slow
+
 NORM = "model.norm.weight"
 
 

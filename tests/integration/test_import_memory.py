@@ -10,6 +10,8 @@ from tests.peak_memory import measured
 
 from apr.architecture import Architecture
 
+pytestmark = pytest.mark.slow
+
 # Two layers and a large embedding, as the tied models of this size have.
 LARGE = Architecture(
     model_type="llama",
@@ -56,7 +58,6 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.mark.slow
 def test_an_import_holds_pieces_not_the_model(directory: Path, tmp_path: Path) -> None:
     """Rounding on the way, which reads, changes, compares and writes every value."""
     found = measured(IMPORT, directory, tmp_path / "m.apr", "bf16")

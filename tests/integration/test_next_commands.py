@@ -8,6 +8,8 @@ from tests.corpus_files import program, write_jsonl
 
 from apr.cli.main import run
 
+pytestmark = pytest.mark.slow
+
 Captured = pytest.CaptureFixture[str]
 
 

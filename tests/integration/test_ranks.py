@@ -17,6 +17,8 @@ from tests.run_data import RunData
 
 from apr.files import sha256_file
 
+pytestmark = pytest.mark.slow
+
 LAYOUTS = [("ddp", 2, 2), ("ddp", 4, 1), ("fsdp", 2, 2), ("fsdp", 4, 1)]
 
 

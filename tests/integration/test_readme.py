@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -21,7 +23,6 @@ def block(heading: str, language: str) -> str:
     return found[1]
 
 
-@pytest.mark.slow
 def test_the_same_by_hand(tmp_path: Path) -> None:
     for folder in ("src", "tests"):
         shutil.copytree(

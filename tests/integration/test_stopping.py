@@ -14,6 +14,8 @@ from tests.run_data import RunData
 
 from apr.jobs.pretrain import pretrain
 
+pytestmark = pytest.mark.slow
+
 STEPS = 8
 
 

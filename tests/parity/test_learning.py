@@ -23,6 +23,8 @@ from apr.train.inputs import open_inputs
 from apr.train.mixture import BatchOrder
 from apr.train.prepare import prepare
 
+pytestmark = pytest.mark.slow
+
 STEPS, WARMUP, PEAK, BETAS, DECAY, CLIP = 200, 20, 1e-3, (0.9, 0.95), 0.1, 1.0
 # Two orders of summation differ by 1e-6 at this rate; at three times the rate the difference grows
 # with the steps, in the peer against itself as well.

@@ -116,6 +116,7 @@ print(json.dumps(peak_kib() * 1024))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     torch.__version__ < "2.13",
     reason="before torch 2.13 its heap has 1.1 or 2.0 GB, by chance: docs/log.md",

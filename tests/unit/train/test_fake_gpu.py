@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 # The loss of both micro-batches, the norms of the gradient and of the moments: once a step.
 OF_A_STEP = {"train/step.py reads a number": 4}
@@ -26,7 +28,6 @@ def walked() -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-@pytest.mark.slow
 def test_every_walk_ends_and_those_with_a_tensor_on_the_cpu_do_not(walked: dict[str, Any]) -> None:
     unfinished = {name: each["ended"] for name, each in walked.items() if each["ended"] != "done"}
     assert set(unfinished) == {"planted: a factor on the CPU", "planted: a mask on the CPU"}
@@ -34,7 +35,6 @@ def test_every_walk_ends_and_those_with_a_tensor_on_the_cpu_do_not(walked: dict[
     assert len(walked) == 19
 
 
-@pytest.mark.slow
 def test_a_step_waits_for_the_device_where_it_is_known_to(walked: dict[str, Any]) -> None:
     steps = {
         name: Counter(each["waits"]) for name, each in walked.items() if name.startswith("step: ")
@@ -47,7 +47,6 @@ def test_a_step_waits_for_the_device_where_it_is_known_to(walked: dict[str, Any]
     assert Counter(planted) == {"train/step.py reads a number": 6}
 
 
-@pytest.mark.slow
 def test_what_surrounds_a_step_waits_where_it_must(walked: dict[str, Any]) -> None:
     """A validation for each batch of rows, a snapshot for each tensor."""
     assert set(walked["validation"]["waits"]) == {"train/validation.py copies to the CPU"}

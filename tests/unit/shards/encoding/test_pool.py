@@ -20,6 +20,8 @@ from apr.shards.encoding.pool import run_in_processes
 from apr.shards.encoding.work import Work
 from apr.shards.manifest import Manifest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[4]
 NUM_ROWS = 60
 
