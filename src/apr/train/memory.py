@@ -233,7 +233,10 @@ def saved_for_backward(work: Workload, precision: Precision) -> dict[str, int]:
     # Nothing keeps the head: what comes before it is joined, which copies it even in fp32.
     joined = 1 if work.num_shards > 1 and units_of(shape).block_bytes else layers
     copied = (shape.num_matmul_parameters() - embedding) * joined // num_layers
-    kept = layers * _block_bytes(shape, precision) + _norm_bytes(shape, precision)
+    # On a CPU the heap keeps about as much more as a compiler saves: docs/log.md.
+    is_less = work.compiled and not work.on_cpu
+    block = _compiled_block_bytes if is_less else _block_bytes
+    kept = layers * block(shape, precision) + _norm_bytes(shape, precision)
     if work.activation_checkpointing:
         kept += num_layers * _ITEM_BYTES[precision] * shape.hidden_size
     scores = _attention_bytes(work, precision)
@@ -285,6 +288,20 @@ def _holes(
     return {"holes in the heap": round(of_blocks + factors[1] * loss_bytes)}
 
 
+def _compiled_block_bytes(shape: Architecture, precision: Precision) -> int:
+    """The same where a compiler computes cheap things again.
+
+    The stream in fp32 and four times in precision, queries and attention's output, keys and
+    values, the joined projection of the feed-forward block and what its last one takes; up to a
+    tenth more was seen (docs/log.md). A norm of heads is counted as in eager kernels.
+    """
+    item, d, f = _ITEM_BYTES[precision], shape.hidden_size, shape.intermediate_size
+    q = shape.num_attention_heads * shape.head_dim
+    kv = shape.num_key_value_heads * shape.head_dim
+    seen = _FP32_BYTES * d + item * (4 * d + 2 * q + 2 * kv + 3 * f)
+    return seen * 11 // 10 + _head_norm_bytes(shape, precision)
+
+
 def _block_bytes(shape: Architecture, precision: Precision) -> int:
     """What autograd saves of one token in one block, attention's T by T tensors left out.
 
@@ -295,11 +312,20 @@ def _block_bytes(shape: Architecture, precision: Precision) -> int:
     item, f = _ITEM_BYTES[precision], shape.intermediate_size
     q = shape.num_attention_heads * shape.head_dim
     kv = shape.num_key_value_heads * shape.head_dim
-    head_norms = 0
-    if shape.has_query_key_norm:
-        # Heads before and after their norm; in fp32 a view, which keeps the values along.
-        head_norms = 2 * _FP32_BYTES * (q + kv) + (_FP32_BYTES * kv if precision == "fp32" else 0)
-    return 2 * _norm_bytes(shape, precision) + item * (2 * q + 2 * kv + 4 * f) + head_norms
+    return (
+        2 * _norm_bytes(shape, precision)
+        + item * (2 * q + 2 * kv + 4 * f)
+        + _head_norm_bytes(shape, precision)
+    )
+
+
+def _head_norm_bytes(shape: Architecture, precision: Precision) -> int:
+    """Heads before and after their norm; in fp32 a view, which keeps the values along."""
+    if not shape.has_query_key_norm:
+        return 0
+    q = shape.num_attention_heads * shape.head_dim
+    kv = shape.num_key_value_heads * shape.head_dim
+    return 2 * _FP32_BYTES * (q + kv) + (_FP32_BYTES * kv if precision == "fp32" else 0)
 
 
 def _norm_bytes(shape: Architecture, precision: Precision) -> int:
