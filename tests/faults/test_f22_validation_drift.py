@@ -211,12 +211,14 @@ def test_a_run_writes_the_set_and_its_size_beside_every_loss(
     run_data: RunData, tmp_path: Path
 ) -> None:
     shards = ShardReader.open(run_data.val)
-    plan = run_data.config(tmp_path / "run", eval_tokens=shards.num_tokens - 1, num_steps=2)
+    plan = run_data.config(tmp_path / "run", eval_tokens=None, num_steps=2)
     record = pretrain(plan)
     rows = TokenRows(shards, 0, shards.num_tokens, plan.seq_length)
     whole = whole_set(rows, Tokenizer.load(run_data.tokenizer))
     assert record["val"]["set_sha256"] == whole.sha256
     assert record["val"]["num_tokens"] == whole.num_tokens == shards.num_tokens - 1
+    # As a number: gone on with at another --eval-every, the run must not read another set.
+    assert record["config"]["eval_tokens"] == whole.num_tokens
     lines = (tmp_path / "run" / "steps.jsonl").read_text().splitlines()
     validations = [line for line in lines if '"val"' in line]
     assert len(validations) == 2

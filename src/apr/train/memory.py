@@ -157,7 +157,8 @@ def _moments(work: Workload) -> dict[str, dict[str, int]]:
     holes = _holes(work, precision, factors, loss_bytes)
     passing = training | saved_for_backward(work, precision) | holes
     one_pass = _HOLES_OF_ONE_PASS if work.on_cpu else (_HOLES_ELSEWHERE, _HOLES_ELSEWHERE)
-    compared = replace(work, batch_size=1, grad_accum=1)
+    # By eager kernels, whatever the run itself computes with.
+    compared = replace(work, batch_size=1, grad_accum=1, compiled=False)
     if work.attention != "plain":
         compared = replace(compared, attention="recomputed")
     if work.num_shards > 1:

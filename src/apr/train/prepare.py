@@ -114,7 +114,9 @@ def prepare(
         notify=notify,
     )
     rows = inputs.data.val
-    periodic_set = subset(rows, inputs.tokenizer, max_tokens=config.periodic_eval_tokens)
+    # Recorded as a number: a resumed run that validates at other times reads the same set.
+    eval_tokens = min(config.periodic_eval_tokens, rows.num_targets)
+    periodic_set = subset(rows, inputs.tokenizer, max_tokens=eval_tokens)
     _require_margin(config, periodic_set)
     acceleration = _chosen_together(config, inputs, ranks)
     for notice in acceleration.notices:
@@ -142,6 +144,7 @@ def prepare(
                 "precision": acceleration.precision,
                 "compile": acceleration.compiled,
                 "attention": acceleration.attention,
+                "eval_tokens": eval_tokens,
             }
         ),
         inputs=inputs,

@@ -118,6 +118,15 @@ def test_what_is_counted_of_compiled_blocks_is_a_little_more(
     assert 0.7 * counted < found <= counted < eager
 
 
+def test_the_comparison_before_step_1_is_counted_eager_whatever_computes_the_run() -> None:
+    shape = preset("qwen2-0.5b", tokenizer_vocab_size=0)
+    work = Workload(shape, batch_size=1, sequence_length=2048, precision="bf16", on_cpu=False)
+    found = estimate_memory(replace(work, attention="varlen", compiled=True))
+    assert found.moment == "the comparison with plain fp32 before step 1"
+    eager = saved_for_backward(replace(work, attention="recomputed"), "fp32")
+    assert found.parts["activations"] == eager["activations"]
+
+
 def test_memory_of_attention_is_quadratic() -> None:
     shape = preset("demo", tokenizer_vocab_size=4096)
 

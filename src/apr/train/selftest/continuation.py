@@ -18,14 +18,12 @@ from apr.train.gates import Finding
 from apr.train.guards import GuardState
 from apr.train.optimizer import build_optimizer, state_tensors
 from apr.train.schedule import learning_rate_at
-from apr.train.selftest.distances import differing, farthest
+from apr.train.selftest.distances import LARGEST_GPU_DISTANCE, differing, farthest
 from apr.train.selftest.overfit import Step
 from apr.train.selftest.small_run import few_layers_of, layers_of, size_of
 from apr.train.step import SummedLoss
 
 _HALF = 2
-# On a GPU a sum may come out in another order each time; on a CPU nothing may differ.
-_LARGEST_GPU_DISTANCE = 1e-3
 _OTHER_SEED = 20_260_101
 _FIX = "report this: a resumed run would not be the same run"
 
@@ -189,11 +187,11 @@ def _compare(side: _Side, expected: _Side) -> list[str]:
 def _judge(apart: list[str], side: _Side, expected: _Side, what: str, equal_to: str) -> Finding:
     tensors = expected.tensors()
     on_cpu = expected.model.head_weight.device.type == "cpu"
-    wanted = "every bit the same" if on_cpu else f"within {_LARGEST_GPU_DISTANCE:g}, relative"
+    wanted = "every bit the same" if on_cpu else f"within {LARGEST_GPU_DISTANCE:g}, relative"
     if apart and not on_cpu and set(apart) <= tensors.keys() == side.tensors().keys():
         distance = farthest(side.tensors(), tensors)
         return Finding(
-            "PASS" if distance.value <= _LARGEST_GPU_DISTANCE else "FAIL",
+            "PASS" if distance.value <= LARGEST_GPU_DISTANCE else "FAIL",
             f"{what}: {len(tensors)} tensors within {distance} of {equal_to}",
             wanted,
             _FIX,

@@ -7,6 +7,8 @@ from torch import Tensor
 
 # What is this much shorter than the longest is rounding noise, and is measured against that.
 _NEGLIGIBLE = 1e-5
+LARGEST_GPU_DISTANCE = 1e-3
+"""On a GPU a sum may come out in another order each time; on a CPU nothing may differ."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,12 +11,10 @@ from apr.model.transformer import Transformer
 from apr.train.batches import Batch
 from apr.train.gates import Finding
 from apr.train.gradients_gate import Gradients, measure_gradients
-from apr.train.selftest.distances import differing, farthest
+from apr.train.selftest.distances import LARGEST_GPU_DISTANCE, differing, farthest
 from apr.train.selftest.small_run import size_of
 from apr.train.step import SummedLoss
 
-# On a GPU a sum may come out in another order each time; on a CPU nothing may differ.
-_LARGEST_GPU_DISTANCE = 1e-3
 _FIX = "run with --no-activation-checkpointing and smaller micro-batches, and report this"
 
 
@@ -29,7 +28,7 @@ def check_recomputed(
     """
     on_cpu = next(model.parameters()).device.type == "cpu"
     expected = "every block twice and once, the same " + (
-        "bits" if on_cpu else f"loss and gradients within {_LARGEST_GPU_DISTANCE:g}"
+        "bits" if on_cpu else f"loss and gradients within {LARGEST_GPU_DISTANCE:g}"
     )
     wanted = model.model.recomputes_blocks
     try:
@@ -54,7 +53,7 @@ def check_recomputed(
     if on_cpu:
         agrees = apart_nats == 0.0 and not differing(again.tensors, kept.tensors)
     else:
-        agrees = max(apart_nats, distance.value) <= _LARGEST_GPU_DISTANCE
+        agrees = max(apart_nats, distance.value) <= LARGEST_GPU_DISTANCE
     return Finding(
         "PASS" if agrees else "FAIL",
         f"{num_blocks} blocks computed twice; loss within {apart_nats:.1e} nats, "
@@ -69,14 +68,11 @@ def _counting_passes(model: Transformer) -> Generator[list[int]]:
     """How often each block is computed inside, with a gradient or for one."""
     counts = [0] * len(model.model.layers)
 
-    def count(number: int) -> None:
+    def count(number: int, *_: Any) -> None:
         counts[number] += torch.is_grad_enabled()
 
-    def hook(number: int) -> Any:
-        return lambda *_: count(number)
-
     handles = [
-        block.register_forward_pre_hook(hook(number))
+        block.register_forward_pre_hook(partial(count, number))
         for number, block in enumerate(model.model.layers)
     ]
     try:
