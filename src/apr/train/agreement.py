@@ -20,6 +20,7 @@ _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 # Odd, so that no change of a sum is multiplied away modulo 2**64.
 _FACTOR = 0x9E3779B97F4A7C15
 _BITS = (1 << 64) - 1
+_SIGNED_FACTOR = _FACTOR - (1 << 64)
 
 
 def digest_of_tensors(tensors: Iterable[Tensor]) -> int:
@@ -28,9 +29,11 @@ def digest_of_tensors(tensors: Iterable[Tensor]) -> int:
     Any one element that changes, by however little, changes the result; two that trade places in a
     tensor do, unless they are whole rows of 1024 apart and in one column.
     """
+    # Read at the end: a device that is asked for each tensor has nothing queued meanwhile.
+    sums = [_sum_of_bits(tensor) for tensor in tensors]
     result = 0
-    for tensor in tensors:
-        result = ((result + _sum_of_bits(tensor)) * _FACTOR) & _BITS
+    for found in torch.stack(sums).tolist() if sums else []:
+        result = ((result + found) * _FACTOR) & _BITS
     return result
 
 
@@ -61,14 +64,20 @@ def require_agreement(ranks: Ranks, step: int, digests: Mapping[str, int]) -> No
             )
 
 
-def _sum_of_bits(tensor: Tensor) -> int:
+def _sum_of_bits(tensor: Tensor) -> Tensor:
+    """One 64-bit number, where the tensor is."""
     words = tensor.detach().contiguous().view(-1).view(_WORDS[tensor.element_size()])
     whole = words.numel() // _COLUMNS * _COLUMNS
-    columns = words[:whole].view(-1, _COLUMNS).sum(dim=0, dtype=torch.int64)
-    rest = words[whole:].to(torch.int64)
-    total = 0
-    for part in (columns, rest):
-        # Wraps around in 64 bits, which is as good as any other remainder.
-        places = 2 * torch.arange(part.numel(), dtype=torch.int64, device=part.device) + 1
-        total = total * _FACTOR + int((part * places).sum())
-    return (total + tensor.numel()) & _BITS
+    total = torch.zeros((), dtype=torch.int64, device=words.device)
+    # Sums wrap around in 64 bits, which is as good as any other remainder.
+    if whole:
+        columns = words[:whole].view(-1, _COLUMNS).sum(dim=0, dtype=torch.int64)
+        total = (columns * _places(_COLUMNS, words.device)).sum()
+    if rest := words.numel() - whole:
+        of_rest = (words[whole:].to(torch.int64) * _places(rest, words.device)).sum()
+        total = total * _SIGNED_FACTOR + of_rest
+    return total + tensor.numel()
+
+
+def _places(number: int, device: torch.device) -> Tensor:
+    return 2 * torch.arange(number, dtype=torch.int64, device=device) + 1

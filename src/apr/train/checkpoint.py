@@ -23,9 +23,10 @@ from apr.model.transformer import Transformer
 from apr.model.weights import opened_weights, save_weights
 from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.guards import GuardState
+from apr.train.host_copies import HostCopies
 from apr.train.optimizer import load_state_tensors, state_tensors
 from apr.train.optimizer_state import Share, StoredState, collect_shares, write_share
-from apr.train.parts import are_dealt_out, own_part, put_weights, whole
+from apr.train.parts import are_dealt_out, own_part, put_weights
 from apr.train.ranks import ALONE, Ranks
 
 _SCHEMA = "apr-checkpoint-v1"
@@ -84,6 +85,33 @@ class Snapshot:
     share: Share
     """This rank's part of the optimizer's state, or all of it; the RNG is with the first."""
     state: TrainState
+    settle: Callable[[], None] = lambda: None
+    """Returns once the tensors are there, and refuses those that are not what they should be."""
+
+
+class SnapshotMemory:
+    """Where the snapshots of one run are taken, one after the other."""
+
+    def __init__(self) -> None:
+        self.weights, self.moments = HostCopies(), HostCopies()
+
+    def hold(self) -> None:
+        """Have the device take the snapshot before anything that it is asked for from now on."""
+        self.weights.hold()
+        self.moments.hold()
+
+    def settle(self) -> None:
+        """Return once the snapshot is there.
+
+        Refuses: checkpoint.read-back.
+        """
+        self.weights.wait()
+        self.moments.wait()
+
+    def release(self) -> None:
+        """Give the memory back; the last snapshot is gone with it."""
+        self.weights.release()
+        self.moments.release()
 
 
 def take_snapshot(
@@ -92,24 +120,26 @@ def take_snapshot(
     state: TrainState,
     *,
     ranks: Ranks = ALONE,
-    reuse: Snapshot | None = None,
+    memory: SnapshotMemory | None = None,
 ) -> Snapshot:
     """Copy weights, moments, RNG and state; whoever goes on training changes none of the copies.
 
-    The tensors of `reuse`, which nobody may need any more, take the new values. Weights that are
-    dealt out over ranks are put together for the first, one tensor after the other, for which all
-    ranks must ask at once.
+    With a `memory` the device may still be copying: whoever reads settles first, and whoever
+    changes a weight or a moment holds before. What was taken into it before is gone. Weights that
+    are dealt out over ranks are put together for the first, one tensor after the other, for which
+    all ranks must ask at once.
     """
     weights = dict(model.named_parameters())
     num_ranks = ranks.world_size if are_dealt_out(weights.values()) else 1
     own = {name: own_part(tensor) for name, tensor in state_tensors(model, optimizer).items()}
     assert not state.tokens_seen or len(own) >= len(weights), "an optimizer without its moments"
-    parts = _copied({n: part for n, (part, _) in own.items()}, reuse.share.tensors if reuse else {})
+    into = memory or SnapshotMemory()
+    parts = into.moments.take({name: part for name, (part, _) in own.items()})
     if ranks.is_first:
         parts[_RNG] = torch.get_rng_state()
-    return Snapshot(
+    snapshot = Snapshot(
         architecture=model.architecture,
-        weights=_copied(weights, reuse.weights if reuse else {}, keep=ranks.is_first),
+        weights=into.weights.take(weights, keep=ranks.is_first),
         share=Share(
             parts,
             {name: extent for name, (_, extent) in own.items() if extent is not None},
@@ -117,7 +147,12 @@ def take_snapshot(
             num_ranks,
         ),
         state=copy.deepcopy(state),
+        settle=into.settle,
     )
+    if memory is None:
+        into.settle()
+        into.release()
+    return snapshot
 
 
 def checkpoint_dir(run_dir: Path, step: int) -> Path:
@@ -167,6 +202,7 @@ def write_checkpoint(
     Writes: RUN/checkpoints/step-NNNNNNNN/.
     """
     target = checkpoint_dir(run_dir, snapshot.state.step)
+    snapshot.settle()
     with atomic_directory(target, overwrite=True) as staged:
         save_weights(
             staged / "model.apr",
@@ -315,22 +351,6 @@ def _read_listing(directory: Path) -> dict[str, Any]:
     if present != set(files):
         raise _damaged(directory, "other files than listed: " + ", ".join(present ^ set(files)))
     return files
-
-
-def _copied(
-    live: Mapping[str, Tensor], reuse: dict[str, Tensor], *, keep: bool = True
-) -> dict[str, Tensor]:
-    copies: dict[str, Tensor] = {}
-    with torch.no_grad():
-        for name, tensor in live.items():
-            together = whole(tensor)
-            if keep:
-                copies[name] = _copy(together, reuse.get(name))
-    return copies
-
-
-def _copy(tensor: Tensor, reuse: Tensor | None) -> Tensor:
-    return tensor.detach().to("cpu", copy=True) if reuse is None else reuse.copy_(tensor)
 
 
 def _damaged(directory: Path, found: str) -> DamagedFile:

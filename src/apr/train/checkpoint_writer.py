@@ -1,8 +1,9 @@
 """Checkpoints beside the training: a copy is taken, and a thread of its own writes it.
 
-Training waits for the copy alone, and for the checkpoint before while that is still being
-written: there is never more than one copy in memory, and checkpoints appear in order. What goes
-wrong in the background is raised in the training thread. Of several ranks the first writes.
+Training waits for the copy alone, where a CUDA device takes it only before its next update, and
+for the checkpoint before while that is still being written: there is never more than one copy in
+memory, and checkpoints appear in order. What goes wrong in the background is raised in the
+training thread. Of several ranks the first writes.
 """
 
 import time
@@ -10,7 +11,7 @@ from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
@@ -19,6 +20,7 @@ from apr.model.transformer import Transformer
 from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.checkpoint import (
     Snapshot,
+    SnapshotMemory,
     TrainState,
     checkpoint_dir,
     take_snapshot,
@@ -28,6 +30,9 @@ from apr.train.optimizer_state import leave_share
 from apr.train.parts import are_dealt_out
 from apr.train.ranks import ALONE, Ranks
 from apr.train.retention import Retention, clear_leftovers
+
+if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
 
 
 class CheckpointWriter:
@@ -60,7 +65,8 @@ class CheckpointWriter:
         self._ranks = ranks
         self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._in_flight: Future[float] | None = None
-        self._snapshot: Snapshot | None = None
+        self._memory = SnapshotMemory()
+        self._held_updates: RemovableHandle | None = None
         self._is_over = False
 
     def __enter__(self) -> Self:
@@ -73,11 +79,16 @@ class CheckpointWriter:
         if self._ranks.is_first and self._saved_step:
             directory = checkpoint_dir(self._run_dir, self._saved_step)
             self._in_flight = self._background.submit(self._keep, directory)
+        # An update changes what a device may still be copying.
+        self._held_updates = self._optimizer.register_step_pre_hook(lambda *_: self._memory.hold())
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
         self._is_over = kind is not None
         self._background.shutdown()
+        if self._held_updates is not None:
+            self._held_updates.remove()
+        self._memory.release()
 
     def save(self, state: TrainState, *, provenance: list[dict[str, Any]]) -> None:
         """Copy this moment and have it written; the state counts what that held training up.
@@ -94,13 +105,13 @@ class CheckpointWriter:
         with _counted(state):
             if not self._ranks.is_first and not are_dealt_out(self._model.parameters()):
                 return
-            self._snapshot = take_snapshot(
-                self._model, self._optimizer, state, ranks=self._ranks, reuse=self._snapshot
+            snapshot = take_snapshot(
+                self._model, self._optimizer, state, ranks=self._ranks, memory=self._memory
             )
             self._in_flight = (
-                self._background.submit(self._write, self._snapshot, provenance)
+                self._background.submit(self._write, snapshot, provenance)
                 if self._ranks.is_first
-                else self._background.submit(self._leave, self._snapshot)
+                else self._background.submit(self._leave, snapshot)
             )
 
     def poll(self, state: TrainState) -> None:
@@ -148,6 +159,7 @@ class CheckpointWriter:
 
     def _leave(self, snapshot: Snapshot) -> float:
         started_s = time.monotonic()
+        snapshot.settle()
         leave_share(checkpoint_dir(self._run_dir, snapshot.state.step), snapshot.share)
         return time.monotonic() - started_s
 

@@ -14,6 +14,7 @@ from tests.unit.train.checkpoint_fixture import Trained, trained
 from apr.errors import DamagedFile, IoFailed
 from apr.train.checkpoint import (
     Snapshot,
+    SnapshotMemory,
     TrainState,
     checkpoint_dir,
     load_checkpoint,
@@ -169,10 +170,11 @@ def test_the_copy_reuses_its_memory(tmp_path: Path) -> None:
         return [tensor.data_ptr() for n, tensor in values_of(snapshot).items() if n != "rng"]
 
     now = trained()
-    first = take_snapshot(now.model, now.optimizer, TrainState(step=1))
+    memory = SnapshotMemory()
+    first = take_snapshot(now.model, now.optimizer, TrainState(step=1), memory=memory)
     before = addresses(first)
     now.step(2)
-    second = take_snapshot(now.model, now.optimizer, TrainState(step=2), reuse=first)
+    second = take_snapshot(now.model, now.optimizer, TrainState(step=2), memory=memory)
     live = [parameter.data_ptr() for parameter in now.model.parameters()]
     assert addresses(second) == before
     assert not set(before) & set(live)

@@ -52,4 +52,4 @@ def test_what_surrounds_a_step_waits_where_it_must(walked: dict[str, Any]) -> No
     assert set(walked["validation"]["waits"]) == {"train/validation.py copies to the CPU"}
     snapshot = Counter(walked["snapshot"]["waits"])
     weights_and_moments = 20 * (1 + 3)
-    assert snapshot["train/checkpoint.py copies to the CPU"] == 2 * weights_and_moments
+    assert snapshot["train/host_copies.py copies to the CPU"] == 2 * weights_and_moments

@@ -25,7 +25,7 @@ from apr.model.transformer import Transformer
 from apr.train.acceleration import Acceleration
 from apr.train.agreement import digest_of_tensors
 from apr.train.attention_choice import WAYS
-from apr.train.checkpoint import TrainState, take_snapshot
+from apr.train.checkpoint import SnapshotMemory, TrainState, take_snapshot
 from apr.train.config import resolve_config
 from apr.train.gradients_gate import check_gradients
 from apr.train.guards import require_finite_weights
@@ -139,8 +139,9 @@ def _snapshot(places: list[str]) -> None:
     """A copy is taken, taken again into the same memory, and put back."""
     model, optimizer = _step(places)
     state = TrainState(step=2, tokens_seen=1)
-    snapshot = take_snapshot(model, optimizer, state)
-    again = take_snapshot(model, optimizer, state, reuse=snapshot)
+    memory = SnapshotMemory()
+    take_snapshot(model, optimizer, state, memory=memory)
+    again = take_snapshot(model, optimizer, state, memory=memory)
     for copies in (again.weights, again.share.tensors):
         assert {tensor.device for tensor in copies.values()} == {_CPU}
     kept = {name: copy for name, copy in again.share.tensors.items() if name.endswith(_PARTS)}

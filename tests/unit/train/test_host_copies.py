@@ -1,0 +1,118 @@
+"""Copies in the host's memory: whose values they hold, and that one taken too late is refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.unit.train.checkpoint_fixture import trained
+from torch import Tensor
+
+from apr.errors import DamagedFile
+from apr.train.checkpoint import TrainState, checkpoint_dir, require_verified
+from apr.train.checkpoint_writer import CheckpointWriter
+from apr.train.host_copies import HostCopies
+
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+def tensors(device: str = "cpu") -> dict[str, Tensor]:
+    """Of every kind that a checkpoint has, and lengths that no alignment divides."""
+    made = {
+        "matrix": torch.randn(7, 13),
+        "count": torch.tensor(3.0),
+        "empty": torch.empty(0, 5),
+        "half": torch.randn(33).to(torch.bfloat16),
+        "transposed": torch.randn(4, 6).t(),
+        "bytes": torch.arange(9, dtype=torch.uint8),
+    }
+    return {name: tensor.to(device) for name, tensor in made.items()}
+
+
+def test_a_copy_has_the_values_and_a_memory_of_its_own() -> None:
+    live, copies = tensors(), HostCopies()
+    taken = copies.take(live)
+    copies.wait()
+    before = {name: tensor.clone() for name, tensor in live.items()}
+    for tensor in live.values():
+        tensor.zero_()
+    assert taken.keys() == live.keys()
+    for name, copy in taken.items():
+        assert (copy.dtype, copy.shape) == (live[name].dtype, live[name].shape)
+        assert copy.equal(before[name]), name
+
+
+def test_the_next_copy_takes_the_place_of_the_first() -> None:
+    live, copies = tensors(), HostCopies()
+    first = {name: tensor.data_ptr() for name, tensor in copies.take(live).items()}
+    live["matrix"].add_(1)
+    second = copies.take(live)
+    assert {name: tensor.data_ptr() for name, tensor in second.items()} == first
+    assert second["matrix"].equal(live["matrix"])
+
+
+def test_who_does_not_keep_a_copy_has_no_memory_for_it() -> None:
+    copies = HostCopies()
+    assert copies.take(tensors(), keep=False) == {}
+    copies.wait()
+
+
+@pytest.mark.parametrize("name", ["matrix", "count", "half", "transposed", "bytes"])
+def test_a_copy_that_is_not_what_was_there_is_refused(name: str) -> None:
+    """As one is that was taken while an update was under way."""
+    live, copies = tensors(), HostCopies()
+    taken = copies.take(live, is_checked=True)
+    copies.wait()
+    copies.take(live, is_checked=True)
+    taken[name].view(-1)[-1] += 1
+    with pytest.raises(DamagedFile, match=name) as refused:
+        copies.wait()
+    assert refused.value.id == "checkpoint.read-back"
+    # Nothing is compared where the device has waited: on a CPU.
+    copies.take(live)
+    taken[name].view(-1)[-1] += 1
+    copies.wait()
+
+
+@CUDA
+def test_a_device_writes_beside_its_work_and_an_update_waits() -> None:
+    live, copies = {"large": torch.randn(1 << 26, device="cuda")}, HostCopies()
+    before = live["large"].cpu()
+    taken = copies.take(live)
+    assert taken["large"].is_pinned()
+    copies.hold()
+    live["large"].add_(1)
+    copies.wait()
+    assert taken["large"].equal(before)
+    copies.release()
+    assert not taken["large"].is_pinned()
+
+
+@CUDA
+def test_an_update_that_does_not_wait_is_found_out() -> None:
+    live, copies = {"large": torch.randn(1 << 28, device="cuda")}, HostCopies()
+    copies.take(live)
+    copies.wait()
+    copies.take(live)
+    with torch.cuda.stream(torch.cuda.Stream()):
+        # Half of it is changed while the copy, which takes milliseconds, is under way.
+        torch.cuda.current_stream().wait_stream(torch.cuda.default_stream())
+        live["large"].add_(1)
+    with pytest.raises(DamagedFile, match="large"):
+        copies.wait()
+    torch.cuda.synchronize()
+    copies.release()
+
+
+@CUDA
+def test_a_checkpoint_holds_the_step_that_was_asked_for(tmp_path: Path) -> None:
+    now = trained()
+    now.model.to("cuda")
+    now.optimizer.state.clear()
+    with CheckpointWriter(
+        tmp_path, now.model, now.optimizer, tokenizer=now.tokenizer, keep=2,
+        before_writing=lambda: None,
+    ) as checkpoints:  # fmt: skip
+        for step in (2, 3, 4):
+            now.step(step)
+            checkpoints.save(TrainState(step=step, tokens_seen=step), provenance=[])
+    require_verified(checkpoint_dir(tmp_path, 4))
