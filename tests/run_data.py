@@ -13,6 +13,7 @@ from apr.train.config import TrainConfig, resolve_config
 
 SOURCES = Path(__file__).resolve().parents[1] / "src" / "apr"
 VOCAB_SIZE = 512
+_HELD_OUT_CHARACTERS = 2200
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,9 @@ def make_run_data(root: Path, *, sources: Path = SOURCES) -> RunData:
     files = sorted(sources.rglob("*.py"))[::2]
     texts = [(file.read_text(encoding="utf-8"), file.name) for file in files]
     texts = sorted({text: name for text, name in texts if text}.items())
-    held_out = [(text[:2200], name) for text, name in texts[::8][:8]]
+    # Of the longest, so that it is as much whichever files there are.
+    longest = sorted(texts[::8], key=lambda pair: len(pair[0]), reverse=True)[:8]
+    held_out = [(text[:_HELD_OUT_CHARACTERS], name) for text, name in longest]
     train = [pair for number, pair in enumerate(texts) if number % 8 != 0]
     data = RunData(root)
     write_rows(root / "train.jsonl", train)
