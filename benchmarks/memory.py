@@ -19,7 +19,8 @@ from typing import Literal
 
 from apr.architecture import Architecture, preset
 from apr.bench.reference import REFERENCE
-from apr.train.memory import Workload, estimate_memory
+from apr.train.memory import estimate_memory
+from apr.train.workload import Workload
 
 _MB = 1e6
 

@@ -13,8 +13,9 @@ from apr.model.attention import causal_mask, masked
 from apr.model.transformer import Transformer
 from apr.train.batches import Batch
 from apr.train.loss import summed_loss
-from apr.train.memory import Workload, estimate_memory
+from apr.train.memory import estimate_memory
 from apr.train.step import accumulate
+from apr.train.workload import Workload
 
 SAVED = ("activations", "attention scores and masks")
 
