@@ -21,7 +21,8 @@ from apr.convert.weights import Values, Weights
 from apr.errors import Refusal
 from apr.model.attention import plain
 from apr.model.operations import operations
-from apr.model.transformer import Block, RMSNorm, rotary_tables
+from apr.model.rotary import rotary_tables
+from apr.model.transformer import Block, RMSNorm
 from apr.progress import Progress, Report, silent
 
 TOLERANCE = 1e-4

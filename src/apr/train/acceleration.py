@@ -20,7 +20,8 @@ from torch import Tensor
 
 from apr.architecture import Architecture
 from apr.errors import FeatureMissing, Refusal
-from apr.model.transformer import Block, ComputeBlock, Transformer, blocks_computed_by
+from apr.model.switches import blocks_computed_by
+from apr.model.transformer import Block, ComputeBlock, Transformer
 from apr.train.attention_choice import WAYS, choose_attention
 from apr.train.head_chunks import tokens_per_chunk
 from apr.train.linear_cross_entropy import HeadLoss, linear_cross_entropy, loss_and_gradient

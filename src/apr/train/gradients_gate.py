@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from apr.model.attention import plain
-from apr.model.transformer import Transformer, in_plain_fp32
+from apr.model.switches import in_plain_fp32
+from apr.model.transformer import Transformer
 from apr.train.attention_check import compare_attention
 from apr.train.batches import Batch
 from apr.train.gates import Finding
