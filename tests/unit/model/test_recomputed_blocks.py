@@ -100,7 +100,7 @@ from apr.architecture import preset
 from apr.model.init import initialize
 from apr.model.attention import causal_mask, masked
 from apr.model.transformer import Transformer
-from apr.train.acceleration import keep_freed_memory
+from apr.train.allocator import keep_freed_memory
 from apr.train.batches import Batch
 from apr.train.loss import summed_loss
 from apr.train.step import accumulate
