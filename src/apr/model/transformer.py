@@ -186,10 +186,10 @@ class Attention(nn.Module):
         self.num_key_value_heads = architecture.num_key_value_heads
         self.head_dim = e
         bias = architecture.attention_bias
-        self.q_proj = _linear(d, architecture.num_attention_heads * e, bias=bias)
-        self.k_proj = _linear(d, architecture.num_key_value_heads * e, bias=bias)
-        self.v_proj = _linear(d, architecture.num_key_value_heads * e, bias=bias)
-        self.o_proj = _linear(architecture.num_attention_heads * e, d)
+        self.q_proj = _linear(d, architecture.query_width, bias=bias)
+        self.k_proj = _linear(d, architecture.key_value_width, bias=bias)
+        self.v_proj = _linear(d, architecture.key_value_width, bias=bias)
+        self.o_proj = _linear(architecture.query_width, d)
         self.has_norms = architecture.has_query_key_norm
         if self.has_norms:
             self.q_norm = RMSNorm(e, architecture.rms_norm_eps)

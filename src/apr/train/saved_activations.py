@@ -44,7 +44,7 @@ def block_bytes(shape: Architecture, precision: Precision) -> int:
     output; the feed-forward block its joined projection, the gate's silu, and their product.
     """
     item, f = ITEM_BYTES[precision], shape.intermediate_size
-    q, kv = _widths(shape)
+    q, kv = shape.query_width, shape.key_value_width
     return (
         2 * _norm_bytes(shape, precision)
         + item * (2 * q + 2 * kv + 4 * f)
@@ -60,24 +60,16 @@ def _compiled_block_bytes(shape: Architecture, precision: Precision) -> int:
     tenth more was seen (docs/log.md). A norm of heads is counted as in eager kernels.
     """
     item, d, f = ITEM_BYTES[precision], shape.hidden_size, shape.intermediate_size
-    q, kv = _widths(shape)
+    q, kv = shape.query_width, shape.key_value_width
     seen = FP32_BYTES * d + item * (4 * d + 2 * q + 2 * kv + 3 * f)
     return seen * 11 // 10 + _head_norm_bytes(shape, precision)
-
-
-def _widths(shape: Architecture) -> tuple[int, int]:
-    """Of all query heads side by side, and of all key heads."""
-    return (
-        shape.num_attention_heads * shape.head_dim,
-        shape.num_key_value_heads * shape.head_dim,
-    )
 
 
 def _head_norm_bytes(shape: Architecture, precision: Precision) -> int:
     """Heads before and after their norm; in fp32 a view, which keeps the values along."""
     if not shape.has_query_key_norm:
         return 0
-    q, kv = _widths(shape)
+    q, kv = shape.query_width, shape.key_value_width
     return 2 * FP32_BYTES * (q + kv) + (FP32_BYTES * kv if precision == "fp32" else 0)
 
 
@@ -95,7 +87,7 @@ def attention_bytes(work: Workload, precision: Precision) -> int:
     """
     shape, length = work.architecture, work.sequence_length
     layers, heads, item = layers_kept(work), shape.num_attention_heads, ITEM_BYTES[precision]
-    q, kv = _widths(shape)
+    q, kv = shape.query_width, shape.key_value_width
     if work.attention == "pieces":
         pieces = pieces_of(length)
         scores = sum(stop * (stop - start) for start, stop in pieces)
