@@ -13,7 +13,7 @@ from apr.train.config import TrainConfig, resolve_config
 
 SOURCES = Path(__file__).resolve().parents[1] / "src" / "apr"
 VOCAB_SIZE = 512
-HELD_OUT_LENGTH = 2200
+_HELD_OUT_CHARACTERS = 2200
 
 
 @dataclass(frozen=True)
@@ -95,15 +95,15 @@ class RunData:
 def make_run_data(root: Path, *, sources: Path = SOURCES) -> RunData:
     """The beginnings of eight source files are held out; the split comes first.
 
-    Every run reads all that is held out at least twice, which is most of its time. It is always as
-    much, whichever files there are: the largest batch of any test must find itself in it.
+    Every run reads all that is held out at least twice, which is most of its time.
     """
     files = sorted(sources.rglob("*.py"))[::2]
     texts = [(file.read_text(encoding="utf-8"), file.name) for file in files]
     texts = sorted({text: name for text, name in texts if text}.items())
-    left_out = [pair for pair in texts if len(pair[0]) >= HELD_OUT_LENGTH][::8]
-    held_out = [(text[:HELD_OUT_LENGTH], name) for text, name in left_out[:8]]
-    train = [pair for pair in texts if pair not in left_out]
+    # Of the longest, so that it is as much whichever files there are.
+    longest = sorted(texts[::8], key=lambda pair: len(pair[0]), reverse=True)[:8]
+    held_out = [(text[:_HELD_OUT_CHARACTERS], name) for text, name in longest]
+    train = [pair for number, pair in enumerate(texts) if number % 8 != 0]
     data = RunData(root)
     write_rows(root / "train.jsonl", train)
     write_rows(root / "val.jsonl", held_out)
