@@ -26,9 +26,10 @@ from apr.architecture import preset
 from apr.bench.reference import REFERENCE
 from apr.model.init import initialize
 from apr.model.transformer import Transformer
-from apr.train.acceleration import keep_freed_memory, repeatable
+from apr.train.allocator import keep_freed_memory
 from apr.train.attention_choice import WAYS, unavailable
 from apr.train.loss import summed_loss
+from apr.train.repeatable import repeatable
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 ON_CUDA = DEVICE.type == "cuda"

@@ -19,7 +19,8 @@ from typing import Literal
 
 from apr.architecture import Architecture, preset
 from apr.bench.reference import REFERENCE
-from apr.train.memory import Workload, estimate_memory
+from apr.train.memory import estimate_memory
+from apr.train.workload import Workload
 
 _MB = 1e6
 
@@ -124,11 +125,13 @@ def train(case: Case, num_steps: int) -> int:
     from apr.bench.peak_memory import peak_memory_bytes
     from apr.model.init import initialize
     from apr.model.transformer import Transformer
-    from apr.train.acceleration import Acceleration, keep_freed_memory, repeatable
+    from apr.train.acceleration import Acceleration
+    from apr.train.allocator import keep_freed_memory
     from apr.train.batches import Batch
     from apr.train.config import resolve_config
     from apr.train.gradients_gate import check_gradients
     from apr.train.optimizer import build_optimizer
+    from apr.train.repeatable import repeatable
     from apr.train.step import train_step
 
     nowhere = Path("unused")

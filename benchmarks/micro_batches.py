@@ -16,7 +16,7 @@ import torch
 from apr.bench.reference import REFERENCE
 from apr.model.init import initialize
 from apr.model.transformer import Transformer
-from apr.train.acceleration import keep_freed_memory
+from apr.train.allocator import keep_freed_memory
 from apr.train.batches import Batch
 from apr.train.loss import summed_loss
 from apr.train.step import accumulate

@@ -95,7 +95,7 @@ def compare_times(rounds: int) -> None:
 
     from apr.architecture import preset
     from apr.bench.reference import REFERENCE
-    from apr.train.acceleration import keep_freed_memory
+    from apr.train.allocator import keep_freed_memory
 
     keep_freed_memory()
     for name, shape, batch_size in (

@@ -136,7 +136,8 @@ def peak_mib_of(way: str) -> float:
 
     from apr.architecture import preset
     from apr.bench.reference import workload
-    from apr.train.acceleration import Acceleration, keep_freed_memory
+    from apr.train.acceleration import Acceleration
+    from apr.train.allocator import keep_freed_memory
     from apr.train.batches import Batch
     from apr.train.gradient_sketch import measure_sketches
     from apr.train.gradients_gate import check_gradients
@@ -181,7 +182,8 @@ def peak_mib_of(way: str) -> float:
 def steps_of(way: str, num_steps: int) -> list[float]:
     """Seconds of every step of this process."""
     from apr.bench.reference import workload
-    from apr.train.acceleration import choose_acceleration, keep_freed_memory
+    from apr.train.acceleration import choose_acceleration
+    from apr.train.allocator import keep_freed_memory
     from apr.train.batches import Batch
     from apr.train.optimizer import build_optimizer
     from apr.train.ranks import joined

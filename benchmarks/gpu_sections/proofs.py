@@ -15,9 +15,10 @@ def measure(setting: Setting) -> None:
     """Gradients, causal and document masks, and whether a step gives the same bits twice."""
     from apr.model.init import initialize
     from apr.model.transformer import Transformer
-    from apr.train.acceleration import choose_acceleration, repeatable
+    from apr.train.acceleration import choose_acceleration
     from apr.train.gradients_gate import check_gradients
     from apr.train.loss import masked_logits
+    from apr.train.repeatable import repeatable
 
     length = setting.sizes.proof_length
     config = setting.config(sequence_length=length, micro_batch_tokens=2 * length)
@@ -88,7 +89,7 @@ def _weights_twice(
     setting: Setting, config: Any, *, deterministic: bool
 ) -> list[dict[str, torch.Tensor]]:
     """The weights after the same steps, twice, by one compiled function."""
-    from apr.train.acceleration import repeatable
+    from apr.train.repeatable import repeatable
     from gpu_sections.training import TrainingSteps
 
     found: list[dict[str, torch.Tensor]] = []

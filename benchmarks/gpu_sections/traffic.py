@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from apr.model.transformer import RMSNorm, rotary_tables, rotate
+from apr.model.rotary import rotary_tables, rotate
+from apr.model.transformer import RMSNorm
 from apr.train.roofline import NORM_PASSES, ROTARY_PASSES, SWIGLU_PASSES
 from gpu_sections.setting import Setting
 

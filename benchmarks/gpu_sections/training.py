@@ -110,6 +110,7 @@ def against_the_roofline(
     setting: Setting, tokens_per_s: float, sequence_length: int, micro_batch_tokens: int
 ) -> dict[str, Any]:
     """Utilisation of the sheet and of the measured ceiling, and the share of what was predicted."""
+    from apr.architecture import CONVENTIONS
     from apr.train.predicted_rate import predict_rate
     from apr.train.rate import Rate
 
@@ -128,7 +129,7 @@ def against_the_roofline(
         "mfu": {
             f"{convention}, of {name}": found.share_of(ceiling, tokens_per_s, convention)
             for name, ceiling in (("sheet", found.sheet), ("ceiling", found.measured_ceiling))
-            for convention in ("conventional", "causal")
+            for convention in CONVENTIONS
         },
         "ceiling": found.measured_ceiling.source,
         "predicted_tokens_per_s": found.tokens_per_s(found.central),

@@ -15,6 +15,9 @@ from typing import Any, Literal, get_args
 from apr.errors import Refusal, UsageRefusal
 
 ModelType = Literal["llama", "mistral", "qwen2", "qwen3"]
+Convention = Literal["conventional", "causal"]
+CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
+"""Two ways of counting the FLOPs of attention: see `Architecture.training_flops_per_token`."""
 HF_CLASSES: dict[str, str] = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
@@ -135,6 +138,16 @@ class Architecture:
         return self.model_type == "qwen3"
 
     @property
+    def query_width(self) -> int:
+        """Numbers of all query heads side by side."""
+        return self.num_attention_heads * self.head_dim
+
+    @property
+    def key_value_width(self) -> int:
+        """Numbers of all key heads side by side, and of all value heads."""
+        return self.num_key_value_heads * self.head_dim
+
+    @property
     def hf_architecture(self) -> str:
         """The Hugging Face class that computes the same function."""
         return HF_CLASSES[self.model_type]
@@ -142,8 +155,7 @@ class Architecture:
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Every parameter by its Hugging Face name, in model order; a tied head is not listed."""
         d, f = self.hidden_size, self.intermediate_size
-        q = self.num_attention_heads * self.head_dim
-        kv = self.num_key_value_heads * self.head_dim
+        q, kv = self.query_width, self.key_value_width
         shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (self.vocab_size, d)}
         for layer in range(self.num_hidden_layers):
             block: dict[str, tuple[int, ...]] = {"input_layernorm.weight": (d,)}
@@ -181,9 +193,7 @@ class Architecture:
         )
         return matrices + (self.vocab_size * self.hidden_size if self.tie_word_embeddings else 0)
 
-    def training_flops_per_token(
-        self, sequence_length: int, *, convention: Literal["conventional", "causal"]
-    ) -> int:
+    def training_flops_per_token(self, sequence_length: int, *, convention: Convention) -> int:
         """FLOPs of forward and backward for one token of a full sequence.
 
         `conventional` counts attention as if every position saw every other, `causal` the half
@@ -191,9 +201,8 @@ class Architecture:
 
         Source: 6 per matrix parameter, plus 12 (or 6) times L times H*E times T.
         """
-        attention_width = self.num_attention_heads * self.head_dim
         per_position = {"conventional": 12, "causal": 6}[convention]
-        attention = per_position * self.num_hidden_layers * attention_width * sequence_length
+        attention = per_position * self.num_hidden_layers * self.query_width * sequence_length
         return 6 * self.num_matmul_parameters() + attention
 
     def training_state_bytes(self) -> int:

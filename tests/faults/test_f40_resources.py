@@ -20,8 +20,9 @@ from apr.jobs.pretrain import preflight, pretrain
 from apr.train.device_memory import DeviceMemory, read_device_memory, read_host_memory
 from apr.train.disk import DiskEstimate, estimate_disk
 from apr.train.gates import Gate, judge
-from apr.train.memory import Workload, estimate_memory
+from apr.train.memory import estimate_memory
 from apr.train.resources_gate import check_disk, check_memory
+from apr.train.workload import Workload
 
 MIB, GIB = 1 << 20, 1 << 30
 WORK = Workload(

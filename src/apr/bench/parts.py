@@ -143,8 +143,7 @@ def _is_of_scores(operation: Operation, architecture: Architecture, sequence_len
 
 def _vocabulary_stands_out(architecture: Architecture, sequence_length: int) -> bool:
     widths = {size for shape in architecture.parameter_shapes().values() for size in shape[1:]}
-    query = architecture.num_attention_heads * architecture.head_dim
-    pairs = architecture.num_key_value_heads * architecture.head_dim
-    widths |= {query, pairs, query + 2 * pairs, architecture.hidden_size, sequence_length}
+    q, kv = architecture.query_width, architecture.key_value_width
+    widths |= {q, kv, q + 2 * kv, architecture.hidden_size, sequence_length}
     widths |= {architecture.intermediate_size, 2 * architecture.intermediate_size}
     return architecture.vocab_size not in widths

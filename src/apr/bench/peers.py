@@ -16,7 +16,7 @@ from apr.bench.reference import Workload
 from apr.bench.side import Side, memory_refusals
 from apr.errors import FeatureMissing, UsageRefusal
 from apr.progress import Report, silent
-from apr.train.acceleration import keep_freed_memory
+from apr.train.allocator import keep_freed_memory
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from apr.architecture import CONVENTIONS
 from apr.bench.reference import Workload
 from apr.bench.side import Side
 from apr.errors import Refusal
@@ -33,7 +34,7 @@ def summarize(work: Workload, rounds: Sequence[Round]) -> dict[str, Any]:
         "grad_accum": work.config.grad_accum,
         "flops_per_token": {
             convention: shape.training_flops_per_token(length, convention=convention)
-            for convention in ("conventional", "causal")
+            for convention in CONVENTIONS
         },
         "device_name": first.ceiling.device_name,
         "sides": sides,
@@ -93,7 +94,7 @@ def _side_facts(work: Workload, measured: Sequence[Side | Refusal]) -> dict[str,
             * work.architecture.training_flops_per_token(
                 work.config.seq_length, convention=convention
             )
-            for convention in ("conventional", "causal")
+            for convention in CONVENTIONS
         },
         "mfu": use.as_dict(),
         "valid": not problems,

@@ -6,13 +6,11 @@ computed. Both are given, of a measured ceiling, and of the sheet where the devi
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
-from apr.architecture import Architecture
+from apr.architecture import CONVENTIONS, Architecture, Convention
 from apr.bench.ceiling import Ceiling
 from apr.bench.peaks import published_peak
-
-Convention = Literal["conventional", "causal"]
 
 
 @dataclass(frozen=True)
@@ -54,10 +52,10 @@ def utilization(
     `num_parameters` are counted from the tensors that were trained. A rate above a ceiling, a
     ceiling above the sheet, and FLOPs counted for a model of another size are invalid.
     """
-    rates = {
+    rates: dict[Convention, float] = {
         convention: tokens_per_s
         * architecture.training_flops_per_token(sequence_length, convention=convention)
-        for convention in get_args(Convention)
+        for convention in CONVENTIONS
     }
     sheet, sheet_reason = published_peak(ceiling.device_name, ceiling.precision)
     measured = ceiling.flops_per_s

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from apr.architecture import CONVENTIONS
 from apr.cli.table import aligned
 from apr.train.roofline import PARTS
 
@@ -48,7 +49,7 @@ def _share_rows(shares: Mapping[str, Any], columns: Iterable[str]) -> list[list[
     of = f"of {ceiling / 1e12:.3g} TFLOP/s, {shares['ceiling_source']}"
     return [
         [f"MFU, {convention}", *(f"{shares[convention][column]:.1%}" for column in columns), of]
-        for convention in ("conventional", "causal")
+        for convention in CONVENTIONS
     ]
 
 

@@ -13,8 +13,8 @@ from apr.errors import Refusal
 from apr.jobs.fresh_process import Runner, in_fresh_process
 from apr.progress import Report, silent
 from apr.train.acceleration import choose_device
-from apr.train.config import require_device
 from apr.train.device_memory import read_device_memory
+from apr.train.device_option import require_device
 from apr.train.gates import judge, require_passed
 from apr.train.inputs import require_positions
 from apr.train.resources_gate import check_memory

@@ -6,7 +6,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from apr.architecture import Architecture
+from apr.architecture import CONVENTIONS, Architecture
 from apr.train.config import TrainConfig
 from apr.train.device_memory import DeviceMemory, read_device_memory
 from apr.train.disk import estimate_disk, free_bytes
@@ -164,7 +164,7 @@ def _disk(config: TrainConfig, architecture: Architecture, tokenizer_bytes: int)
 
 def _flops(config: TrainConfig, architecture: Architecture) -> dict[str, Any]:
     facts: dict[str, Any] = {}
-    for convention in ("conventional", "causal"):
+    for convention in CONVENTIONS:
         per_token = architecture.training_flops_per_token(config.seq_length, convention=convention)
         facts[f"per_token_{convention}"] = per_token
         facts[f"total_{convention}"] = per_token * config.planned_tokens

@@ -6,8 +6,9 @@ from typing import Any
 
 from apr.architecture import Architecture
 from apr.errors import UsageRefusal
-from apr.train.config import TrainConfig, names_a_device_here
+from apr.train.config import TrainConfig
 from apr.train.device_memory import DeviceMemory
+from apr.train.device_option import names_a_device_here
 from apr.train.device_rates import DeviceRates, read_device_rates, shipped_rates
 from apr.train.devices import DEVICES, Device, device_named
 from apr.train.predicted_rate import PredictedRate, predict_rate

@@ -16,7 +16,7 @@ from apr.jobs.costs import costs_of_inputs
 from apr.jobs.record import first_record
 from apr.jobs.run_lock import hold_run
 from apr.jobs.sitting import SILENT, Listener, sit
-from apr.train.acceleration import keep_freed_memory, repeatable
+from apr.train.allocator import keep_freed_memory
 from apr.train.checkpoint import TrainState
 from apr.train.config import (
     TrainConfig,
@@ -47,6 +47,7 @@ from apr.train.prepare import (
 from apr.train.rank_config import for_ranks
 from apr.train.ranks import ALONE, Ranks
 from apr.train.rate import Rate
+from apr.train.repeatable import repeatable
 from apr.train.run_record import require_no_run
 from apr.train.spread import spread
 

@@ -9,10 +9,11 @@ from apr.errors import Refusal
 from apr.jobs.fresh_process import in_fresh_process
 from apr.model.weights import load_model
 from apr.shards.reader import ShardReader
-from apr.train.acceleration import keep_freed_memory, repeatable
+from apr.train.allocator import keep_freed_memory
 from apr.train.batches import TokenRows
 from apr.train.config import TrainConfig
 from apr.train.loss import summed_loss
+from apr.train.repeatable import repeatable
 from apr.train.validation import validate, whole_set
 
 # The fresh process computes without compiled kernels, whose sums are ordered differently.

@@ -19,7 +19,7 @@ from apr.jobs.recorded import (
 )
 from apr.jobs.run_lock import hold_run
 from apr.jobs.sitting import SILENT, Listener, sit
-from apr.train.acceleration import keep_freed_memory, repeatable
+from apr.train.allocator import keep_freed_memory
 from apr.train.changes import (
     changed_config,
     differences,
@@ -42,6 +42,7 @@ from apr.train.optimizer import build_optimizer
 from apr.train.prepare import PreparedRun, judge_gradients, prepare
 from apr.train.rank_config import for_ranks, with_same_micro_batches
 from apr.train.ranks import ALONE, Ranks
+from apr.train.repeatable import repeatable
 from apr.train.run_record import RunRecord, now
 from apr.train.spread import spread
 from apr.train.token_budget_gate import check_token_budget

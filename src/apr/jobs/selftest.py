@@ -9,13 +9,16 @@ from typing import Any
 
 from apr.architecture import Architecture
 from apr.jobs.sitting import SILENT, Listener
-from apr.train.acceleration import choose_device, keep_freed_memory, repeatable
-from apr.train.config import TrainConfig, absolute_paths, require_device, within_positions
+from apr.train.acceleration import choose_device
+from apr.train.allocator import keep_freed_memory
+from apr.train.config import TrainConfig, absolute_paths, within_positions
+from apr.train.device_option import require_device
 from apr.train.gates import Gate, judge, require_passed
 from apr.train.init_file import read_init
 from apr.train.inputs import open_inputs
 from apr.train.preflight import check_id_range
 from apr.train.prepare import prepare
+from apr.train.repeatable import repeatable
 from apr.train.replay import Replay, replay_skipped
 from apr.train.selftest.proofs import Proofs, prove
 from apr.train.skipped_step import load_skipped_step

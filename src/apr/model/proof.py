@@ -6,8 +6,7 @@ side, one layer in memory at a time, so that the first layer after which they di
 within it the first operation. Logits are compared over the whole vocabulary.
 """
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
@@ -21,7 +20,9 @@ from apr.convert.weights import Values, Weights
 from apr.errors import Refusal
 from apr.model.attention import plain
 from apr.model.operations import operations
-from apr.model.transformer import Block, RMSNorm, rotary_tables
+from apr.model.proof_causes import differing_fields, differing_tensors
+from apr.model.rotary import rotary_tables
+from apr.model.transformer import Block, RMSNorm
 from apr.progress import Progress, Report, silent
 
 TOLERANCE = 1e-4
@@ -72,7 +73,7 @@ def prove(
     walk = _Walk(product, reference, probes, progress)
     walk.layers()
     proof, shown_logits_PV = walk.head()
-    if differing := _differing_fields(product.architecture, reference):
+    if differing := differing_fields(product.architecture, reference):
         raise _refused("proof.config-differs", "configuration", "; ".join(differing))
     return proof, shown_logits_PV
 
@@ -190,24 +191,11 @@ class _Walk:
     def _refuse(self, name: str, layer: int | None, error: float) -> NoReturn:
         place = name if layer is None else f"layer {layer}, {name}"
         causes = [
-            *_differing_fields(self._product.architecture, self._reference),
-            *self._differing_tensors(name, layer),
+            *differing_fields(self._product.architecture, self._reference),
+            *differing_tensors(name, layer, self._product.weights, self._reference),
         ]
         why = "; ".join(causes) or "configuration and tensors agree: the computation itself differs"
         raise _refused("proof.differs", place, f"a relative difference of {error:.2g}; {why}")
-
-    def _differing_tensors(self, name: str, layer: int | None) -> Iterator[str]:
-        prefix = "" if layer is None else f"model.layers.{layer}."
-        for suffix in _TENSORS_OF.get(name, ()):
-            tensor = prefix + suffix
-            ours, theirs = self._product.weights, self._reference.weights
-            if tensor not in ours and tensor not in theirs:
-                continue
-            if tensor not in ours or tensor not in theirs:
-                holder = "source" if tensor in theirs else "conversion"
-                yield f"only the {holder} has {tensor}"
-            elif not _same_values(ours, theirs, tensor, self._reference):
-                yield f"{tensor} is not the source's"
 
 
 class _Logits:
@@ -234,59 +222,6 @@ class _Logits:
     def loss_nats(self) -> float:
         losses = self._largest + np.log(self._sum) - self._at_target
         return float(losses[self._is_scored].mean())
-
-
-_TENSORS_OF = {
-    "embedding": ("model.embed_tokens.weight",),
-    "input norm": ("input_layernorm.weight",),
-    "queries": ("self_attn.q_proj.weight", "self_attn.q_proj.bias", "self_attn.q_norm.weight"),
-    "keys": ("self_attn.k_proj.weight", "self_attn.k_proj.bias", "self_attn.k_norm.weight"),
-    "values": ("self_attn.v_proj.weight", "self_attn.v_proj.bias"),
-    "attention output": ("self_attn.o_proj.weight",),
-    "norm after attention": ("post_attention_layernorm.weight",),
-    "feed-forward inside": ("mlp.gate_proj.weight", "mlp.up_proj.weight"),
-    "feed-forward": ("mlp.down_proj.weight",),
-    "final norm": ("model.norm.weight",),
-    "logits": ("lm_head.weight", "model.embed_tokens.weight"),
-}
-
-
-def _same_values(ours: Weights, theirs: Weights, name: str, reference: Reference) -> bool:
-    """Whether two sides hold the same numbers, in whichever order a source has its rows."""
-    if ours.tensors[name].shape != theirs.tensors[name].shape:
-        return False
-    if name.endswith(("q_proj.weight", "k_proj.weight", "q_proj.bias", "k_proj.bias")):
-        return np.array_equal(ours.whole(name), reference.in_halves(theirs.whole(name)))
-    if len(ours.tensors[name].shape) == 2:
-        pairs = zip(ours.row_blocks(name), theirs.row_blocks(name), strict=True)
-        return all(np.array_equal(a, b) for (_, a), (_, b) in pairs)
-    return np.array_equal(ours.whole(name), theirs.whole(name))
-
-
-def _differing_fields(architecture: Architecture, reference: Reference) -> list[str]:
-    """Numbers that the conversion and the source's own configuration disagree on."""
-    config = reference.config
-    found = []
-    for name in (
-        "vocab_size",
-        "hidden_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "num_key_value_heads",
-        "head_dim",
-        "rms_norm_eps",
-        "rope_theta",
-    ):
-        ours, theirs = getattr(architecture, name), getattr(config, name)
-        # Containers and GGUF keep numbers in single precision; JSON in double.
-        if np.float32(ours) != np.float32(theirs):
-            found.append(f"{name} is {ours:g}, the source says {theirs:g}")
-    if config.rope_factors is None:
-        ours = architecture.rope_scaling and asdict(architecture.rope_scaling)
-        theirs = config.rope_scaling and dict(config.rope_scaling)
-        if ours != theirs:
-            found.append(f"rope_scaling is {ours}, the source says {theirs}")
-    return found
 
 
 def _tensor(values: Values) -> Tensor:

@@ -10,9 +10,7 @@ Shape letters: B batch, T positions (S of keys), D hidden_size, H query heads, K
 G = H/K, E head_dim, F intermediate_size, V vocab_size.
 """
 
-import math
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +18,9 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from apr.architecture import Architecture
-from apr.model.attention import Attend, Way, causal_mask, masked, plain, plain_recomputed
-from apr.model.computed_once import computed_once
+from apr.model.attention import Attend, Way, causal_mask, masked, plain
 from apr.model.kv_cache import KeyValueCache
+from apr.model.rotary import rotary_tables, rotate
 
 
 class Transformer(nn.Module):
@@ -188,10 +186,10 @@ class Attention(nn.Module):
         self.num_key_value_heads = architecture.num_key_value_heads
         self.head_dim = e
         bias = architecture.attention_bias
-        self.q_proj = _linear(d, architecture.num_attention_heads * e, bias=bias)
-        self.k_proj = _linear(d, architecture.num_key_value_heads * e, bias=bias)
-        self.v_proj = _linear(d, architecture.num_key_value_heads * e, bias=bias)
-        self.o_proj = _linear(architecture.num_attention_heads * e, d)
+        self.q_proj = _linear(d, architecture.query_width, bias=bias)
+        self.k_proj = _linear(d, architecture.key_value_width, bias=bias)
+        self.v_proj = _linear(d, architecture.key_value_width, bias=bias)
+        self.o_proj = _linear(architecture.query_width, d)
         self.has_norms = architecture.has_query_key_norm
         if self.has_norms:
             self.q_norm = RMSNorm(e, architecture.rms_norm_eps)
@@ -272,35 +270,6 @@ class RMSNorm(nn.Module):
         return (self.weight * x).to(stream.dtype)
 
 
-@contextmanager
-def blocks_computed_by(model: Transformer, compute: ComputeBlock) -> Generator[None]:
-    """Compute every block by this function, which a compiler has made."""
-    chosen, model.model.compute_block = model.model.compute_block, compute
-    try:
-        yield
-    finally:
-        model.model.compute_block = chosen
-
-
-@contextmanager
-def in_plain_fp32(model: Transformer, *, recomputes_blocks: bool | None = None) -> Generator[None]:
-    """Compute as the model is defined, in fp32 with plain attention, whatever was chosen.
-
-    Scores are not kept for a backward pass, so that a run whose attention keeps none has room for
-    its own reference; nor is anything inside a block, where one is asked to be computed again.
-    """
-    chosen = model.compute_dtype, model.attention
-    recomputed_before = model.model.recomputes_blocks
-    model.compute_dtype, model.attention = torch.float32, plain_recomputed
-    if recomputes_blocks is not None:
-        model.model.recomputes_blocks = recomputes_blocks
-    try:
-        yield
-    finally:
-        model.compute_dtype, model.attention = chosen
-        model.model.recomputes_blocks = recomputed_before
-
-
 def project(x: Tensor, *linears: nn.Linear, joins_again: bool = False) -> tuple[Tensor, ...]:
     """Apply several linear maps of the same input as one matrix product, in the input's dtype.
 
@@ -320,52 +289,6 @@ def project(x: Tensor, *linears: nn.Linear, joins_again: bool = False) -> tuple[
     else:
         y = product(x)
     return y.split([linear.out_features for linear in linears], dim=-1)
-
-
-def join_again(model: Transformer) -> None:
-    """Keep no copy of a block's weights for its backward pass, which makes them once more.
-
-    The numbers are the same; for a model that is gathered block by block, whose copies would be
-    all of it.
-    """
-    for module in model.model.layers.modules():
-        if isinstance(module, Attention | FeedForward):
-            module.joins_again = True
-
-
-def rotary_tables(
-    architecture: Architecture, start: int, num_positions: int, *, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of every position's rotation, fp32.
-
-    Source: Su et al. 2021, equation 15, in the split-half layout of Hugging Face's Llama.
-    """
-    frequencies = rotary_frequencies(architecture, device=device)
-    positions_T = torch.arange(start, start + num_positions, device=device).float()
-    angles_TG = torch.outer(positions_T, frequencies)
-    return computed_once(angles_TG.cos()), computed_once(angles_TG.sin())
-
-
-def rotary_frequencies(architecture: Architecture, *, device: torch.device) -> Tensor:
-    """Radians per position of every pair of a head, fp32, stretched where the model says so."""
-    exponents = torch.arange(0, architecture.head_dim, 2, device=device).float()
-    frequencies = 1.0 / architecture.rope_theta ** (exponents / architecture.head_dim)
-    scaling = architecture.rope_scaling
-    if scaling is None:
-        return frequencies
-    turns = scaling.original_max_position_embeddings * frequencies / (2 * math.pi)
-    low, high = scaling.low_freq_factor, scaling.high_freq_factor
-    kept = ((turns - low) / (high - low)).clamp(0.0, 1.0)
-    return frequencies * (kept + (1.0 - kept) / scaling.factor)
-
-
-def rotate(x_BHTE: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn each (first half, second half) pair of a head by its position's angle."""
-    cos_T1G, sin_T1G = (table_TG.unsqueeze(1) for table_TG in rotary)
-    # The heads of a position lie side by side, and joining keeps only the order it is shown.
-    first, second = x_BHTE.transpose(1, 2).float().chunk(2, dim=-1)
-    turned = first * cos_T1G - second * sin_T1G, second * cos_T1G + first * sin_T1G
-    return torch.cat(turned, dim=-1).to(x_BHTE.dtype).transpose(1, 2)
 
 
 def _linear(num_inputs: int, num_outputs: int, *, bias: bool = False) -> nn.Linear:

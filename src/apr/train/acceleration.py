@@ -1,16 +1,13 @@
-"""What the run computes on and with: device, precision, compiled kernels, allocator.
+"""What the run computes on and with: device, precision, compiled kernels.
 
 Each choice is explicit or made by a probe; what was chosen is recorded, and a fast path is
 compared with plain fp32 before it is used (`train.gradients_gate`).
 """
 
-import ctypes
 import platform
-import sys
 import time
 import warnings
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,7 +17,8 @@ from torch import Tensor
 
 from apr.architecture import Architecture
 from apr.errors import FeatureMissing, Refusal
-from apr.model.transformer import Block, ComputeBlock, Transformer, blocks_computed_by
+from apr.model.switches import blocks_computed_by
+from apr.model.transformer import Block, ComputeBlock, Transformer
 from apr.train.attention_choice import WAYS, choose_attention
 from apr.train.head_chunks import tokens_per_chunk
 from apr.train.linear_cross_entropy import HeadLoss, linear_cross_entropy, loss_and_gradient
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
 _WORTH_COMPILING_FLOPS = 2e13
 # bf16 must win clearly, so that the choice is the same on every start of the same machine.
 _CLEARLY_FASTER = 1.25
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 @dataclass(frozen=True)
@@ -134,54 +131,6 @@ def is_long(config: "TrainConfig", architecture: Architecture) -> bool:
         config.seq_length, convention="conventional"
     )
     return work_flops >= _WORTH_COMPILING_FLOPS
-
-
-@contextmanager
-def repeatable(device_name: str, *, seed: int, deterministic: bool = False) -> Generator[None]:
-    """Make the same step on the same device give the same bits, compiled kernels included.
-
-    On a CPU always, as it costs nothing there; on a GPU with `deterministic`. Random numbers
-    inside come from `seed`; the caller's own generator is left as it was.
-    """
-    on_cpu = device_name == "cpu" or (device_name == "auto" and not torch.cuda.is_available())
-    before = torch.are_deterministic_algorithms_enabled()
-    fill_before = torch.utils.deterministic.fill_uninitialized_memory  # pyright: ignore[reportAttributeAccessIssue]
-    torch.use_deterministic_algorithms(on_cpu or deterministic or before)
-    # Uninitialised memory is never read here; filling it would only cost time.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
-    try:
-        with torch.random.fork_rng(_cuda_devices(device_name)):
-            torch.manual_seed(seed)
-            yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-        torch.utils.deterministic.fill_uninitialized_memory = fill_before  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def _cuda_devices(device_name: str) -> list[int]:
-    """The CUDA device that a name means, if it is there: all others are another process's.
-
-    Whoever asks for the state of a device's generator takes memory on that device.
-    """
-    device = torch.device("cuda", 0) if device_name == "auto" else torch.device(device_name)
-    if device.type != "cuda" or not torch.cuda.is_available():
-        return []
-    index = torch.cuda.current_device() if device.index is None else device.index
-    return [index] if index < torch.cuda.device_count() else []
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc to reuse large blocks instead of returning them to the system.
-
-    Every step frees and allocates the same activations; page faults of fresh mappings cost a
-    CPU run a sixth to a third of its time. Does nothing where there is no glibc.
-    """
-    if sys.platform != "linux":
-        return
-    with suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-        libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def choose_device(name: str) -> torch.device:

@@ -5,7 +5,6 @@ another field decides are None until `resolve_config`, so that what was asked fo
 from it stay apart.
 """
 
-import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from apr.architecture import Architecture
 from apr.errors import DamagedFile, UsageRefusal
 from apr.files import io_refusals, read_bytes
+from apr.train.consistency import require_consistent
 from apr.train.gates import require_waivable
 from apr.train.hidden_matrices import OptimizerName
-from apr.train.sources import LocalPath, Sources, require_mixture
+from apr.train.sources import LocalPath, Sources
 
 _MODE_DEFAULTS = {
     "from-scratch": {"learning_rate": 3e-4, "warmup_steps": 1000, "target_val_loss": 3.0},
@@ -25,7 +25,6 @@ _MODE_DEFAULTS = {
 }
 _DEFAULT_PRESET = "llama-370m"
 _WSD_DECAY_FRACTION = 0.2
-_DEVICE = re.compile(r"cpu|auto|cuda(:([0-9]|1[0-5]))?")
 _CONFIG_LIMIT_BYTES = 1 << 20
 _TRAINED_PER_EVAL_TOKEN, _LEAST_EVAL_TOKENS, _MOST_EVAL_TOKENS = 16, 10_000, 100_000
 
@@ -224,7 +223,9 @@ def resolve_config(
             fix="apr pretrain --help lists every option",
         ) from err
     require_waivable(config.waive)
-    return _require_consistent(_fill_defaults(config))
+    config = _fill_defaults(config)
+    require_consistent(config)
+    return config
 
 
 def _fill_defaults(config: TrainConfig) -> TrainConfig:
@@ -247,98 +248,6 @@ def _fill_defaults(config: TrainConfig) -> TrainConfig:
     if config.target_val_loss is None and config.stop_at_target:
         filled["target_val_loss"] = defaults["target_val_loss"]
     return config.model_copy(update=filled)
-
-
-def _require_consistent(config: TrainConfig) -> TrainConfig:
-    assert config.warmup_steps is not None
-    require_mixture(config.dataset, has_val=config.val_shard is not None)
-    if config.mode == "finetune" and config.init is None:
-        raise UsageRefusal(
-            "config.init-missing",
-            "--mode finetune",
-            found="no initial weights",
-            expected="a checkpoint to continue from",
-            fix="name it with --init FILE.apr, or use --mode from-scratch",
-        )
-    if config.init is not None and (config.arch or config.vocab_size):
-        given = f"--arch {config.arch}" if config.arch else f"--vocab-size {config.vocab_size}"
-        raise UsageRefusal(
-            "config.init-shape",
-            given,
-            found=f"it beside --init {config.init}",
-            expected="the shape that the file says, every field of it",
-            fix="drop the option; a model of another shape starts from scratch",
-        )
-    if config.optimizer == "muon" and config.mode == "finetune":
-        raise UsageRefusal(
-            "config.muon-finetune",
-            "--optimizer muon",
-            found="--mode finetune",
-            expected="a run from scratch; a model that AdamW made is continued with AdamW",
-            fix="drop --optimizer muon; if Muon made the model of --init, say --mode from-scratch",
-        )
-    if config.batch_size % (config.grad_accum or 1):
-        raise UsageRefusal(
-            "config.batch-not-divisible",
-            "--grad-accum",
-            found=config.grad_accum,
-            expected=f"a divisor of --batch-size ({config.batch_size})",
-            fix="choose a batch size that the number of micro-batches divides",
-        )
-    if config.warmup_steps > config.num_steps:
-        raise UsageRefusal(
-            "config.warmup-longer-than-run",
-            "--warmup-steps",
-            found=config.warmup_steps,
-            expected=f"at most --num-steps ({config.num_steps})",
-            fix="shorten the warm-up",
-        )
-    if config.eval_every > config.num_steps:
-        raise UsageRefusal(
-            "config.eval-longer-than-run",
-            "--eval-every",
-            found=config.eval_every,
-            expected=f"at most --num-steps ({config.num_steps})",
-            fix="validate more often",
-        )
-    if config.decay_fraction is not None and config.schedule != "wsd":
-        raise UsageRefusal(
-            "config.without-effect",
-            "--decay-fraction",
-            found=f"{config.decay_fraction} beside --schedule {config.schedule}",
-            expected="--schedule wsd, the one that reads it",
-            fix="drop it, or choose that schedule",
-        )
-    if config.target_val_loss is not None and not config.stop_at_target:
-        raise UsageRefusal(
-            "config.without-effect",
-            "target_val_loss",
-            found=f"{config.target_val_loss} beside stop_at_target = false",
-            expected="a target, or none",
-            fix="drop one of the two",
-        )
-    require_device(config.device)
-    return config
-
-
-def names_a_device_here(name: str) -> bool:
-    """Whether a name is one that a device of this machine can have."""
-    return _DEVICE.fullmatch(name) is not None
-
-
-def require_device(name: str) -> None:
-    """Refuse what names no device.
-
-    Refuses: config.device.
-    """
-    if not names_a_device_here(name):
-        raise UsageRefusal(
-            "config.device",
-            "--device",
-            found=repr(name),
-            expected="cpu, auto, cuda, or cuda:0 to cuda:15",
-            fix="choose one of these",
-        )
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

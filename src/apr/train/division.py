@@ -12,9 +12,10 @@ from typing import Any
 from apr.architecture import Architecture
 from apr.train.config import DataParallel, TrainConfig
 from apr.train.device_memory import DeviceMemory, read_device_memory
-from apr.train.memory import Workload, estimate_memory, largest_fitting
+from apr.train.memory import estimate_memory, largest_fitting
 from apr.train.ranks import ALONE, Ranks
 from apr.train.resources_gate import workload
+from apr.train.workload import Workload
 from apr.units import format_count
 
 # Where the matrix products of a GPU are as fast as they get; more tokens only take more memory.

@@ -18,7 +18,7 @@ from apr.model.transformer import Transformer
 from apr.train.batches import Batch
 from apr.train.data_parallel import DealtOut
 from apr.train.gradients_gate import Gradients
-from apr.train.step import SummedLoss, accumulate
+from apr.train.step import SummedLoss, accumulate_batch
 
 # A prime, so that no column of a matrix has a sum to itself and to its like.
 _LENGTH = 1021
@@ -56,7 +56,6 @@ def measure_sketches(
 
     Every rank must measure at the same time, as many parts.
     """
-    model.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
 
     def see(name: str, gradient: Tensor) -> None:
@@ -64,12 +63,12 @@ def measure_sketches(
         sums[name] = sums[name] + found if name in sums else found
 
     with dealt.gradients_seen(see):
-        loss_nats = accumulate(
+        loss_nats = accumulate_batch(
             model,
-            batch.split(num_parts),
-            num_tokens=batch.num_counted_tokens,
+            batch,
+            dealt.through(loss_function),
             document_mask=document_mask,
-            summed_loss=dealt.through(loss_function),
+            num_parts=num_parts,
         )
     model.zero_grad(set_to_none=True)
     never = torch.zeros(_LENGTH, dtype=torch.float64, device=model.head_weight.device)

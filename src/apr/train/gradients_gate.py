@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from apr.model.attention import plain
-from apr.model.transformer import Transformer, in_plain_fp32
+from apr.model.switches import in_plain_fp32
+from apr.model.transformer import Transformer
 from apr.train.attention_check import compare_attention
 from apr.train.batches import Batch
 from apr.train.gates import Finding
 from apr.train.loss import plain_summed_loss
-from apr.train.step import SummedLoss, accumulate
+from apr.train.step import SummedLoss, accumulate_batch
 
 _LEAST_OVERALL, _LEAST_OF_ONE = 0.98, 0.9
 _LARGEST_LOSS_DIFFERENCE = 0.01
@@ -103,13 +104,8 @@ def measure_gradients(
     num_parts: int = 1,
 ) -> Gradients:
     """The gradient of one micro-batch, computed in so many parts; the model keeps none of it."""
-    model.zero_grad(set_to_none=True)
-    loss_nats = accumulate(
-        model,
-        batch.split(num_parts),
-        num_tokens=batch.num_counted_tokens,
-        document_mask=document_mask,
-        summed_loss=loss_function,
+    loss_nats = accumulate_batch(
+        model, batch, loss_function, document_mask=document_mask, num_parts=num_parts
     )
     tensors = {
         name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad

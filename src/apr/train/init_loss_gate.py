@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from apr.convert.probes import find_special_ids, make_probes
 from apr.model.init import undeclared_parameter
-from apr.model.transformer import Transformer, in_plain_fp32
+from apr.model.switches import in_plain_fp32
+from apr.model.transformer import Transformer
 from apr.train.gates import Finding
 from apr.train.init_file import InitFile
 from apr.train.parts import whole

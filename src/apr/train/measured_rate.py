@@ -10,17 +10,14 @@ from apr.architecture import Architecture
 from apr.errors import Refusal
 from apr.model.init import initialize
 from apr.model.transformer import Transformer
-from apr.train.acceleration import (
-    Acceleration,
-    choose_acceleration,
-    keep_freed_memory,
-    repeatable,
-)
+from apr.train.acceleration import Acceleration, choose_acceleration
+from apr.train.allocator import keep_freed_memory
 from apr.train.batches import Batch
 from apr.train.config import TrainConfig
 from apr.train.optimizer import build_optimizer
 from apr.train.prepare import PreparedRun
 from apr.train.rate import Rate
+from apr.train.repeatable import repeatable
 from apr.train.step import NO_EXCHANGE, GradientExchange, SummedLoss, train_step
 
 _PROBE_WIDTH = 1024

@@ -4,13 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from apr.architecture import Architecture
+from apr.architecture import CONVENTIONS, Architecture, Convention
 from apr.train.device_rates import DeviceRates, shipped_rates
 from apr.train.devices import COLUMNS, Device, Rates, device_reported_as
 from apr.train.rate import Rate
 from apr.train.roofline import ASSUMES, us_per_token, work_per_token
-
-_CONVENTIONS = ("conventional", "causal")
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,9 @@ class PredictedRate:
         """The inverse of the sum of all parts."""
         return 1e6 / sum(self.us_per_token[column].values())
 
-    def share_of(self, ceiling: Ceiling, tokens_per_s: float, convention: Any) -> float | None:
+    def share_of(
+        self, ceiling: Ceiling, tokens_per_s: float, convention: Convention
+    ) -> float | None:
         """Model FLOPs utilisation, attention counted whole or by its causal half."""
         if ceiling.flops_per_s is None:
             return None
@@ -123,7 +123,7 @@ class PredictedRate:
                     column: self.share_of(ceiling, self.tokens_per_s(column), convention)
                     for column in self.columns
                 }
-                for convention in _CONVENTIONS
+                for convention in CONVENTIONS
             },
         }
 

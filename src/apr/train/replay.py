@@ -13,7 +13,7 @@ from apr.model.transformer import Transformer
 from apr.progress import Progress, Report, silent
 from apr.train.loss import summed_loss
 from apr.train.skipped_step import SkippedFacts, SkippedStep, json_number
-from apr.train.step import accumulate
+from apr.train.step import accumulate_batch
 
 # Kernels, threads and devices add up in another order than the run did; a finding is larger.
 _LOSS_TOLERANCE, _NORM_TOLERANCE = 0.01, 0.05
@@ -76,14 +76,13 @@ def replay_skipped(skipped: SkippedStep, *, progress: Report = silent) -> Replay
 def _compute(skipped: SkippedStep, precision: str) -> Computed:
     model, batch = skipped.model, skipped.batch
     model.compute_dtype = _DTYPES[precision]
-    model.zero_grad(set_to_none=True)
     with _watching(model) as seen:
-        loss_nats = accumulate(
+        loss_nats = accumulate_batch(
             model,
-            batch.split(skipped.facts.grad_accum),
-            num_tokens=batch.num_counted_tokens,
+            batch,
+            summed_loss,
             document_mask=skipped.facts.document_mask,
-            summed_loss=summed_loss,
+            num_parts=skipped.facts.grad_accum,
         )
     gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     bad = [name for name, g in gradients.items() if not bool(torch.isfinite(g).all())]

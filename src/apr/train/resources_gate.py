@@ -13,8 +13,9 @@ from apr.train.device_memory import USABLE, DeviceMemory, read_device_memory
 from apr.train.disk import DiskEstimate, estimate_disk, free_bytes
 from apr.train.gates import Finding, Gate, judge
 from apr.train.inputs import Inputs
-from apr.train.memory import MemoryEstimate, Workload, estimate_memory, largest_fitting
+from apr.train.memory import MemoryEstimate, estimate_memory, largest_fitting
 from apr.train.ranks import ALONE, Ranks
+from apr.train.workload import Workload
 from apr.units import format_bytes
 
 

@@ -54,8 +54,7 @@ def work_per_token(
     Source: 6 FLOPs per parameter of a matrix; 2 L H E T for causal attention forward.
     """
     d, f = shape.hidden_size, shape.intermediate_size
-    q = shape.num_attention_heads * shape.head_dim
-    kv = shape.num_key_value_heads * shape.head_dim
+    q, kv = shape.query_width, shape.key_value_width
     head = shape.vocab_size * d
     attention = 2.0 * shape.num_hidden_layers * q * sequence_length
     elements = (

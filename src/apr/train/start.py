@@ -14,7 +14,8 @@ from torch import Tensor
 from apr.architecture import Architecture
 from apr.errors import Refusal
 from apr.model.init import fresh_weights
-from apr.model.transformer import Transformer, join_again
+from apr.model.switches import join_again
+from apr.model.transformer import Transformer
 from apr.model.weights import opened_weights
 from apr.progress import Report, silent
 from apr.train.agreement import digest_of_tensors, digest_of_text, require_agreement

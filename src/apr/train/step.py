@@ -142,6 +142,30 @@ def accumulate(
     return math.fsum(map(float, losses))
 
 
+def accumulate_batch(
+    model: Transformer,
+    batch: Batch,
+    summed_loss: SummedLoss,
+    *,
+    document_mask: bool,
+    num_parts: int = 1,
+) -> float:
+    """Leave the gradient of a batch's mean loss on the parameters, and nothing that was there.
+
+    Returns that loss; the batch is computed in so many parts.
+
+    Units: nats per counted token.
+    """
+    model.zero_grad(set_to_none=True)
+    return accumulate(
+        model,
+        batch.split(num_parts),
+        num_tokens=batch.num_counted_tokens,
+        document_mask=document_mask,
+        summed_loss=summed_loss,
+    )
+
+
 def to_device(
     batch: Batch, model: Transformer, *, document_mask: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -13,8 +13,9 @@ from apr.model.attention import causal_mask, masked
 from apr.model.transformer import Transformer
 from apr.train.batches import Batch
 from apr.train.loss import summed_loss
-from apr.train.memory import Workload, estimate_memory
+from apr.train.memory import estimate_memory
 from apr.train.step import accumulate
+from apr.train.workload import Workload
 
 SAVED = ("activations", "attention scores and masks")
 
@@ -99,7 +100,7 @@ from apr.architecture import preset
 from apr.model.init import initialize
 from apr.model.attention import causal_mask, masked
 from apr.model.transformer import Transformer
-from apr.train.acceleration import keep_freed_memory
+from apr.train.allocator import keep_freed_memory
 from apr.train.batches import Batch
 from apr.train.loss import summed_loss
 from apr.train.step import accumulate

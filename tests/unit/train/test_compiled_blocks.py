@@ -12,7 +12,8 @@ from tests.unit.train.batch_fixture import random_batch, tiny_model
 from tests.varlen_kernel import varlen_on_cpu
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from apr.model.transformer import Block, in_plain_fp32
+from apr.model.switches import in_plain_fp32
+from apr.model.transformer import Block
 from apr.train.acceleration import Acceleration
 from apr.train.gradients_gate import measure_gradients
 from apr.train.loss import summed_loss

@@ -15,7 +15,8 @@ from tests.unit.train.selftest.planted import config
 from apr.architecture import preset
 from apr.train.device_memory import USABLE, DeviceMemory
 from apr.train.division import choose_division, divided
-from apr.train.memory import Workload, estimate_memory
+from apr.train.memory import estimate_memory
+from apr.train.workload import Workload
 
 SHAPE = preset("demo", tokenizer_vocab_size=4096)
 DEEP = replace(SHAPE, num_hidden_layers=32)

@@ -13,7 +13,7 @@ from apr.errors import Refusal
 from apr.model.transformer import Transformer
 from apr.train.hidden_matrices import is_hidden_matrix, num_moments
 from apr.train.loss import summed_loss
-from apr.train.memory import Workload, estimate_memory
+from apr.train.memory import estimate_memory
 from apr.train.optimizer import (
     applied_settings,
     build_optimizer,
@@ -23,6 +23,7 @@ from apr.train.optimizer import (
     state_tensors,
 )
 from apr.train.step import accumulate, train_step
+from apr.train.workload import Workload
 
 RATE, DECAY = 1e-2, 2.0
 MUON = config(optimizer="muon", learning_rate=RATE, weight_decay=DECAY)

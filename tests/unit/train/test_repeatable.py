@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from apr.train.acceleration import repeatable
+from apr.train.repeatable import repeatable
 
 
 @pytest.fixture

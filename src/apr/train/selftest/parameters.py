@@ -67,21 +67,8 @@ def check_parameters_change(
         document_mask=config.document_mask,
         summed_loss=summed_loss,
     )
-    moves = {
-        name: _moved(
-            parameter,
-            moved.get_parameter(name),
-            rate,
-            config.weight_decay,
-            by_muon=config.optimizer == "muon" and is_hidden_matrix(name, parameter.shape),
-        )
-        for name, parameter in parameters.items()
-    }
-    wrong = [
-        name
-        for name, move in moves.items()
-        if not (move.farthest >= _LEAST_SHARE_OF_RATE and move.surely <= move.at_most)
-    ]
+    moves = _moves(model, moved, config, rate=rate)
+    wrong = [name for name, move in moves.items() if not move.is_by_the_rate]
     if result.lr_applied != rate:
         found = f"the step says that it applied {result.lr_applied:g}"
     elif wrong:
@@ -107,6 +94,26 @@ class _Move:
     farthest: float
     surely: float
     at_most: float
+
+    @property
+    def is_by_the_rate(self) -> bool:
+        """Whether it is neither too short nor, without what may be rounding, too long."""
+        return self.farthest >= _LEAST_SHARE_OF_RATE and self.surely <= self.at_most
+
+
+def _moves(
+    before: Transformer, after: Transformer, config: TrainConfig, *, rate: float
+) -> dict[str, _Move]:
+    return {
+        name: _moved(
+            parameter,
+            after.get_parameter(name),
+            rate,
+            config.weight_decay,
+            by_muon=config.optimizer == "muon" and is_hidden_matrix(name, parameter.shape),
+        )
+        for name, parameter in before.named_parameters()
+    }
 
 
 def _moved(

@@ -15,7 +15,7 @@ from apr.train.selftest.distances import farthest
 from apr.train.selftest.overfit import OptimizerOf, Step
 from apr.train.selftest.plain_muon import PlainMuon
 from apr.train.selftest.small_run import few_layers_of, layers_of, size_of
-from apr.train.step import SummedLoss, accumulate
+from apr.train.step import SummedLoss, accumulate_batch
 
 _NUM_STEPS = 10
 _LARGEST_DISTANCE = 1e-4
@@ -127,14 +127,7 @@ class _Reference:
     def take_gradients(
         self, model: Transformer, batch: Batch, config: TrainConfig, summed_loss: SummedLoss
     ) -> None:
-        model.zero_grad(set_to_none=True)
-        accumulate(
-            model,
-            [batch],
-            num_tokens=batch.num_counted_tokens,
-            document_mask=config.document_mask,
-            summed_loss=summed_loss,
-        )
+        accumulate_batch(model, batch, summed_loss, document_mask=config.document_mask)
         for name, parameter in model.named_parameters():
             self.parameters[name].grad = _clone(parameter.grad)
         model.zero_grad(set_to_none=True)
