@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tests.kills.faults import DiskFault
 from tests.kills.trial import Lost, Trials
-from tests.kills.warm import Ended, WarmApr
+from tests.warm import Ended, Warm
 
 _EXIT_LOST = 5
 _DISK_FAULTS: tuple[DiskFault, ...] = ("ENOSPC", "EIO", "EROFS")
@@ -72,7 +72,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="apr-kills-") as place:
         scratch = Path(place) / "scratch"
         scratch.mkdir()
-        with WarmApr(scratch) as apr:
+        with Warm(scratch) as apr:
             trials = Trials.begin(Path(place), apr)
             print(
                 f"seed {options.seed}: {len(trials.write_points())} write points", file=sys.stderr
