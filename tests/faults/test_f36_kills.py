@@ -15,6 +15,7 @@ import pytest
 from tests.kills.faults import Fault
 from tests.kills.run import require_refused
 from tests.kills.trial import MIDDLE_STEP, Lost, Trials, facts_of
+from tests.run_data import RunData
 from tests.warm import Warm
 
 from apr.jobs.run_lock import hold_run
@@ -23,11 +24,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Generator[Trials]:
-    root = tmp_path_factory.mktemp("kills")
-    (root / "scratch").mkdir()
-    with Warm(root / "scratch") as apr:
-        yield Trials.begin(root, apr)
+def warm(ranks: Warm, ranks_data: RunData, tmp_path_factory: pytest.TempPathFactory) -> Trials:
+    return Trials.begin(ranks_data, tmp_path_factory.mktemp("kills") / "run", ranks)
 
 
 @pytest.fixture

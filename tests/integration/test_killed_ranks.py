@@ -6,12 +6,14 @@ A sample; `make kills` strikes everywhere.
 import random
 import shutil
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.kills.faults import Fault
 from tests.kills.rank_trial import LAST_STEP, RankTrials, Strike
+from tests.kills.run import require_refused
 from tests.kills.trial import MIDDLE_STEP, Lost, facts_of, require_same
 from tests.run_data import RunData
 from tests.warm import Warm
@@ -52,7 +54,7 @@ def test_the_strikes_are_all_of_a_checkpoint_on_both_sides(trials: RankTrials) -
 def test_f36_killed_at_a_write_point_of_either_rank_the_run_loses_nothing(
     trials: RankTrials,
 ) -> None:
-    chosen = random.Random(36).sample(trials.strikes(), 3)
+    chosen = random.Random(36).sample(trials.strikes(), 2)
     chosen += [
         # The first rank is waiting for the share, and has nothing else to do.
         at(trials, 1, f"{LAST_STEP}.*.shares/state"),
@@ -68,6 +70,21 @@ def test_f36_killed_at_a_write_point_of_either_rank_the_run_loses_nothing(
 def test_f36_killed_with_two_ranks_the_run_goes_on_with_one(trials: RankTrials) -> None:
     trials.strike(at(trials, 0, "shares/state"))
     trials.go_on(world_size=1)
+
+
+def test_f36_a_disk_that_says_no_to_a_share_ends_both_ranks(trials: RankTrials) -> None:
+    strike = at(trials, 1, f"{LAST_STEP}.*.shares/state")
+    first, second = trials.warm.run(
+        trials.flags,
+        world_size=2,
+        watched=trials.run_dir,
+        faults={1: replace(strike.fault, kind="EIO")},
+    )
+    require_refused(second, str(strike))
+    assert "rank 1: " in second.err
+    assert first.returncode == 5
+    assert "refused[ranks.lost]" in first.err
+    trials.go_on(world_size=2)
 
 
 def resumed(trials: RankTrials, late: Path | None) -> dict[str, Any]:

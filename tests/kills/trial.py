@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tests.kills.faults import DiskFault, Fault
-from tests.run_data import SOURCES, RunData, make_run_data
+from tests.run_data import RunData
 from tests.warm import Ended, Warm
 
 from apr.errors import Refusal
@@ -45,10 +45,8 @@ class Trials:
     """Of the undisturbed run, in order."""
 
     @classmethod
-    def begin(cls, root: Path, apr: Warm) -> "Trials":
-        """Make a corpus, and the run that nobody disturbs."""
-        data = make_run_data(root / "data", sources=SOURCES / "container")
-        run_dir = root / "run"
+    def begin(cls, data: RunData, run_dir: Path, apr: Warm) -> "Trials":
+        """Make the run that nobody disturbs."""
         flags = short_run(data, run_dir)
         (ended,) = apr.run(flags, watched=run_dir)
         if ended.returncode != 0:

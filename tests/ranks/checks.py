@@ -38,7 +38,7 @@ from apr.train.units_gathered import ONE_UNIT_BYTES
 from apr.train.validation import subset, validate
 
 # Longer than a checkpoint of a small model takes.
-_SLOW_DISK_S = 1.5
+_SLOW_DISK_S = 1.0
 
 
 def said(refusal: Refusal) -> dict[str, Any]:
