@@ -94,7 +94,8 @@ def main() -> int:
             for kind, most in (("fsdp", options.ranked), ("ddp", _COPIES_STRUCK)):
                 ranked = RankTrials.begin(data, Path(place) / "run", apr, kind=kind)
                 strikes = ranked.strikes()
-                _at_one_rank(ranked, tally, kind, chance.sample(strikes, most or len(strikes)))
+                chosen = chance.sample(strikes, len(strikes) if most is None else most)
+                _at_one_rank(ranked, tally, kind, chosen)
     print(tally.table())
     kills = sum(count for kind, count in tally.hits.items() if kind.startswith("kill"))
     print(f"{kills} kills, {len(tally.lost)} runs lost something")
