@@ -38,7 +38,7 @@ from apr.train.units_gathered import ONE_UNIT_BYTES
 from apr.train.validation import subset, validate
 
 # Longer than a checkpoint of a small model takes.
-_SLOW_DISK_S = 1.0
+_SLOW_DISK_S = 2.0
 
 
 def said(refusal: Refusal) -> dict[str, Any]:
@@ -252,20 +252,22 @@ def resumed_run(ranks: Ranks, *, run_dir: str, late: str | None) -> Any:
 
     The second rank has a slow disk, so that its own share comes after that one.
     """
-    has_turned_up = False
+    is_late = False
 
     def should_stop() -> bool:
-        nonlocal has_turned_up
-        if ranks.is_first and late and not has_turned_up:
-            has_turned_up = True
+        nonlocal is_late
+        if ranks.is_first and late and not is_late:
+            is_late = True
             shutil.copytree(late, Path(run_dir) / "checkpoints" / Path(late).name)
         return False
 
     def slowly(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "os.mkdir" and str(arguments[0]).endswith(".shares"):
+        nonlocal is_late
+        if event == "os.mkdir" and str(arguments[0]).endswith(".shares") and not is_late:
+            is_late = True
             time.sleep(_SLOW_DISK_S)
 
-    if ranks.rank == 1:
+    if late and ranks.rank == 1:
         sys.addaudithook(slowly)
     changes = {"adam_beta1": 0.8}
     try:
