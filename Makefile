@@ -22,7 +22,7 @@ help:
 	@echo "make bench   time and memory; numbers, no verdict"
 	@echo "make failures  plant every fault and write docs/failures.md: minutes"
 	@echo "make fuzz    a million damaged files to every reader: six to fifteen minutes on two cores"
-	@echo "make kills   a training run killed 140 times, at every write point: three to ten minutes"
+	@echo "make kills   a training run killed 240 times, at every write point, and one of two ranks: six to fifteen minutes"
 	@echo "make llama-cpp  compare with a real llama.cpp; builds it first, which takes minutes"
 	@echo "make transformers-4  the parity tests against transformers 4"
 	@echo "make clean   remove .venv/, .venv-*/ and what the tools wrote"

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, settings
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from tests.ranks.warm import WarmRanks
     from tests.run_data import RunData
+    from tests.warm import Warm
 
 # Read by OpenMP, MKL and the tokenizers' thread pool when they are first loaded, and inherited by
 # every command a test starts; torch itself is not imported here, so that tests of the disk half
@@ -84,11 +84,11 @@ def sources(run_data: "RunData", tmp_path_factory: pytest.TempPathFactory) -> tu
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> "Generator[WarmRanks]":
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> "Generator[Warm]":
     """Starts ranks of a run, in processes that have everything loaded."""
-    from tests.ranks.warm import WarmRanks
+    from tests.warm import Warm
 
-    with WarmRanks(tmp_path_factory.mktemp("ranks")) as warm:
+    with Warm(tmp_path_factory.mktemp("ranks")) as warm:
         yield warm
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 from tests.ranks.dealt_out import deep
-from tests.ranks.warm import WarmRanks
 from tests.run_data import RunData
+from tests.warm import Warm
 
 from apr.architecture import preset
 from apr.model.init import initialize
@@ -37,7 +37,7 @@ def sources(ranks_data: RunData, tmp_path_factory: pytest.TempPathFactory) -> di
     return {"fresh": "fresh", "init": str(root / "model.apr"), "checkpoint": str(checkpoint)}
 
 
-def ask(ranks: WarmRanks, what: str, world_size: int, **options: Any) -> list[Any]:
+def ask(ranks: Warm, what: str, world_size: int, **options: Any) -> list[Any]:
     """What every rank answered; none may have ended otherwise."""
     ended = ranks.call(f"tests.ranks.dealt_out:{what}", world_size=world_size, **options)
     assert [each.returncode for each in ended] == [0] * world_size, ended
@@ -61,7 +61,7 @@ def over(held: dict[str, Any], num_ranks: int) -> set[str]:
 
 @pytest.mark.parametrize("source", ["fresh", "init", "checkpoint"])
 def test_no_rank_ever_holds_the_whole_model(
-    ranks: WarmRanks, ranks_data: RunData, sources: dict[str, str], source: str
+    ranks: Warm, ranks_data: RunData, sources: dict[str, str], source: str
 ) -> None:
     options = {"root": str(ranks_data.root), "source": sources[source], "by_block": True}
     for held in ask(ranks, "held", 2, **options):
@@ -77,7 +77,7 @@ def test_no_rank_ever_holds_the_whole_model(
     ],
 )
 def test_a_rank_that_holds_the_whole_model_is_seen(
-    ranks: WarmRanks, ranks_data: RunData, source: str, by_block: bool, moments: set[str]
+    ranks: Warm, ranks_data: RunData, source: str, by_block: bool, moments: set[str]
 ) -> None:
     options = {"root": str(ranks_data.root), "source": source, "by_block": by_block}
     for held in ask(ranks, "held", 2, **options):
@@ -88,7 +88,7 @@ def test_a_rank_that_holds_the_whole_model_is_seen(
     ("by_block", "recomputes"), [(True, False), (True, True), (False, False), (False, True)]
 )
 def test_the_gradient_that_is_judged_is_that_of_the_ranks_own_rows(
-    ranks: WarmRanks, ranks_data: RunData, by_block: bool, recomputes: bool
+    ranks: Warm, ranks_data: RunData, by_block: bool, recomputes: bool
 ) -> None:
     options = {"root": str(ranks_data.root), "by_block": by_block, "recomputes": recomputes}
     assert max(ask(ranks, "seen", 2, **options)) < 1e-5
@@ -105,7 +105,7 @@ def test_the_gradient_that_is_judged_is_that_of_the_ranks_own_rows(
     ],
 )
 def test_f26_what_one_rank_computes_wrongly_no_rank_goes_on_with(
-    ranks: WarmRanks, ranks_data: RunData, fault: str, words: str, by_block: bool
+    ranks: Warm, ranks_data: RunData, fault: str, words: str, by_block: bool
 ) -> None:
     options = {"root": str(ranks_data.root), "fault": fault, "by_block": by_block}
     first, *others = ask(ranks, "first_gradient", 3, **options)
@@ -116,16 +116,14 @@ def test_f26_what_one_rank_computes_wrongly_no_rank_goes_on_with(
 
 
 @pytest.mark.parametrize("by_block", [True, False])
-def test_ranks_that_compute_rightly_pass(
-    ranks: WarmRanks, ranks_data: RunData, by_block: bool
-) -> None:
+def test_ranks_that_compute_rightly_pass(ranks: Warm, ranks_data: RunData, by_block: bool) -> None:
     options = {"root": str(ranks_data.root), "fault": None, "by_block": by_block}
     first, *others = ask(ranks, "first_gradient", 3, **options)
     assert first["verdict"] == "PASS"
     assert others == [first] * 2
 
 
-def test_a_gate_that_breaks_on_one_rank_ends_all(ranks: WarmRanks, ranks_data: RunData) -> None:
+def test_a_gate_that_breaks_on_one_rank_ends_all(ranks: Warm, ranks_data: RunData) -> None:
     options = {"root": str(ranks_data.root), "fault": "an exception", "by_block": True}
     first, last = ask(ranks, "first_gradient", 2, **options)
     assert last["id"] == "preflight.gradients"
@@ -134,7 +132,7 @@ def test_a_gate_that_breaks_on_one_rank_ends_all(ranks: WarmRanks, ranks_data: R
 
 
 def test_an_initial_model_is_measured_as_by_one_process(
-    ranks: WarmRanks, ranks_data: RunData, sources: dict[str, str]
+    ranks: Warm, ranks_data: RunData, sources: dict[str, str]
 ) -> None:
     options = {"root": str(ranks_data.root), "source": sources["init"]}
     (alone,) = ask(ranks, "initial_loss", 1, kind="auto", **options)
@@ -145,7 +143,7 @@ def test_an_initial_model_is_measured_as_by_one_process(
 
 @pytest.mark.parametrize("at_rank", [0, 1, None])
 def test_f28_a_weight_that_is_not_finite_is_seen_by_all(
-    ranks: WarmRanks, ranks_data: RunData, at_rank: int | None
+    ranks: Warm, ranks_data: RunData, at_rank: int | None
 ) -> None:
     for refused in ask(ranks, "spoilt_weight", 2, root=str(ranks_data.root), at_rank=at_rank):
         if at_rank is None:
@@ -166,7 +164,7 @@ def test_f28_a_weight_that_is_not_finite_is_seen_by_all(
     ],
 )
 def test_a_model_is_dealt_out_where_only_that_fits(
-    ranks: WarmRanks, ranks_data: RunData, preset_name: str, gibibytes: int, kind: str
+    ranks: Warm, ranks_data: RunData, preset_name: str, gibibytes: int, kind: str
 ) -> None:
     options = {"preset_name": preset_name, "available_bytes": max(1, gibibytes << 30)}
     assert ask(ranks, "chosen_kind", 2, root=str(ranks_data.root), **options) == [kind] * 2

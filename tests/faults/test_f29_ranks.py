@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.ranks.warm import WarmRanks
 from tests.run_data import RunData
+from tests.warm import Warm
 
 pytestmark = pytest.mark.slow
 
@@ -21,14 +21,14 @@ CLOSE = {"loss_nats": 1e-6, "grad_norm": 1e-5, "weights": 1e-5}
 KINDS = ("ddp", "fsdp")
 
 
-def ask(ranks: WarmRanks, what: str, world_size: int, **options: Any) -> list[Any]:
+def ask(ranks: Warm, what: str, world_size: int, **options: Any) -> list[Any]:
     """What every rank answered; none may have ended otherwise."""
     ended = ranks.call(f"tests.ranks.checks:{what}", world_size=world_size, **options)
     assert [each.returncode for each in ended] == [0] * world_size, ended
     return [each.answer for each in ended]
 
 
-def test_ranks_answer_each_other(ranks: WarmRanks) -> None:
+def test_ranks_answer_each_other(ranks: Warm) -> None:
     (alone,) = ask(ranks, "answers", 1)
     assert alone == {
         "total": [1.5, 0.0],
@@ -54,21 +54,21 @@ def test_ranks_answer_each_other(ranks: WarmRanks) -> None:
         ("rows", "the next rows"),
     ],
 )
-def test_f29_one_rank_that_differs_is_named(ranks: WarmRanks, fault: str, what: str) -> None:
+def test_f29_one_rank_that_differs_is_named(ranks: Warm, fault: str, what: str) -> None:
     for refused in ask(ranks, "agree", 3, fault=fault):
         assert refused["id"] == "ranks.differ"
         assert refused["where"] == f"step 7, {what}"
         assert "rank 2 than" in refused["found"]
 
 
-def test_ranks_that_agree_go_on(ranks: WarmRanks) -> None:
+def test_ranks_that_agree_go_on(ranks: Warm) -> None:
     assert ask(ranks, "agree", 3, fault=None) == [None] * 3
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "fsdp by block"])
 @pytest.mark.parametrize("fault", ["read", "held", None])
 def test_f29_weights_that_begin_apart_are_refused(
-    ranks: WarmRanks, ranks_data: RunData, kind: str, fault: str | None
+    ranks: Warm, ranks_data: RunData, kind: str, fault: str | None
 ) -> None:
     for refused in ask(ranks, "start_apart", 2, root=str(ranks_data.root), kind=kind, fault=fault):
         if fault is None:
@@ -81,7 +81,7 @@ def test_f29_weights_that_begin_apart_are_refused(
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("counted", [[3, 16, 1, 9], [16, 16, 0, 0], [0, 0, 0, 1]])
 def test_f25_every_token_weighs_the_same_on_any_rank(
-    ranks: WarmRanks, ranks_data: RunData, kind: str, counted: list[int]
+    ranks: Warm, ranks_data: RunData, kind: str, counted: list[int]
 ) -> None:
     options = {"root": str(ranks_data.root), "counted": counted}
     (alone,) = ask(ranks, "step_of_unequal_rows", 1, kind="auto", **options)
@@ -95,7 +95,7 @@ def test_f25_every_token_weighs_the_same_on_any_rank(
             assert answers[0][name] == pytest.approx(alone[name], rel=close, abs=close), name
 
 
-def test_f25_a_mean_of_means_would_show(ranks: WarmRanks, ranks_data: RunData) -> None:
+def test_f25_a_mean_of_means_would_show(ranks: Warm, ranks_data: RunData) -> None:
     options = {"root": str(ranks_data.root), "counted": [3, 16, 1, 9]}
     (alone,) = ask(ranks, "step_of_unequal_rows", 1, kind="auto", **options)
     planted, _ = ask(ranks, "step_of_unequal_rows", 2, kind="ddp", mean_of_means=True, **options)
@@ -104,7 +104,7 @@ def test_f25_a_mean_of_means_would_show(ranks: WarmRanks, ranks_data: RunData) -
 
 
 def test_f22_the_held_out_loss_is_the_same_on_any_number_of_ranks(
-    ranks: WarmRanks, ranks_data: RunData
+    ranks: Warm, ranks_data: RunData
 ) -> None:
     # Three rows for three ranks and a fourth that has none.
     for max_tokens in (96, 100_000):
@@ -116,7 +116,7 @@ def test_f22_the_held_out_loss_is_the_same_on_any_number_of_ranks(
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_is_killed_ends_the_run_with_a_word(
-    ranks: WarmRanks, ranks_data: RunData, tmp_path: Path, rank: int
+    ranks: Warm, ranks_data: RunData, tmp_path: Path, rank: int
 ) -> None:
     run_dir = tmp_path / "run"
     ended = ranks.call(

@@ -15,7 +15,8 @@ import pytest
 from tests.kills.faults import Fault
 from tests.kills.run import require_refused
 from tests.kills.trial import MIDDLE_STEP, Lost, Trials, facts_of
-from tests.kills.warm import WarmApr
+from tests.run_data import RunData
+from tests.warm import Warm
 
 from apr.jobs.run_lock import hold_run
 
@@ -23,11 +24,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Generator[Trials]:
-    root = tmp_path_factory.mktemp("kills")
-    (root / "scratch").mkdir()
-    with WarmApr(root / "scratch") as apr:
-        yield Trials.begin(root, apr)
+def warm(ranks: Warm, ranks_data: RunData, tmp_path_factory: pytest.TempPathFactory) -> Trials:
+    return Trials.begin(ranks_data, tmp_path_factory.mktemp("kills") / "run", ranks)
 
 
 @pytest.fixture
@@ -129,8 +127,10 @@ def test_f36_a_second_process_on_a_run_is_refused(trials: Trials, command: str) 
 
 
 def test_f40_a_clock_that_jumps_enters_no_number(trials: Trials) -> None:
-    ended = trials.apr.run(trials.flags, watched=trials.run_dir, jumping_clock=True)
-    assert ended.returncode == 0, ended.err
+    (ended,) = trials.apr.call(
+        "tests.kills.clock:run_under_a_jumping_clock", arguments=trials.flags
+    )
+    assert ended.out.endswith("0\n"), ended.err
     record = json.loads((trials.run_dir / "run.json").read_text())
     started, finished = (
         datetime.fromisoformat(record[name]) for name in ("started_at", "finished_at")

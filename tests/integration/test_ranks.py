@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.ranks.warm import Ended, WarmRanks
 from tests.run_data import RunData
+from tests.warm import Ended, Warm
 
 from apr.files import sha256_file
 
@@ -26,7 +26,7 @@ def arguments(ranks_data: RunData, run_dir: Path, *more: str) -> list[str]:
     return ["pretrain", *ranks_data.flags(run_dir), "--checkpoint-every", "2", "--quiet", *more]
 
 
-def train(ranks: WarmRanks, world_size: int, arguments: list[str]) -> list[Ended]:
+def train(ranks: Warm, world_size: int, arguments: list[str]) -> list[Ended]:
     ended = ranks.run(arguments, world_size=world_size)
     assert [each.returncode for each in ended] == [0] * world_size, ended
     # The first one answers, the others say nothing at all.
@@ -59,7 +59,7 @@ def require_same_run(run_dir: Path, alone: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def alone(ranks: WarmRanks, ranks_data: RunData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(ranks: Warm, ranks_data: RunData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("alone") / "run"
     train(ranks, 1, arguments(ranks_data, run_dir, "--grad-accum", "4"))
     return run_dir
@@ -67,7 +67,7 @@ def alone(ranks: WarmRanks, ranks_data: RunData, tmp_path_factory: pytest.TempPa
 
 @pytest.mark.parametrize(("kind", "world_size", "grad_accum"), LAYOUTS)
 def test_any_number_of_ranks_train_the_same_run(
-    ranks: WarmRanks,
+    ranks: Warm,
     ranks_data: RunData,
     tmp_path: Path,
     alone: Path,
@@ -84,7 +84,7 @@ def test_any_number_of_ranks_train_the_same_run(
 
 
 def test_an_initial_model_that_is_dealt_out_trains_the_same_run(
-    ranks: WarmRanks, ranks_data: RunData, tmp_path: Path, alone: Path
+    ranks: Warm, ranks_data: RunData, tmp_path: Path, alone: Path
 ) -> None:
     def words(run_dir: Path, *more: str) -> list[str]:
         flags = arguments(ranks_data, run_dir, "--init", str(alone / "model.apr"), *more)
@@ -97,7 +97,7 @@ def test_an_initial_model_that_is_dealt_out_trains_the_same_run(
 
 
 def test_a_dry_run_of_a_dealt_out_model_says_how_fast_it_would_be(
-    ranks: WarmRanks, ranks_data: RunData, tmp_path: Path
+    ranks: Warm, ranks_data: RunData, tmp_path: Path
 ) -> None:
     more = ("--data-parallel", "fsdp", "--dry-run", "--json")
     first, second = ranks.run(arguments(ranks_data, tmp_path / "run", *more), world_size=2)
@@ -110,7 +110,7 @@ def test_a_dry_run_of_a_dealt_out_model_says_how_fast_it_would_be(
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_saved_on_two_ranks_a_run_goes_on_with_one_and_with_four(
-    ranks: WarmRanks, ranks_data: RunData, tmp_path: Path, alone: Path, kind: str
+    ranks: Warm, ranks_data: RunData, tmp_path: Path, alone: Path, kind: str
 ) -> None:
     run_dir = tmp_path / "run"
     ended = ranks.call(
@@ -141,7 +141,7 @@ def test_saved_on_two_ranks_a_run_goes_on_with_one_and_with_four(
 
 @pytest.mark.parametrize("at_call", [3, None])
 def test_no_checkpoint_is_written_of_ranks_that_have_drifted_apart(
-    ranks: WarmRanks, ranks_data: RunData, tmp_path: Path, at_call: int | None
+    ranks: Warm, ranks_data: RunData, tmp_path: Path, at_call: int | None
 ) -> None:
     run_dir = tmp_path / "run"
     run_dir.mkdir()
@@ -163,7 +163,7 @@ def test_no_checkpoint_is_written_of_ranks_that_have_drifted_apart(
     assert saved == ["step-00000002"]
 
 
-def test_a_large_model_is_gathered_block_by_block(ranks: WarmRanks, ranks_data: RunData) -> None:
+def test_a_large_model_is_gathered_block_by_block(ranks: Warm, ranks_data: RunData) -> None:
     def step(world_size: int, kind: str) -> dict[str, Any]:
         ended = ranks.call(
             "tests.ranks.checks:step_of_unequal_rows",
@@ -183,7 +183,7 @@ def test_a_large_model_is_gathered_block_by_block(ranks: WarmRanks, ranks_data: 
 
 @pytest.mark.parametrize("damage", ["missing", "of another step", "twice"])
 def test_a_share_that_is_not_its_own_is_no_checkpoint(
-    ranks: WarmRanks, ranks_data: RunData, tmp_path: Path, damage: str
+    ranks: Warm, ranks_data: RunData, tmp_path: Path, damage: str
 ) -> None:
     """Beyond the hashes, for a list that somebody has written again."""
     run_dir = tmp_path / "run"
@@ -213,7 +213,7 @@ def test_a_share_that_is_not_its_own_is_no_checkpoint(
 
 
 def test_under_torchrun_a_signal_saves_and_one_process_goes_on(
-    ranks: WarmRanks, ranks_data: RunData, tmp_path: Path
+    ranks: Warm, ranks_data: RunData, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "run"
     flags = arguments(ranks_data, run_dir, "--num-steps", "100000", "--eval-every", "100000")
@@ -247,7 +247,7 @@ def test_under_torchrun_a_signal_saves_and_one_process_goes_on(
     ],
 )
 def test_what_all_ranks_refuse_is_said_once(
-    ranks: WarmRanks, ranks_data: RunData, tmp_path: Path, more: tuple[str, ...], id: str
+    ranks: Warm, ranks_data: RunData, tmp_path: Path, more: tuple[str, ...], id: str
 ) -> None:
     ended = ranks.run(arguments(ranks_data, tmp_path / "run", *more), world_size=2)
     assert ended[0].returncode == ended[1].returncode != 0
@@ -257,7 +257,7 @@ def test_what_all_ranks_refuse_is_said_once(
 
 
 def test_what_one_rank_alone_refuses_is_said_by_that_one(
-    ranks: WarmRanks, ranks_data: RunData, tmp_path: Path
+    ranks: Warm, ranks_data: RunData, tmp_path: Path
 ) -> None:
     (tmp_path / "tokenizer-0").symlink_to(ranks_data.tokenizer)
     words = arguments(ranks_data, tmp_path / "run")
@@ -269,9 +269,7 @@ def test_what_one_rank_alone_refuses_is_said_by_that_one(
     assert "refused[ranks.lost]" in ended[0].err
 
 
-def test_one_process_has_nothing_to_share(
-    ranks_data: RunData, tmp_path: Path, ranks: WarmRanks
-) -> None:
+def test_one_process_has_nothing_to_share(ranks_data: RunData, tmp_path: Path, ranks: Warm) -> None:
     (ended,) = ranks.run(
         arguments(ranks_data, tmp_path / "run", "--data-parallel", "fsdp"), world_size=1
     )

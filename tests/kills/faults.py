@@ -32,7 +32,7 @@ _PATHS = {
 }
 _NEEDS_SPACE = ("open", "os.mkdir", "write", "fsync")
 DiskFault = Literal["EIO", "ENOSPC", "EROFS"]
-_RANDOM = re.compile(r"\.[a-z0-9_]{8}\.(tmp|old)")
+_RANDOM = re.compile(r"\.[a-z0-9_]{8}\.(tmp|old|shares)")
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tests.kills.faults import DiskFault, Fault
-from tests.kills.warm import Ended, WarmApr
-from tests.run_data import SOURCES, RunData, make_run_data
+from tests.run_data import RunData
+from tests.warm import Ended, Warm
 
 from apr.errors import Refusal
 from apr.files import sha256_file
@@ -37,7 +37,7 @@ class Lost(Exception):
 class Trials:
     """Trials in one place; `begin` makes it."""
 
-    apr: WarmApr
+    apr: Warm
     run_dir: Path
     flags: list[str]
     undisturbed: dict[str, Any]
@@ -45,12 +45,10 @@ class Trials:
     """Of the undisturbed run, in order."""
 
     @classmethod
-    def begin(cls, root: Path, apr: WarmApr) -> "Trials":
-        """Make a corpus, and the run that nobody disturbs."""
-        data = make_run_data(root / "data", sources=SOURCES / "container")
-        run_dir = root / "run"
-        flags = _flags(data, run_dir)
-        ended = apr.run(flags, watched=run_dir)
+    def begin(cls, data: RunData, run_dir: Path, apr: Warm) -> "Trials":
+        """Make the run that nobody disturbs."""
+        flags = short_run(data, run_dir)
+        (ended,) = apr.run(flags, watched=run_dir)
         if ended.returncode != 0:
             raise RuntimeError(ended.err)
         facts = facts_of(run_dir)
@@ -62,16 +60,11 @@ class Trials:
 
         Of many writes to one file in a row the first and the last are taken.
         """
-        points = list[int]()
-        # The log is written by another thread, in between.
-        others = [each for each in enumerate(self.operations, start=1) if each[1] != _LOG_WRITE]
-        for (_, before), (number, operation), (_, after) in zip(
-            [(0, ""), *others], others, [*others[1:], (0, "")], strict=False
-        ):
-            is_inner_write = operation.startswith("write") and before == operation == after
-            is_of_another_checkpoint = "/" in operation and MIDDLE_STEP not in operation
-            if not is_inner_write and not is_of_another_checkpoint:
-                points.append(number)
+        points = [
+            number
+            for number in without_inner_writes(self.operations)
+            if "/" not in (operation := self.operations[number - 1]) or MIDDLE_STEP in operation
+        ]
         log = [at for at, each in enumerate(self.operations, start=1) if each == _LOG_WRITE]
         return sorted(points + log)
 
@@ -92,77 +85,114 @@ class Trials:
 
     def fault(self, point: int, kind: Literal["kill"] | DiskFault = "kill") -> Fault:
         """A fault at an operation of the undisturbed run, wherever its turn comes this time."""
-        name = self.operations[point - 1]
-        return Fault(self.operations[:point].count(name), kind, name)
+        return fault_at(self.operations, point, kind)
 
     def strike(self, fault: Fault | None = None, *, kill_after_s: float | None = None) -> Ended:
         """Start the run, or go on with it, and let that happen to it."""
-        return self.apr.run(
-            self.next_arguments() or self._resume(),
+        (ended,) = self.apr.run(
+            next_arguments(self.run_dir, self.flags) or resume_arguments(self.run_dir),
             watched=self.run_dir,
-            fault=fault,
-            kill_after_s=kill_after_s,
+            faults={} if fault is None else {0: fault},
+            kill_after_s={} if kill_after_s is None else {0: kill_after_s},
         )
-
-    def next_arguments(self) -> list[str] | None:
-        """What a person would type now; None when the run has ended well."""
-        record = self.run_dir / "run.json"
-        if not record.exists():
-            return self.flags
-        if json.loads(record.read_text())["outcome"] in _GOOD_ENDINGS:
-            return None
-        return self._resume()
-
-    def _resume(self) -> list[str]:
-        return ["pretrain", "--resume", str(self.run_dir), "--quiet"]
+        return ended
 
     def go_on(self) -> None:
         """Resume, and compare with the undisturbed run.
 
         Raises Lost.
         """
-        newest = self._newest_checkpoint()
-        arguments = self.next_arguments()
+        newest = newest_checkpoint(self.run_dir)
+        arguments = next_arguments(self.run_dir, self.flags)
         if arguments is not None:
-            ended = self.apr.run(arguments, watched=self.run_dir)
+            (ended,) = self.apr.run(arguments, watched=self.run_dir)
             if ended.returncode != 0:
                 raise Lost(f"it did not go on: exit {ended.returncode}, {ended.err}")
-            self._require_went_on_from(newest)
+            require_went_on_from(newest, self.run_dir)
         found = facts_of(self.run_dir)
         if arguments is None:
             # The page comes after the word of success, and from `apr report` at any time.
             files = {name for name in found["files"] if not name.startswith(".report.html.")}
             found["files"] = sorted(files | {"report.html"})
-        different = [key for key in self.undisturbed if found.get(key) != self.undisturbed[key]]
-        if different:
-            key = different[0]
-            raise Lost(f"{key}: {found.get(key)!s:.600} instead of {self.undisturbed[key]!s:.600}")
-
-    def _newest_checkpoint(self) -> int:
-        """The step of the newest; whatever has the name of a checkpoint is a whole one."""
-        steps = [0]
-        for directory in (self.run_dir / "checkpoints").glob("step-*"):
-            try:
-                require_verified(directory)
-            except Refusal as refusal:
-                raise Lost(f"{directory.name} is no checkpoint: {refusal.found}") from refusal
-            steps.append(int(directory.name.removeprefix("step-")))
-        return max(steps)
-
-    def _require_went_on_from(self, newest: int) -> None:
-        resumes = json.loads((self.run_dir / "run.json").read_text())["resumes"]
-        last = resumes[-1] if resumes else {"step": 0, "passed_over": []}
-        if (last["step"], last["passed_over"]) != (newest, []):
-            raise Lost(f"it went on from {last} and not from step {newest}")
+        require_same(found, self.undisturbed)
 
     def clear(self) -> None:
         """Make room for the next trial."""
         shutil.rmtree(self.run_dir, ignore_errors=True)
 
 
+def without_inner_writes(operations: list[str]) -> list[int]:
+    """Operations by number; of many writes to one file in a row the first and the last.
+
+    Those of the log are none of them: another thread does them, in between.
+    """
+    points = list[int]()
+    others = [each for each in enumerate(operations, start=1) if each[1] != _LOG_WRITE]
+    for (_, before), (number, operation), (_, after) in zip(
+        [(0, ""), *others], others, [*others[1:], (0, "")], strict=False
+    ):
+        if not (operation.startswith("write") and before == operation == after):
+            points.append(number)
+    return points
+
+
+def fault_at(
+    operations: list[str], point: int, kind: Literal["kill"] | DiskFault = "kill"
+) -> Fault:
+    """A fault at one of these operations, wherever its turn comes in another run."""
+    name = operations[point - 1]
+    return Fault(operations[:point].count(name), kind, name)
+
+
+def next_arguments(run_dir: Path, flags: list[str]) -> list[str] | None:
+    """What a person would type now; None when the run has ended well."""
+    record = run_dir / "run.json"
+    if not record.exists():
+        return flags
+    if json.loads(record.read_text())["outcome"] in _GOOD_ENDINGS:
+        return None
+    return resume_arguments(run_dir)
+
+
+def resume_arguments(run_dir: Path) -> list[str]:
+    return ["pretrain", "--resume", str(run_dir), "--quiet"]
+
+
+def newest_checkpoint(run_dir: Path) -> int:
+    """The step of the newest; whatever has the name of a checkpoint is a whole one.
+
+    Raises Lost.
+    """
+    steps = [0]
+    for directory in (run_dir / "checkpoints").glob("step-*"):
+        try:
+            require_verified(directory)
+        except Refusal as refusal:
+            raise Lost(f"{directory.name} is no checkpoint: {refusal.found}") from refusal
+        steps.append(int(directory.name.removeprefix("step-")))
+    return max(steps)
+
+
+def require_went_on_from(newest: int, run_dir: Path) -> None:
+    """Raises Lost."""
+    resumes = json.loads((run_dir / "run.json").read_text())["resumes"]
+    last = resumes[-1] if resumes else {"step": 0, "passed_over": []}
+    if (last["step"], last["passed_over"]) != (newest, []):
+        raise Lost(f"it went on from {last} and not from step {newest}")
+
+
+def require_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Raises Lost."""
+    different = [key for key in expected if found.get(key) != expected[key]]
+    if different:
+        key = different[0]
+        raise Lost(f"{key}: {found.get(key)!s:.600} instead of {expected[key]!s:.600}")
+
+
 def facts_of(run_dir: Path) -> dict[str, Any]:
     """Everything about a finished run that does not depend on when or how fast it was."""
-    files = sorted(str(path.relative_to(run_dir)) for path in run_dir.rglob("*") if path.is_file())
+    # Directories too: an empty one is a leftover as well.
+    files = sorted(str(path.relative_to(run_dir)) for path in run_dir.rglob("*"))
     record = json.loads((run_dir / "run.json").read_text())
     for gate in record["gates"]:
         if gate["id"] in _OF_THE_MACHINE:
@@ -193,7 +223,8 @@ def _without_seconds(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if not key.endswith("_s")}
 
 
-def _flags(data: RunData, run_dir: Path) -> list[str]:
+def short_run(data: RunData, run_dir: Path, *more: str) -> list[str]:
+    """The command line of a run of three steps, each with its checkpoint."""
     changed = {
         "--num-steps": NUM_STEPS,
         "--batch-size": 8,
@@ -205,4 +236,4 @@ def _flags(data: RunData, run_dir: Path) -> list[str]:
     del flags[at : at + 2]
     for flag, value in changed.items():
         flags[flags.index(flag) + 1] = str(value)
-    return ["pretrain", *flags, "--checkpoint-every", "1", "--keep", "1", "--quiet"]
+    return ["pretrain", *flags, "--checkpoint-every", "1", "--keep", "1", "--quiet", *more]

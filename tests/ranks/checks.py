@@ -1,7 +1,10 @@
 """What ranks do in the tests: each function runs on every rank, and returns what JSON can hold."""
 
 import os
+import shutil
 import signal
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +18,7 @@ from apr.architecture import Architecture, preset
 from apr.errors import Interrupted, Refusal
 from apr.jobs.pretrain import pretrain
 from apr.jobs.record import first_record
+from apr.jobs.resume import resume
 from apr.jobs.sitting import SILENT, Listener, sit
 from apr.model.init import fresh_weights, initialize
 from apr.model.transformer import Transformer
@@ -32,6 +36,9 @@ from apr.train.start import Weights
 from apr.train.step import train_step
 from apr.train.units_gathered import ONE_UNIT_BYTES
 from apr.train.validation import subset, validate
+
+# Longer than a checkpoint of a small model takes.
+_SLOW_DISK_S = 2.0
 
 
 def said(refusal: Refusal) -> dict[str, Any]:
@@ -235,6 +242,38 @@ def drifting_run(ranks: Ranks, *, root: str, run_dir: str, at_call: int | None) 
     record = first_record(run, [], Judgement([], None), None)
     try:
         sit(run, record, build_optimizer(run.model, run.config), TrainState(), listener=SILENT)
+    except Refusal as refusal:
+        return said(refusal)
+    return None
+
+
+def resumed_run(ranks: Ranks, *, run_dir: str, late: str | None) -> Any:
+    """Go on with other moments; what ranks of an earlier sitting leave too late turns up then.
+
+    The second rank has a slow disk, so that its own share comes after that one.
+    """
+    is_late = False
+
+    def should_stop() -> bool:
+        nonlocal is_late
+        if ranks.is_first and late and not is_late:
+            is_late = True
+            shutil.copytree(late, Path(run_dir) / "checkpoints" / Path(late).name)
+        return False
+
+    def slowly(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal is_late
+        if event == "os.mkdir" and str(arguments[0]).endswith(".shares") and not is_late:
+            is_late = True
+            time.sleep(_SLOW_DISK_S)
+
+    if late and ranks.rank == 1:
+        sys.addaudithook(slowly)
+    changes = {"adam_beta1": 0.8}
+    try:
+        resume(
+            Path(run_dir), changes=changes, ranks=ranks, listener=Listener(should_stop=should_stop)
+        )
     except Refusal as refusal:
         return said(refusal)
     return None

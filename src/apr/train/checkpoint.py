@@ -25,7 +25,7 @@ from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.guards import GuardState
 from apr.train.host_copies import HostCopies
 from apr.train.optimizer import load_state_tensors, state_tensors
-from apr.train.optimizer_state import Share, StoredState, collect_shares, write_share
+from apr.train.optimizer_state import Share, StoredState, write_share
 from apr.train.parts import are_dealt_out, own_part, put_weights
 from apr.train.ranks import ALONE, Ranks
 
@@ -190,17 +190,18 @@ def write_checkpoint(
     tokenizer: Tokenizer,
     provenance: list[dict[str, Any]],
     carried: Mapping[str, Any] | None = None,
-    should_give_up: Callable[[], bool] = lambda: False,
+    collect: Callable[[Path], None] | None = None,
 ) -> Path:
     """Write, read back, hash and rename one checkpoint.
 
-    Each file is compared with what was in memory, then hashed once from the file system. The other
-    ranks' shares are waited for, unless `should_give_up`.
+    Each file is compared with what was in memory, then hashed once from the file system. `collect`
+    puts the other ranks' shares into a directory.
 
     Refuses: files.io-failed, model.non-finite, checkpoint.read-back, and what the writers of the
     two formats refuse.
     Writes: RUN/checkpoints/step-NNNNNNNN/.
     """
+    assert collect or snapshot.share.num_ranks == 1, "nobody collects the other ranks' shares"
     target = checkpoint_dir(run_dir, snapshot.state.step)
     snapshot.settle()
     with atomic_directory(target, overwrite=True) as staged:
@@ -213,7 +214,8 @@ def write_checkpoint(
             carried=carried,
         )
         write_share(staged / snapshot.share.file_name, snapshot.share)
-        collect_shares(target, snapshot.share, staged, should_give_up=should_give_up)
+        if collect:
+            collect(staged)
         write_json(staged / "state.json", asdict(snapshot.state))
         listing = {
             file.name: {"size_bytes": file.stat().st_size, "sha256": sha256_file(file)}

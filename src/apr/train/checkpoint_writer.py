@@ -6,6 +6,7 @@ memory, and checkpoints appear in order. What goes wrong in the background is ra
 training thread. Of several ranks the first writes.
 """
 
+import secrets
 import time
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,7 +27,7 @@ from apr.train.checkpoint import (
     take_snapshot,
     write_checkpoint,
 )
-from apr.train.optimizer_state import leave_share
+from apr.train.optimizer_state import collect_shares, leave_share, meeting_place
 from apr.train.parts import are_dealt_out
 from apr.train.ranks import ALONE, Ranks
 from apr.train.retention import Retention, clear_leftovers
@@ -67,15 +68,18 @@ class CheckpointWriter:
         self._in_flight: Future[float] | None = None
         self._memory = SnapshotMemory()
         self._held_updates: RemovableHandle | None = None
+        self._sitting = ""
+        self._are_shares_due = False
         self._is_over = False
 
     def __enter__(self) -> Self:
         """Make the place for checkpoints, and finish the deleting that a kill cut short.
 
-        Refuses: files.io-failed.
+        Refuses: files.io-failed, ranks.lost.
         """
         if self._ranks.is_first:
             clear_leftovers(self._run_dir)
+        self._sitting = self._ranks.same_as_first(secrets.token_hex(4))
         if self._ranks.is_first and self._saved_step:
             directory = checkpoint_dir(self._run_dir, self._saved_step)
             self._in_flight = self._background.submit(self._keep, directory)
@@ -103,8 +107,10 @@ class CheckpointWriter:
             return
         self._saved_step = state.step
         with _counted(state):
-            if not self._ranks.is_first and not are_dealt_out(self._model.parameters()):
+            is_dealt_out = are_dealt_out(self._model.parameters())
+            if not self._ranks.is_first and not is_dealt_out:
                 return
+            self._are_shares_due = is_dealt_out
             snapshot = take_snapshot(
                 self._model, self._optimizer, state, ranks=self._ranks, memory=self._memory
             )
@@ -120,13 +126,23 @@ class CheckpointWriter:
         Refuses: as `write_checkpoint`.
         """
         if self._in_flight is not None and self._in_flight.done():
-            self.wait(state)
+            self._finish(state)
 
     def wait(self, state: TrainState) -> None:
-        """Return once every checkpoint that was asked for is on the disk.
+        """Return once every checkpoint that was asked for is on the disk; all ranks ask at once.
 
-        Refuses: as `write_checkpoint`.
+        Refuses: ranks.lost, and as `write_checkpoint`.
         """
+        if not self._ranks.is_first:
+            self._finish(state)
+        if self._are_shares_due:
+            self._are_shares_due = False
+            with _counted(state):
+                # The first rank's background looks for files: no broken connection wakes it.
+                self._ranks.wait()
+        self._finish(state)
+
+    def _finish(self, state: TrainState) -> None:
         if self._in_flight is None:
             return
         in_flight, self._in_flight = self._in_flight, None
@@ -143,7 +159,7 @@ class CheckpointWriter:
                 tokenizer=self._tokenizer,
                 provenance=provenance,
                 carried=self._carried,
-                should_give_up=lambda: self._is_over,
+                collect=lambda staged: self._collect(snapshot, staged),
             )
             self._keep(written)
         except PathNotFound as err:
@@ -160,8 +176,19 @@ class CheckpointWriter:
     def _leave(self, snapshot: Snapshot) -> float:
         started_s = time.monotonic()
         snapshot.settle()
-        leave_share(checkpoint_dir(self._run_dir, snapshot.state.step), snapshot.share)
+        leave_share(self._meeting_place(snapshot), snapshot.share)
         return time.monotonic() - started_s
+
+    def _collect(self, snapshot: Snapshot, staged: Path) -> None:
+        collect_shares(
+            self._meeting_place(snapshot),
+            snapshot.share,
+            staged,
+            should_give_up=lambda: self._is_over,
+        )
+
+    def _meeting_place(self, snapshot: Snapshot) -> Path:
+        return meeting_place(checkpoint_dir(self._run_dir, snapshot.state.step), self._sitting)
 
     def _keep(self, verified: Path) -> float:
         started_s = time.monotonic()

@@ -62,12 +62,20 @@ def write_share(path: Path, share: Share) -> None:
     )
 
 
-def leave_share(checkpoint: Path, share: Share) -> None:
+def meeting_place(checkpoint: Path, sitting: str) -> Path:
+    """Where the ranks of one sitting put the shares of a checkpoint together.
+
+    A rank may outlive the first one, and leave its share when the run has gone on already, perhaps
+    otherwise: what it leaves is in no place that anybody looks at any more.
+    """
+    return checkpoint.with_name(f".{checkpoint.name}.{sitting}.shares")
+
+
+def leave_share(place: Path, share: Share) -> None:
     """Write a share where the first rank will look for it.
 
     Refuses: as `write_share`.
     """
-    place = _meeting_place(checkpoint)
     with io_refusals(place):
         place.mkdir(exist_ok=True)
     write_share(place / f"{share.rank}.safetensors", share)
@@ -77,13 +85,12 @@ def leave_share(checkpoint: Path, share: Share) -> None:
 
 
 def collect_shares(
-    checkpoint: Path, share: Share, into: Path, *, should_give_up: Callable[[], bool]
+    place: Path, share: Share, into: Path, *, should_give_up: Callable[[], bool]
 ) -> None:
     """Move the shares of all other ranks into a checkpoint, each once it is whole.
 
     Refuses: files.io-failed when the run has ended before a share was there.
     """
-    place = _meeting_place(checkpoint)
     for rank in range(1, share.num_ranks):
         name = Share({}, {}, rank, share.num_ranks).file_name
         while not (place / name).is_file():
@@ -163,10 +170,6 @@ def state_files(directory: Path) -> list[Path]:
     if num_ranks != {len(found)}:
         raise KeyError(f"{len(found)} shares of {sorted(num_ranks)}")
     return found
-
-
-def _meeting_place(checkpoint: Path) -> Path:
-    return checkpoint.with_name(f".{checkpoint.name}.shares")
 
 
 def _stored(name: str, tensor: Tensor) -> SourceTensor:

@@ -16,7 +16,7 @@ from apr.files import io_refusals, sync_directory
 from apr.train.checkpoint import checkpoint_dir, checkpoint_dirs, read_state, require_verified
 
 # As `staging` names what is being written, `_delete` what is being deleted, and where ranks meet.
-_LEFTOVER = re.compile(r"\.step-[0-9]{8}\.([a-z0-9_]{8}\.(tmp|old)|shares)")
+_LEFTOVER = re.compile(r"\.step-[0-9]{8}\.[a-z0-9_]{8}\.(tmp|old|shares)")
 _Signature = list[tuple[str, int, int, int]]
 
 
