@@ -51,7 +51,7 @@ def test_the_strikes_are_all_of_a_checkpoint_on_both_sides(trials: RankTrials) -
         assert (1, f"os.rename {place}/1.safetensors {place}/{share}") in struck
 
 
-def test_killed_at_a_write_point_of_either_rank_the_run_loses_nothing(
+def test_f36_killed_at_a_write_point_of_either_rank_the_run_loses_nothing(
     trials: RankTrials,
 ) -> None:
     chosen = random.Random(36).sample(trials.strikes(), 2)
@@ -67,12 +67,12 @@ def test_killed_at_a_write_point_of_either_rank_the_run_loses_nothing(
         trials.clear()
 
 
-def test_killed_with_two_ranks_the_run_goes_on_with_one(trials: RankTrials) -> None:
+def test_f36_killed_with_two_ranks_the_run_goes_on_with_one(trials: RankTrials) -> None:
     trials.strike(at(trials, 0, "shares/state"))
     trials.go_on(world_size=1)
 
 
-def test_a_disk_that_says_no_to_a_share_ends_both_ranks(trials: RankTrials) -> None:
+def test_f36_a_disk_that_says_no_to_a_share_ends_both_ranks(trials: RankTrials) -> None:
     strike = at(trials, 1, f"{LAST_STEP}.*.shares/state")
     first, second = trials.warm.run(
         trials.flags,
@@ -98,7 +98,7 @@ def resumed(trials: RankTrials, late: Path | None) -> dict[str, Any]:
     return facts_of(trials.run_dir)
 
 
-def test_a_share_of_an_earlier_sitting_is_in_no_checkpoint(
+def test_f36_a_share_of_an_earlier_sitting_is_in_no_checkpoint(
     trials: RankTrials, tmp_path: Path
 ) -> None:
     """A rank that outlives the first one may leave its share when the run has gone on already."""
@@ -133,6 +133,6 @@ def test_a_loss_is_seen(trials: RankTrials, damage: str) -> None:
         trials.go_on(world_size=2)
 
 
-def test_a_rank_that_is_not_killed_is_no_trial(trials: RankTrials) -> None:
+def test_f36_a_rank_that_is_not_killed_is_no_trial(trials: RankTrials) -> None:
     with pytest.raises(Lost, match="no kill"):
         trials.strike(Strike(1, Fault(99, "kill", "os.rename nothing")))

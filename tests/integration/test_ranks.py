@@ -65,6 +65,43 @@ def alone(ranks: Warm, ranks_data: RunData, tmp_path_factory: pytest.TempPathFac
     return run_dir
 
 
+@pytest.mark.parametrize("there", ["nothing", "another record", "the same"])
+def test_a_rank_that_does_not_see_the_run_directory_ends_all(
+    ranks: Warm, tmp_path: Path, there: str
+) -> None:
+    """As on machines that share no file system: one path, and not the same behind it."""
+    shared, other = tmp_path / "shared", tmp_path / "other"
+    for directory in (shared, other):
+        directory.mkdir()
+    if there == "another record":
+        (other / "run.json").write_text("of another run")
+    seen_by_last = shared if there == "the same" else other
+    ended = ranks.call(
+        "tests.ranks.checks:share_a_directory",
+        world_size=3,
+        directories=[str(shared), str(shared), str(seen_by_last)],
+    )
+    answers = [each.answer for each in ended]
+    if there == "the same":
+        assert answers == [None] * 3
+        return
+    assert {answer["id"] for answer in answers} == {"ranks.no-shared-directory"}
+    assert all("rank 2 of 3 does not see" in answer["found"] for answer in answers)
+
+
+def test_a_run_without_a_shared_directory_ends_before_its_first_step(
+    ranks: Warm, ranks_data: RunData, tmp_path: Path
+) -> None:
+    ended = ranks.run(arguments(ranks_data, tmp_path / "run-%RANK%"), world_size=2)
+    assert [each.returncode for each in ended] == [5, 5], ended
+    assert "refused[ranks.no-shared-directory]" in ended[0].err
+    record = json.loads((tmp_path / "run-0" / "run.json").read_text())
+    assert record["outcome"] == "aborted"
+    assert record["outcome_detail"].startswith("ranks.no-shared-directory")
+    assert log(tmp_path / "run-0", "step") == []
+    assert not (tmp_path / "run-1" / "run.json").exists()
+
+
 @pytest.mark.parametrize(("kind", "world_size", "grad_accum"), LAYOUTS)
 def test_any_number_of_ranks_train_the_same_run(
     ranks: Warm,

@@ -19,6 +19,7 @@ from apr.errors import Interrupted, Refusal
 from apr.jobs.pretrain import pretrain
 from apr.jobs.record import first_record
 from apr.jobs.resume import resume
+from apr.jobs.shared_directory import require_shared
 from apr.jobs.sitting import SILENT, Listener, sit
 from apr.model.init import fresh_weights, initialize
 from apr.model.transformer import Transformer
@@ -78,6 +79,19 @@ def agree(ranks: Ranks, *, fault: str | None) -> dict[str, Any] | None:
                 "the next rows": digest_of_text(str(rows)),
             },
         )
+    except Refusal as refusal:
+        return said(refusal)
+    return None
+
+
+def share_a_directory(ranks: Ranks, *, directories: list[str]) -> dict[str, Any] | None:
+    """Look for the first rank's record, each rank in the directory that is its own; the refusal."""
+    run_dir = Path(directories[ranks.rank])
+    if ranks.is_first:
+        (run_dir / "run.json").write_text("of this run")
+    ranks.wait()
+    try:
+        require_shared(run_dir, ranks, patience_s=0.2)
     except Refusal as refusal:
         return said(refusal)
     return None

@@ -10,6 +10,7 @@ import torch
 from apr.errors import Interrupted, IoFailed, Refusal
 from apr.jobs.finish import end_run, note_progress
 from apr.jobs.run_ceiling import note_ceiling
+from apr.jobs.shared_directory import require_shared
 from apr.progress import Report, silent
 from apr.report.page import write_report
 from apr.train.checkpoint import TrainState
@@ -77,6 +78,7 @@ def sit(
         ) as checkpoints,
         _batches_of(run) as batches,
     ):
+        require_shared(record.run_dir, ranks)
         trainer = Trainer(
             run=run,
             run_dir=record.run_dir,
