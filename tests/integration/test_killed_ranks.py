@@ -133,6 +133,6 @@ def test_a_loss_is_seen(trials: RankTrials, damage: str) -> None:
         trials.go_on(world_size=2)
 
 
-def test_f36_a_rank_that_is_not_killed_is_no_trial(trials: RankTrials) -> None:
+def test_a_rank_that_is_not_killed_is_no_trial(trials: RankTrials) -> None:
     with pytest.raises(Lost, match="no kill"):
         trials.strike(Strike(1, Fault(99, "kill", "os.rename nothing")))

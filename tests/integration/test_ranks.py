@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.run_data import RunData
+from tests.run_data import RunData, make_sources
 from tests.warm import Ended, Warm
 
 from apr.files import sha256_file
@@ -100,6 +100,45 @@ def test_a_run_without_a_shared_directory_ends_before_its_first_step(
     assert record["outcome_detail"].startswith("ranks.no-shared-directory")
     assert log(tmp_path / "run-0", "step") == []
     assert not (tmp_path / "run-1" / "run.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "named"),
+    [
+        # No part of any state, so that only what each was told can be compared.
+        ("--spike-factor", "2%RANK%", "the option spike_factor"),
+        ("--batch-size", "4%RANK%0", "the option batch_size"),
+        ("--dataset", "other-%RANK%", "the training shards"),
+        ("--dataset", "same-%RANK%", None),
+    ],
+)
+def test_f29_ranks_that_were_told_different_things_do_not_train(
+    ranks: Warm,
+    run_data: RunData,
+    tmp_path: Path,
+    option: str,
+    value: str,
+    named: str | None,
+) -> None:
+    told = arguments(run_data, tmp_path / "run", "--data-parallel", "fsdp")
+    if option == "--dataset":
+        small, large = make_sources(run_data, tmp_path / "sources")
+        (tmp_path / "other-0").symlink_to(small)
+        (tmp_path / "other-1").symlink_to(large)
+        shutil.copytree(small, tmp_path / "same-0")
+        shutil.copytree(small, tmp_path / "same-1")
+        value = str(tmp_path / value)
+    if option in told:
+        told[told.index(option) + 1] = value
+    else:
+        told += [option, value]
+    ended = ranks.run(told, world_size=2)
+    if named is None:
+        assert [each.returncode for each in ended] == [0, 0], ended
+        return
+    assert [each.returncode for each in ended] == [5, 5], ended
+    assert "refused[ranks.differ]" in ended[0].err
+    assert named in ended[0].err
 
 
 @pytest.mark.parametrize(("kind", "world_size", "grad_accum"), LAYOUTS)

@@ -15,6 +15,10 @@ from apr.errors import Refusal
 from apr.train.ranks import Ranks
 
 EVERY_STEPS = 100
+_FIX = (
+    "continue from the last checkpoint with --resume; if it happens again, look at the memory and "
+    "the driver of these ranks' machine"
+)
 _COLUMNS = 1024
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 # Odd, so that no change of a sum is multiplied away modulo 2**64.
@@ -42,7 +46,9 @@ def digest_of_text(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
 
 
-def require_agreement(ranks: Ranks, step: int, digests: Mapping[str, int]) -> None:
+def require_agreement(
+    ranks: Ranks, step: int, digests: Mapping[str, int], *, fix: str = _FIX
+) -> None:
     """Refuse to go on when something that must be equal on all ranks is not.
 
     Refuses: ranks.differ.
@@ -59,8 +65,7 @@ def require_agreement(ranks: Ranks, step: int, digests: Mapping[str, int]) -> No
                 f"step {step}, {name}",
                 found=f"another value on rank {', '.join(others)} than on rank 0",
                 expected=f"the same bits on all {ranks.world_size} ranks",
-                fix="continue from the last checkpoint with --resume; if it happens again, look "
-                "at the memory and the driver of these ranks' machine",
+                fix=fix,
             )
 
 

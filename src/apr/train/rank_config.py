@@ -1,4 +1,7 @@
-"""What a configuration means on several ranks: whose device, how many rows, who holds the model."""
+"""What a configuration means on several ranks: whose device, how many rows, who holds the model.
+
+Each rank has its own command line: that they say the same is compared, and not taken for granted.
+"""
 
 from collections.abc import Collection
 
@@ -6,12 +9,15 @@ from apr.errors import UsageRefusal
 from apr.train.config import TrainConfig
 from apr.train.ranks import Ranks
 
+# A machine's own names for what is the same; what lies there is compared by `train.spread`.
+_OF_ONE_MACHINE = {"dataset", "tokenizer", "run_dir", "val_shard", "init", "device"}
+
 
 def for_ranks(config: TrainConfig, ranks: Ranks, *, asked: Collection[str]) -> TrainConfig:
     """The configuration of this rank; `asked` are the fields that somebody has just chosen.
 
     Refuses: config.batch-not-divisible, config.muon-dealt-out, config.ranks-share-a-device,
-    config.without-effect.
+    config.without-effect, ranks.differ.
     """
     if not ranks.are_many:
         if config.data_parallel != "auto" and "data_parallel" in asked:
@@ -24,6 +30,7 @@ def for_ranks(config: TrainConfig, ranks: Ranks, *, asked: Collection[str]) -> T
             )
         # A run that several ranks began may go on with one.
         return config.model_copy(update={"data_parallel": "auto"})
+    require_same_options(config, ranks)
     if config.optimizer == "muon" and config.data_parallel == "fsdp":
         raise UsageRefusal(
             "config.muon-dealt-out",
@@ -43,6 +50,24 @@ def for_ranks(config: TrainConfig, ranks: Ranks, *, asked: Collection[str]) -> T
             fix="choose another batch size, --grad-accum or number of ranks",
         )
     return config.model_copy(update={"device": _device(config, ranks, asked)})
+
+
+def require_same_options(config: TrainConfig, ranks: Ranks) -> None:
+    """Refuse ranks of which one was asked for something else.
+
+    Refuses: ranks.differ.
+    """
+    if not ranks.are_many:
+        return
+    from apr.train.agreement import digest_of_text, require_agreement
+
+    options = config.model_dump(mode="json", exclude=_OF_ONE_MACHINE)
+    require_agreement(
+        ranks,
+        0,
+        {f"the option {name}": digest_of_text(repr(value)) for name, value in options.items()},
+        fix="start every rank with the same command and the same configuration file",
+    )
 
 
 def with_same_micro_batches(config: TrainConfig, num_ranks: int, ranks: Ranks) -> TrainConfig:
