@@ -1,6 +1,10 @@
 """Copies in the host's memory: whose values they hold, and that one taken too late is refused."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +15,31 @@ from apr.errors import DamagedFile
 from apr.train.checkpoint import TrainState, checkpoint_dir, require_verified
 from apr.train.checkpoint_writer import CheckpointWriter
 from apr.train.host_copies import HostCopies
+
+
+class OnCuda(Tensor):
+    """A tensor of the CPU that says it is on a CUDA device, which is not there."""
+
+    device = torch.device("cuda", 0)  # pyright: ignore[reportAssignmentType, reportIncompatibleVariableOverride]
+
+
+class Stream:
+    """As a stream of CUDA's: tells what it was asked for, in order."""
+
+    def __init__(self, name: str, told: list[str]) -> None:
+        self.name, self.told = name, told
+
+    def wait_stream(self, other: "Stream") -> None:
+        self.told.append(f"{self.name} waits for {other.name}")
+
+    def wait_event(self, event: str) -> None:
+        self.told.append(f"{self.name} waits for {event}")
+
+    def record_event(self) -> Any:
+        done = SimpleNamespace(synchronize=lambda: self.told.append(f"host waits for {self.name}"))
+        self.told.append(f"{self.name} is noted")
+        return done
+
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -71,6 +100,43 @@ def test_a_copy_that_is_not_what_was_there_is_refused(name: str) -> None:
     copies.take(live)
     taken[name].view(-1)[-1] += 1
     copies.wait()
+
+
+def test_the_order_in_which_a_device_would_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one: that it copies beside its work, after what it was asked for before."""
+    told = list[str]()
+
+    @contextmanager
+    def on(stream: Stream) -> Generator[None]:
+        told.append(f"copies on {stream.name}")
+        yield
+
+    library = SimpleNamespace(
+        cudaHostRegister=lambda _at, size, _flags: told.append(f"lock {size}") or 0,
+        cudaHostUnregister=lambda _at: told.append("unlock"),
+    )
+    training = Stream("training", told)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda _device: Stream("beside", told))
+    monkeypatch.setattr(torch.cuda, "stream", on)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _device=None: training)
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: library)
+    monkeypatch.setattr(training, "wait_event", lambda _event: told.append("training waits"))
+    live, copies = {"a": torch.randn(5, 6).as_subclass(OnCuda)}, HostCopies()
+    taken = copies.take(live)
+    copies.hold()
+    copies.wait()
+    copies.release()
+    assert taken["a"].equal(live["a"].as_subclass(Tensor))
+    assert told == [
+        "lock 128",
+        "beside waits for training",
+        "copies on beside",
+        "beside is noted",
+        "training waits",
+        "host waits for beside",
+        "host waits for beside",
+        "unlock",
+    ]
 
 
 @CUDA
