@@ -95,6 +95,17 @@ def test_f25_every_token_weighs_the_same_on_any_rank(
             assert answers[0][name] == pytest.approx(alone[name], rel=close, abs=close), name
 
 
+def test_gradients_of_copied_models_are_added_up_where_they_are_exchanged(
+    ranks: Warm, ranks_data: RunData
+) -> None:
+    """Beside the buckets they would be held twice, which the estimate of memory does not count."""
+    root = str(ranks_data.root)
+    for found in ask(ranks, "places_of_gradients", 2, root=root):
+        assert found["before the last"] == found["at the end"]
+    for found in ask(ranks, "places_of_gradients", 2, root=root, let_go=True):
+        assert not set(found["before the last"]) & set(found["at the end"])
+
+
 def test_f25_a_mean_of_means_would_show(ranks: Warm, ranks_data: RunData) -> None:
     options = {"root": str(ranks_data.root), "counted": [3, 16, 1, 9]}
     (alone,) = ask(ranks, "step_of_unequal_rows", 1, kind="auto", **options)

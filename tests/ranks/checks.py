@@ -179,6 +179,31 @@ def step_of_unequal_rows(
     }
 
 
+def places_of_gradients(ranks: Ranks, *, root: str, let_go: bool = False) -> dict[str, Any]:
+    """Where gradients lie before the last micro-batch of a second step, and at the end of it."""
+    run = spread(prepared(ranks, root, "ddp"))
+    exchange = replace(run.exchange, keeps_gradients=run.exchange.keeps_gradients and not let_go)
+    rng, optimizer = np.random.default_rng(0), build_optimizer(run.model, run.config)
+    before_last: list[list[int]] = []
+
+    def places() -> list[int]:
+        return [p.grad.data_ptr() for p in run.model.parameters() if p.grad is not None]
+
+    def loss(*batch: Any) -> torch.Tensor:
+        before_last.append(places())
+        return (run.shared_loss or run.summed_loss)(*batch)
+
+    for step in (1, 2):
+        before_last.clear()
+        rows = [rng.integers(256, size=(4, 16)) for _ in range(2)]
+        batch = Batch(*rows, np.zeros_like(rows[0]), tuple(range(4)))
+        train_step(
+            run.model, optimizer, batch.split(2), step=step, learning_rate=1e-2, max_grad_norm=1.0,
+            document_mask=True, summed_loss=loss, exchange=exchange,
+        )  # fmt: skip
+    return {"before the last": before_last[-1], "at the end": places()}
+
+
 def held_out_loss(ranks: Ranks, *, root: str, batch_size: int, max_tokens: int) -> dict[str, Any]:
     """The loss of one model on held-out rows of a run's data."""
     run = prepared(ranks, root, "ddp")

@@ -10,7 +10,7 @@ from typing import NoReturn
 import click
 
 from apr import __version__
-from apr.cli import environment, output, streams
+from apr.cli import environment, output, streams, torchrun
 from apr.cli.groups import LazyGroup, Table
 from apr.cli.stopping import end_like_ctrl_c
 from apr.errors import EXIT_BUG, EXIT_DONE, Interrupted, IoFailed, Refusal
@@ -58,7 +58,9 @@ def main(argv: list[str] | None = None) -> NoReturn:
     streams.prepare()
     end_like_ctrl_c()
     arguments = sys.argv[1:] if argv is None else argv
-    sys.exit(run(arguments))
+    exit_code = run(arguments)
+    torchrun.leave(exit_code)
+    sys.exit(exit_code)
 
 
 def run(arguments: list[str]) -> int:

@@ -1,11 +1,12 @@
 """A command that torchrun has started several times: who speaks, and how all of them end."""
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from apr.cli import output
-from apr.errors import Interrupted, Refusal, UsageRefusal
+from apr.errors import EXIT_DONE, Interrupted, Refusal, UsageRefusal
 
 if TYPE_CHECKING:
     from apr.train.ranks import Ranks
@@ -48,12 +49,26 @@ def run_on_ranks(job: "Callable[[Ranks], output.Result]") -> output.Result | int
     rank, world_size, local_rank, local_world_size = numbers
     if os.environ.get("OMP_NUM_THREADS") == "1":
         _use_own_cores(local_world_size)
-    with joined(Ranks(rank, world_size, local_rank, local_world_size)) as ranks:
-        try:
-            result = job(ranks)
-        except (Refusal, Interrupted) as ending:
-            return _ended(ranks, ending)
-        return result if ranks.is_first else result.exit_code
+    try:
+        with joined(Ranks(rank, world_size, local_rank, local_world_size)) as ranks:
+            try:
+                result = job(ranks)
+            except (Refusal, Interrupted) as ending:
+                raise _ending_of(ranks, ending) from ending
+            return result if ranks.is_first else result.exit_code
+    except _SaidByFirst as ending:
+        return ending.exit_code
+
+
+def leave(exit_code: int) -> None:
+    """End a rank that failed at once, where an orderly end would wait for the others.
+
+    They see its connections close, and torchrun its exit code. Returns for every other process.
+    """
+    if exit_code != EXIT_DONE and "TORCHELASTIC_RUN_ID" in os.environ:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(exit_code)
 
 
 def _use_own_cores(local_world_size: int) -> None:
@@ -63,18 +78,26 @@ def _use_own_cores(local_world_size: int) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_world_size))
 
 
-def _ended(ranks: "Ranks", ending: Refusal | Interrupted) -> int:
+class _SaidByFirst(Exception):
+    """The way out of a rank that has nothing to add."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__()
+        self.exit_code = exit_code
+
+
+def _ending_of(ranks: "Ranks", ending: Refusal | Interrupted) -> Exception:
     said = ending.id if isinstance(ending, Refusal) else "interrupted"
     if ranks.is_first:
         ranks.post_ending(said)
-        raise ending
+        return ending
     first = ranks.ending_of_first(wait_s=_TO_SAY_IT_S)
     # To notice that the first rank has ended adds nothing to what that one says.
     if first is not None and said in (first, "ranks.lost"):
-        return ending.exit_code
+        return _SaidByFirst(ending.exit_code)
     if isinstance(ending, Refusal):
         ending.where = f"rank {ranks.rank}: {ending.where}"
-    raise ending
+    return ending
 
 
 def _contradiction(name: str, found: str) -> UsageRefusal:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _WORTH_COMPILING_FLOPS = 2e13
 # bf16 must win clearly, so that the choice is the same on every start of the same machine.
 _CLEARLY_FASTER = 1.25
+# Each shape is compiled once; a run has a few, a process that makes many runs more.
+_MOST_SHAPES = 64
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Acceleration:
         """The part of that loss behind the hidden states, compiled where that was chosen."""
         if not self.compiled:
             return linear_cross_entropy
-        fused = torch.compile(loss_and_gradient, dynamic=False)
+        fused = _compiled(loss_and_gradient)
         return partial(linear_cross_entropy, loss_and_gradient=fused)
 
     def logits_function(self) -> MaskedLogits:
@@ -89,6 +91,8 @@ class Acceleration:
             "threads": torch.get_num_threads(),
             "precision": self.precision,
             "compiled": self.compiled,
+            # Off wherever something is compiled: see `_compiled`.
+            "mix_order_reduction": False if self.compiled else None,
             "attention": self.attention,
             "cross_entropy": f"chunked, {self.chunk_tokens} tokens",
             "deterministic": torch.are_deterministic_algorithms_enabled(),
@@ -158,13 +162,30 @@ def _by_compiled_blocks(function: MaskedLogits) -> MaskedLogits:
 
     What is around them is small, or a loop that a compiler would only unroll.
     """
-    compute: ComputeBlock = torch.compile(Block.compute, dynamic=False)
+    compute: ComputeBlock = _compiled(Block.compute)
 
     def compiled(model: Transformer, *arguments: Any) -> Tensor:
         with blocks_computed_by(model, compute):
             return function(model, *arguments)
 
     return compiled
+
+
+def _compiled(function: Any) -> Any:
+    """A function as torch compiles it, which never goes on uncompiled unsaid.
+
+    Without mix-order reduction, which gave wrong gradients of norms and biases and is on by default
+    in torch 2.11 and 2.13 (pytorch/pytorch#193061, #190796); and in one piece whoever calls it,
+    where DistributedDataParallel has blocks cut by the buckets of its gradients.
+    """
+    from torch._dynamo import config as tracing
+    from torch._inductor import config as compiling
+
+    compiling.triton.mix_order_reduction = False
+    tracing.optimize_ddp = False
+    tracing.recompile_limit = max(_MOST_SHAPES, tracing.recompile_limit)
+    tracing.fail_on_recompile_limit_hit = True
+    return torch.compile(function, dynamic=False)
 
 
 def _with_gradients(hidden_states: HiddenStates) -> HiddenStates:

@@ -54,7 +54,8 @@ def replicate(
     def loss(_: Transformer, *batch: Tensor | None) -> Tensor:
         return shared(summed_loss, *batch)
 
-    return loss, GradientExchange(ranks, shared.no_sync)
+    # Let go of, they would be added up beside the buckets until the last micro-batch: all twice.
+    return loss, GradientExchange(ranks, shared.no_sync, keeps_gradients=True)
 
 
 @dataclass(frozen=True)

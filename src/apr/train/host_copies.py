@@ -77,7 +77,9 @@ class HostCopies:
         Refuses: checkpoint.read-back.
         """
         if self._taken is not None:
-            self._taken.synchronize()
+            # A thread begins with the first device, and would take memory there for waiting.
+            with torch.cuda.device(self._device):
+                self._taken.synchronize()
         if self._sums is None:
             return
         sums, self._sums = self._sums.tolist(), None

@@ -90,6 +90,8 @@ def linear_cross_entropy(
         )
         return losses_B
     head_VD = weight_VD.to(x_BTD.dtype)
+    # In fp32, and with a softmax beside them: three times what a chunk with gradients takes.
+    chunk_tokens = max(1, chunk_tokens // 4)
     nats = [
         functional.cross_entropy(
             _at_least_fp32(x_CD @ head_VD.t()),

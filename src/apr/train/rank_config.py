@@ -97,4 +97,5 @@ def _device(config: TrainConfig, ranks: Ranks, asked: Collection[str]) -> str:
 
     if name == "auto" and not torch.cuda.is_available():
         return "cpu"
-    return f"cuda:{ranks.local_rank}"
+    # Some launchers show each rank its own device alone.
+    return f"cuda:{0 if torch.cuda.device_count() == 1 else ranks.local_rank}"

@@ -182,11 +182,15 @@ def joined(ranks: Ranks) -> Generator[Ranks]:
             fix="start all of them with one torchrun command; on several machines look at its "
             "--rdzv-endpoint, and whether a firewall is between them",
         ) from err
+    is_done = False
     try:
         yield replace(ranks, _board=board)
+        is_done = True
     finally:
-        with suppress(RuntimeError):
-            distributed.destroy_process_group()
+        # NCCL parts only together with all others, for whom one that failed would wait.
+        if is_done or backend == "gloo":
+            with suppress(RuntimeError):
+                distributed.destroy_process_group()
 
 
 def _is_about_peers(err: RuntimeError) -> bool:

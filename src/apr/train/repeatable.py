@@ -20,7 +20,7 @@ def repeatable(device_name: str, *, seed: int, deterministic: bool = False) -> G
     # Uninitialised memory is never read here; filling it would only cost time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     try:
-        with torch.random.fork_rng(_cuda_devices(device_name)):
+        with torch.random.fork_rng(cuda_devices(device_name)):
             torch.manual_seed(seed)
             yield
     finally:
@@ -28,7 +28,7 @@ def repeatable(device_name: str, *, seed: int, deterministic: bool = False) -> G
         torch.utils.deterministic.fill_uninitialized_memory = fill_before  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _cuda_devices(device_name: str) -> list[int]:
+def cuda_devices(device_name: str) -> list[int]:
     """The CUDA device that a name means, if it is there: all others are another process's.
 
     Whoever asks for the state of a device's generator takes memory on that device.

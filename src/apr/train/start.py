@@ -56,11 +56,13 @@ def whole_model(
 
     KeyError when a tensor is missing or left over.
     """
-    model = Transformer(architecture)
+    # On the device from the start: several ranks of one machine would fill the host's memory.
+    with acceleration.device:
+        model = Transformer(architecture)
     put_weights(model, weights)
     acceleration.apply_to(model)
     model.model.recomputes_blocks = recomputes_blocks
-    return model.to(acceleration.device)
+    return model
 
 
 def dealt_out_model(

@@ -36,6 +36,8 @@ class GradientExchange:
     local: Callable[[], AbstractContextManager[None]] = nullcontext
     settle: Callable[[], None] = lambda: None
     """Let go of what a forward pass has gathered, when no backward pass follows it."""
+    keeps_gradients: bool = False
+    """Whether gradients stay where they are exchanged from, and are zeroed there."""
 
 
 NO_EXCHANGE = GradientExchange()
@@ -94,8 +96,8 @@ def train_step(
             fix="check the shards with apr tokenize encode-corpus",
         )
     set_learning_rate(optimizer, learning_rate)
-    optimizer.zero_grad(set_to_none=True)
-    loss_of_rank = accumulate(
+    optimizer.zero_grad(set_to_none=not exchange.keeps_gradients)
+    losses = _accumulate(
         model,
         micro_batches,
         num_tokens=num_tokens,
@@ -103,12 +105,17 @@ def train_step(
         summed_loss=summed_loss,
         exchange=exchange,
     )
-    loss_nats = float(ranks.total(np.array([loss_of_rank]))[0])
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    norm = whole(torch.nn.utils.get_total_norm(gradients))
-    grad_norm = float(norm)
+    norm = _norm([p.grad for p in model.parameters() if p.grad is not None])
+    # With a finite clipped gradient an update is finite exactly when rate and moments are.
+    kept = moments(optimizer)
+    # Read together: each time that a device is waited for, nothing is queued for it meanwhile.
+    measured = torch.stack([*losses, norm, _norm(kept) if kept else torch.zeros_like(norm)])
+    *loss_of_rank, grad_norm, moments_norm = measured.cpu().tolist()
+    loss_nats = float(ranks.total(np.array([math.fsum(loss_of_rank)]))[0])
     where = _where(step, micro_batches)
-    _require_finite(where, optimizer, loss_nats=loss_nats, grad_norm=grad_norm)
+    _require_finite(
+        where, optimizer, loss_nats=loss_nats, grad_norm=grad_norm, moments_norm=moments_norm
+    )
     _require_no_spike(where, loss_nats, grad_norm, largest_grad_norm)
     torch.nn.utils.clip_grads_with_norm_(model.parameters(), max_grad_norm, norm)
     optimizer.step()
@@ -130,6 +137,27 @@ def accumulate(
 
     Units: nats per counted token.
     """
+    losses = _accumulate(
+        model,
+        micro_batches,
+        num_tokens=num_tokens,
+        document_mask=document_mask,
+        summed_loss=summed_loss,
+        exchange=exchange,
+    )
+    return math.fsum(torch.stack(losses).cpu().tolist())
+
+
+def _accumulate(
+    model: Transformer,
+    micro_batches: Sequence[Batch],
+    *,
+    num_tokens: int,
+    document_mask: bool,
+    summed_loss: SummedLoss,
+    exchange: GradientExchange,
+) -> list[Tensor]:
+    """The same, with the part of each micro-batch still on the device."""
     losses: list[Tensor] = []
     for number, batch in enumerate(micro_batches, start=1):
         inputs, targets, documents = to_device(batch, model, document_mask=document_mask)
@@ -138,8 +166,11 @@ def accumulate(
             # The exchange averages over ranks, and what is wanted is the sum.
             (loss * exchange.ranks.world_size).backward()
         losses.append(loss.detach())
-    # Read at the end: a device that is asked after each micro-batch has nothing queued meanwhile.
-    return math.fsum(map(float, losses))
+    return losses
+
+
+def _norm(tensors: Sequence[Tensor]) -> Tensor:
+    return whole(torch.nn.utils.get_total_norm(tensors))
 
 
 def accumulate_batch(
@@ -189,11 +220,13 @@ def _where(step: int, micro_batches: Sequence[Batch]) -> str:
 
 
 def _require_finite(
-    where: str, optimizer: torch.optim.Optimizer, *, loss_nats: float, grad_norm: float
+    where: str,
+    optimizer: torch.optim.Optimizer,
+    *,
+    loss_nats: float,
+    grad_norm: float,
+    moments_norm: float,
 ) -> None:
-    # With a finite clipped gradient an update is finite exactly when rate and moments are.
-    kept = moments(optimizer)
-    moments_norm = float(whole(torch.nn.utils.get_total_norm(kept))) if kept else 0.0
     rate = applied_learning_rate(optimizer)
     if all(map(math.isfinite, (loss_nats, grad_norm, moments_norm, rate))):
         return

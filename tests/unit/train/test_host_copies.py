@@ -1,7 +1,7 @@
 """Copies in the host's memory: whose values they hold, and that one taken too late is refused."""
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -118,6 +118,7 @@ def test_the_order_in_which_a_device_would_be_asked(monkeypatch: pytest.MonkeyPa
     training = Stream("training", told)
     monkeypatch.setattr(torch.cuda, "Stream", lambda _device: Stream("beside", told))
     monkeypatch.setattr(torch.cuda, "stream", on)
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda _device=None: training)
     monkeypatch.setattr(torch.cuda, "cudart", lambda: library)
     monkeypatch.setattr(training, "wait_event", lambda _event: told.append("training waits"))

@@ -10,6 +10,7 @@ from apr.train.batches import Batch
 from apr.train.gates import Finding, Gate, judge
 from apr.train.loss import summed_loss
 from apr.train.prepare import PreparedRun
+from apr.train.repeatable import cuda_devices
 from apr.train.selftest.continuation import Continuing, check_resume, check_save_load
 from apr.train.selftest.cross_entropy import check_cross_entropy
 from apr.train.selftest.fast_paths import check_bf16, check_compiled
@@ -55,7 +56,7 @@ def prove(run: PreparedRun, *, progress: Report = silent) -> Proofs:
     small, skipped = small_run(run), _not_applicable(run)
     gates: list[Gate] = []
     proofs = [proof for proof in _proofs(small, progress) if proof.id not in skipped]
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(cuda_devices(str(run.acceleration.device))):
         for done, proof in enumerate(proofs):
             progress(Progress("proving", done, len(proofs), "proofs", proof.id))
             gates.append(proof.judged())
