@@ -13,6 +13,10 @@ Each section is a process of its own, so that a crash loses one section and not 
 writes DIR/SECTION.json as it goes. DIR/rates.json is for `apr plan --device NAME --rates`. Ends
 with 1 when a section failed or a proof did not pass; the figures of the others stand.
 
+Where less than all is wanted, or more of one thing: --section training, or --section hf_trainer,
+which with a call of its own tries more batches. What comes back from a machine may be limited to a
+few files: gpu.json and rates.json are all that matters.
+
 --dry-run walks through every section on the CPU with a tiny shape: its figures mean nothing.
 """
 
@@ -29,13 +33,14 @@ from typing import Any
 
 # In the order of what is wanted most; each may take its share of the time that is left.
 SECTIONS = {
-    "matmuls": 40,
-    "traffic": 40,
-    "attention": 50,
-    "training": 190,
-    "proofs": 80,
-    "hf_trainer": 110,
-    "checkpoints": 30,
+    "matmuls": 35,
+    "traffic": 55,
+    "attention": 55,
+    "training": 165,
+    "proofs": 85,
+    "hf_trainer": 75,
+    # Two of 6 GB, written, read back and hashed.
+    "checkpoints": 70,
 }
 _GRACE_S = 10.0
 
@@ -49,6 +54,7 @@ def main() -> None:
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--together", action="store_true", help="in one process, which is sooner")
     parser.add_argument("--child", choices=SECTIONS, help=argparse.SUPPRESS)
+    parser.add_argument("--until-s", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         measure(options.child, options)
@@ -64,20 +70,23 @@ def main() -> None:
         print(f"{name}: {ends[name]['ended']}, {ends[name]['elapsed_s']:.0f} s", file=sys.stderr)
     from gpu_sections.table import finish
 
-    sys.exit(finish(setting(options, "rates", limit_s=0.0), ends))
+    options.until_s = time.monotonic()
+    sys.exit(finish(setting(options, "rates"), ends))
 
 
 def run_section(name: str, options: argparse.Namespace, *, limit_s: float) -> dict[str, Any]:
     """One fresh process; how it ended, whatever it left behind."""
     (options.output / f"{name}.json").unlink(missing_ok=True)
     command = [sys.executable, __file__, "--child", name, "-o", str(options.output)]
-    command += ["--limit-s", str(limit_s)] + (["--dry-run"] if options.dry_run else [])
+    log, started_s = options.output / f"{name}.log", time.monotonic()
+    # The same clock for all processes: seconds of loading a library are the section's own.
+    until_s = started_s + limit_s
+    command += ["--until-s", str(until_s)] + (["--dry-run"] if options.dry_run else [])
     # cuBLAS needs it to give the same bits twice.
     environment = os.environ | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
-    log, started_s = options.output / f"{name}.log", time.monotonic()
     if options.together:
         os.environ.update(environment)
-        measure(name, argparse.Namespace(**vars(options) | {"limit_s": limit_s}))
+        measure(name, argparse.Namespace(**vars(options) | {"until_s": until_s}))
         return {"ended": "done", "elapsed_s": time.monotonic() - started_s}
     # A log and not a pipe, which a compiler's own processes would hold open.
     with log.open("wb") as target:
@@ -104,12 +113,10 @@ def stop(child: "subprocess.Popen[bytes]") -> None:
 
 def measure(name: str, options: argparse.Namespace) -> None:
     """One section, in this process."""
-    importlib.import_module(f"gpu_sections.{name}").measure(
-        setting(options, name, limit_s=options.limit_s)
-    )
+    importlib.import_module(f"gpu_sections.{name}").measure(setting(options, name))
 
 
-def setting(options: argparse.Namespace, name: str, *, limit_s: float) -> Any:
+def setting(options: argparse.Namespace, name: str) -> Any:
     """What the section measures with."""
     import torch
     from gpu_sections.setting import Setting
@@ -117,7 +124,7 @@ def setting(options: argparse.Namespace, name: str, *, limit_s: float) -> Any:
     if not options.dry_run and not torch.cuda.is_available():
         sys.exit("no CUDA device is here; --dry-run shows on the CPU that every line runs")
     device = torch.device("cpu") if options.dry_run else torch.device("cuda", 0)
-    return Setting(name, options.output, device, options.dry_run, time.monotonic() + limit_s)
+    return Setting(name, options.output, device, options.dry_run, options.until_s)
 
 
 if __name__ == "__main__":

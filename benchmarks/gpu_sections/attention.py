@@ -33,7 +33,10 @@ def measure(setting: Setting) -> None:
                 backend = SDPBackend.__members__[name]
                 setting.attempt(
                     f"{name} at {length}",
-                    lambda b=backend, at=length: _measured(setting, _sdpa(b), length=at),
+                    # Torch's memory-efficient kernels group no heads.
+                    lambda b=backend, at=length: _measured(
+                        setting, _sdpa(b, repeats="EFFICIENT" in b.name), length=at
+                    ),
                 )
         for label, documents in (("whole rows", 1), (f"{_DOCUMENTS} documents a row", _DOCUMENTS)):
             for repeats in (False, True):
@@ -48,8 +51,10 @@ def measure(setting: Setting) -> None:
                 )
 
 
-def _sdpa(backend: SDPBackend) -> Attend:
+def _sdpa(backend: SDPBackend, *, repeats: bool) -> Attend:
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        groups = q.shape[1] // k.shape[1] if repeats else 1
+        k, v = (x.repeat_interleave(groups, dim=1) for x in (k, v))
         with sdpa_kernel([backend]):
             return scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
 

@@ -53,22 +53,25 @@ def _one(setting: Setting, *, sequence_length: int, batch_tokens: int) -> dict[s
             control.should_training_stop |= time.monotonic() > setting.until_s
 
     with tempfile.TemporaryDirectory() as scratch:
+        arguments = transformers.TrainingArguments(
+            output_dir=scratch,
+            per_device_train_batch_size=rows,
+            num_train_epochs=1,
+            bf16=True,
+            torch_compile=not setting.is_dry_run,
+            use_cpu=not setting.on_cuda,
+            optim="adamw_torch_fused",
+            dataloader_pin_memory=setting.on_cuda,
+            logging_strategy="no",
+            report_to="none",
+            save_strategy="no",
+            disable_tqdm=True,
+        )
+        # Trainer would take every device that is there, and so much larger a batch.
+        arguments._n_gpu = min(1, arguments.n_gpu)
         trainer = transformers.Trainer(
             model=model,
-            args=transformers.TrainingArguments(
-                output_dir=scratch,
-                per_device_train_batch_size=rows,
-                num_train_epochs=1,
-                bf16=True,
-                torch_compile=not setting.is_dry_run,
-                use_cpu=not setting.on_cuda,
-                optim="adamw_torch_fused",
-                dataloader_pin_memory=setting.on_cuda,
-                logging_strategy="no",
-                report_to="none",
-                save_strategy="no",
-                disable_tqdm=True,
-            ),
+            args=arguments,
             train_dataset=data,  # pyright: ignore[reportArgumentType]
             callbacks=[Clock()],
         )

@@ -6,6 +6,7 @@ was measured before a crash, or before time ran out, stays.
 
 import gc
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -106,7 +107,7 @@ class Setting:
 
     def note(self, what: str, **result: Any) -> None:
         """Keep one result, at once."""
-        self.results.append({"what": what, **result})
+        self.results.append({"what": what, **_finite(result)})
         path = self.directory / f"{self.section}.json"
         beside = path.with_suffix(".part")
         beside.write_text(json.dumps({"results": self.results}, indent=1), encoding="utf-8")
@@ -170,7 +171,9 @@ class Setting:
         values = torch.randn(shape, device=self.device, dtype=torch.float32).bfloat16()
         return values.requires_grad_(requires_grad)
 
-    def config(self, *, sequence_length: int, micro_batch_tokens: int) -> "TrainConfig":
+    def config(
+        self, *, sequence_length: int, micro_batch_tokens: int, **choices: Any
+    ) -> "TrainConfig":
         """A long run, as far as the choices of a run depend on its length."""
         from apr.train.config import resolve_config
 
@@ -189,6 +192,7 @@ class Setting:
                 # Compiling takes longer than everything else of a dry run.
                 "compile": False if self.is_dry_run else None,
             }
+            | choices
         )
 
     def batch(self, *, rows: int, sequence_length: int, num_documents: int = 1) -> "Batch":
@@ -206,3 +210,12 @@ class Setting:
             np.tile(documents.astype(np.int64), (rows, 1)),
             tuple(range(rows)),
         )
+
+
+def _finite(value: Any) -> Any:
+    """The same with words where a number is none: JSON has no such numbers."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value

@@ -26,8 +26,6 @@ def finish(setting: Setting, ends: dict[str, dict[str, Any]]) -> int:
     }
     whole = {"machine": machine, "sections": ends, "results": found}
     _write(setting, "gpu.json", whole)
-    if measured_rates(setting) is not None:
-        _write(setting, "rates.json", rates_record(setting))
     print(f"{machine['device']}, torch {machine['torch']}, Python {machine['python']}")
     if setting.is_dry_run:
         print("DRY RUN: a tiny shape on the CPU; no figure below means anything")
@@ -35,6 +33,8 @@ def finish(setting: Setting, ends: dict[str, dict[str, Any]]) -> int:
         print(f"\n{name}: {ends[name]['ended']}, {ends[name]['elapsed_s']:.0f} s")
         for result in results:
             print(f"  {result['what']:<34} {_words(result)}")
+    if measured_rates(setting) is not None:
+        _write(setting, "rates.json", rates_record(setting))
     print("\n" + "\n".join([*_ratios(found), _rates_words(setting)]))
     failed = [name for name, end in ends.items() if end["ended"] != "done"]
     unproven = [each["what"] for each in found.get("proofs", []) if each.get("verdict") != "PASS"]
@@ -93,7 +93,8 @@ def _ratios(found: dict[str, list[dict[str, Any]]]) -> list[str]:
     best: dict[str, dict[int, float]] = {}
     for name in ("training", "hf_trainer"):
         for each in found.get(name, []):
-            if "tokens_per_s" in each:
+            # A run hides documents unless it is told not to.
+            if "tokens_per_s" in each and each.get("document_mask", True):
                 speeds = best.setdefault(name, {})
                 length = each["sequence_length"]
                 speeds[length] = max(speeds.get(length, 0.0), each["tokens_per_s"])

@@ -18,6 +18,9 @@ _BF16_BYTES = 2
 def measure(setting: Setting) -> None:
     """byte/s of a copy, of each elementwise part, and of all of them together."""
     setting.attempt("copy", lambda: _copy(setting))
+    if not setting.is_dry_run:
+        # The first compilation starts the compiler: no part below pays for that.
+        torch.compile(torch.sin)(torch.ones(64, device=setting.device))
     shape, tokens = setting.architecture, setting.sizes.gemm_tokens
     d, f, e = shape.hidden_size, shape.intermediate_size, shape.head_dim
     heads, length = shape.num_attention_heads + shape.num_key_value_heads, 64

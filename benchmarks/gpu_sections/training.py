@@ -18,11 +18,23 @@ _MOST_TIMED_S = 8.0
 
 def measure(setting: Setting) -> None:
     """Every sequence length and micro-batch, the most wanted first."""
-    for length, tokens in setting.sizes.training:
+    for number, (length, tokens) in enumerate(setting.sizes.training):
         setting.attempt(
             f"{length} x {tokens // length}",
             lambda at=length, n=tokens: _one(setting, sequence_length=at, micro_batch_tokens=n),
         )
+        if number == 0:
+            # What it would be if no document were hidden, by the kernels that are fastest then.
+            setting.attempt(
+                f"{length} x {tokens // length}, cudnn, whole rows",
+                lambda at=length, n=tokens: _one(
+                    setting,
+                    sequence_length=at,
+                    micro_batch_tokens=n,
+                    attention="cudnn",
+                    document_mask=False,
+                ),
+            )
 
 
 class TrainingSteps:
@@ -33,10 +45,11 @@ class TrainingSteps:
         from apr.train.acceleration import choose_acceleration
 
         self.acceleration = choose_acceleration(config, setting.architecture)
-        self.model = Transformer(setting.architecture)
+        with setting.device:
+            self.model = Transformer(setting.architecture)
         self.acceleration.apply_to(self.model)
-        self.model.to(setting.device)
         self._summed_loss, self._config = self.acceleration.loss_function(), config
+        self._first_weights: dict[str, torch.Tensor] = {}
         self.restart()
 
     def restart(self) -> None:
@@ -44,7 +57,15 @@ class TrainingSteps:
         from apr.model.init import initialize
         from apr.train.optimizer import build_optimizer
 
-        initialize(self.model, seed=0)
+        if self._first_weights:
+            self.model.load_state_dict(self._first_weights)
+        else:
+            initialize(self.model, seed=0)
+            weights = self.model.state_dict()
+            # Not on the device, whose memory is being measured.
+            self._first_weights = {
+                name: value.to("cpu", copy=True) for name, value in weights.items()
+            }
         self.optimizer = build_optimizer(self.model, self._config)
         self._random, self._step = np.random.default_rng(0), 0
 
@@ -71,11 +92,15 @@ class TrainingSteps:
         ).loss_nats
 
 
-def _one(setting: Setting, *, sequence_length: int, micro_batch_tokens: int) -> dict[str, Any]:
+def _one(
+    setting: Setting, *, sequence_length: int, micro_batch_tokens: int, **choices: Any
+) -> dict[str, Any]:
     torch.compiler.reset()
     if setting.on_cuda:
         torch.cuda.reset_peak_memory_stats()
-    config = setting.config(sequence_length=sequence_length, micro_batch_tokens=micro_batch_tokens)
+    config = setting.config(
+        sequence_length=sequence_length, micro_batch_tokens=micro_batch_tokens, **choices
+    )
     started_s = time.perf_counter()
     steps = TrainingSteps(setting, config)
     losses = [steps.take()]
@@ -95,6 +120,7 @@ def _one(setting: Setting, *, sequence_length: int, micro_batch_tokens: int) -> 
     return {
         "sequence_length": sequence_length,
         "micro_batch_tokens": micro_batch_tokens,
+        "document_mask": config.document_mask,
         "tokens_per_s": tokens_per_s,
         "steps": len(times_s),
         "first_step_s": first_step_s,

@@ -43,6 +43,8 @@ def measure_trainer(work: Workload, *, fast: bool, name: str, progress: Report) 
             save_strategy="no",
             disable_tqdm=True,
         )
+        # Trainer would take every device that is there, and so much larger a batch.
+        arguments._n_gpu = min(1, arguments.n_gpu)
         timed = _train(model, arguments, work, device, name, progress)
     facts = settings(device, dtype, compiled=fast) | {"transformers": transformers.__version__}
     return measured_side(timed, model, moved, device, dtype, settings=facts)
