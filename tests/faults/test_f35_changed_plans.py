@@ -276,3 +276,19 @@ def test_an_initial_model_beside_a_resume_must_be_the_same(
     assert refused.value.id == "resume.inputs-changed"
     moved = Path(shutil.copy(run_dir / "model.apr", tmp_path / "moved.apr"))
     assert resume(continued, changes={"init": moved})["outcome"] == "budget_exhausted"
+
+
+@pytest.mark.parametrize("target", [6.9, 1.0])
+def test_f33_a_target_that_is_met_already_is_no_target_of_a_resume(
+    run_dir: Path, target: float
+) -> None:
+    """Two steps later the run would end as one that met its target."""
+    best = min(line["loss_nats"] for line in lines_of(run_dir, "val"))
+    before = (run_dir / "run.json").read_bytes()
+    if target < best:
+        assert resume(run_dir, changes={"target_val_loss": target})["outcome"] == "budget_exhausted"
+        return
+    with pytest.raises(Refusal) as refused:
+        resume(run_dir, changes={"target_val_loss": target})
+    assert (refused.value.id, refused.value.exit_code) == ("config.target-met-already", 2)
+    assert (run_dir / "run.json").read_bytes() == before

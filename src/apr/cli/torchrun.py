@@ -23,6 +23,9 @@ def numbers_of_environment(environment: Mapping[str, str]) -> list[int] | None:
     Refuses: ranks.environment.
     """
     if "TORCHELASTIC_RUN_ID" not in environment:
+        if "RANK" in environment and environment.get("WORLD_SIZE", "1") != "1":
+            # Alone it would train as if there were no others, and each of them so.
+            raise _contradiction("WORLD_SIZE", f"{environment['WORLD_SIZE']!r} without torchrun")
         return None
     numbers = list[int]()
     for name in _VARIABLES:

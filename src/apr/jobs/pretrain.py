@@ -50,6 +50,7 @@ from apr.train.rate import Rate
 from apr.train.repeatable import repeatable
 from apr.train.run_record import require_no_run
 from apr.train.spread import spread
+from apr.train.unseen_text import why_not_unseen
 
 # Behind these a model cannot be built, or its numbers would say nothing.
 _NEEDED_BY_MODEL = (*NEVER_WAIVED, "preflight.id-range", "preflight.val-empty", "preflight.memory")
@@ -87,6 +88,8 @@ def pretrain(
         gates += judge_files(config, inputs, ranks)
         require_passed(gates, config.run_dir)
         require_enough_held_out(config, inputs.data)
+        if reason := why_not_unseen(inputs):
+            listener.notify(f"held-out text: {reason}")
         run = prepare(
             config, inputs, ranks=ranks, notify=listener.notify, progress=listener.progress
         )

@@ -10,6 +10,7 @@ from apr.train.gates import Gate
 from apr.train.mixture import Mixture
 from apr.train.predicted_rate import predicted_for_run
 from apr.train.run_record import NOT_ENDED, RunRecord
+from apr.train.unseen_text import why_not_unseen
 
 if TYPE_CHECKING:
     # A record is also read by commands that compute nothing, and these should not load torch.
@@ -26,7 +27,7 @@ def first_record(
     """The record of a run that is about to begin, every input named by hash; not yet written."""
     inputs, init = run.inputs, judgement.init
     held_out = run.whole_set
-    unmeasured = NOT_ENDED
+    unmeasured, seen_reason = NOT_ENDED, why_not_unseen(inputs)
     return RunRecord.start(
         run.config.run_dir,
         is_kept=run.ranks.is_first,
@@ -50,6 +51,8 @@ def first_record(
         init_loss_nats=init.loss_nats if init else None,
         val={
             "source": inputs.data.val_source,
+            "unseen_by_initial_model": None if seen_reason else True,
+            "unseen_by_initial_model_reason": seen_reason,
             "best_loss_nats": None,
             "best_loss_nats_reason": unmeasured,
             "last_loss_nats": None,

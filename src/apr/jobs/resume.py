@@ -25,6 +25,7 @@ from apr.train.changes import (
     differences,
     require_rate_continues,
     require_steps_left,
+    require_target_ahead,
     still_ended,
 )
 from apr.train.checkpoint import (
@@ -62,8 +63,8 @@ def resume(
 
     Refuses: run.not-found, run.finished, run.busy, run.record-damaged, resume.inputs-changed,
     resume.another-run, resume.rate-jumps, resume.no-steps-left, resume.foreign-checkpoint,
-    preflight.token-budget and preflight.gradients where a change calls for them, and what training
-    refuses.
+    config.target-met-already, preflight.token-budget and preflight.gradients where a change calls
+    for them, and what training refuses.
     Writes: the run directory.
     """
     require_exists(run_dir, "a run directory")
@@ -90,6 +91,7 @@ def resume(
         # Without a checkpoint an ended run would be trained from nothing, over its own model.
         require_unfinished(record, is_ended=state.ended is not None or checkpoint is None)
         require_steps_left(config, state)
+        require_target_ahead(before, config, state)
         require_rate_continues(before, config, state.step)
         keep_freed_memory()
         with repeatable(config.device, seed=config.seed, deterministic=config.deterministic):

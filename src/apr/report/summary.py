@@ -127,7 +127,8 @@ def _text_detail(val: Record, _value: float) -> str:
     }.get(val.text("source") or "", "")
     num_tokens = val.number("num_tokens")
     size = "" if num_tokens is None else f"{count_words(num_tokens)} tokens"
-    return ", ".join(part for part in (size, source) if part)
+    seen = val.text("unseen_by_initial_model_reason") or ""
+    return ", ".join(part for part in (size, source, seen) if part)
 
 
 def _speed_detail(throughput: Record, _value: float) -> str:

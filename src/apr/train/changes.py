@@ -118,6 +118,24 @@ def require_steps_left(after: TrainConfig, state: TrainState) -> None:
         )
 
 
+def require_target_ahead(before: TrainConfig, after: TrainConfig, state: TrainState) -> None:
+    """Refuse a new target that the run has reached already: nothing would be trained for it.
+
+    Refuses: config.target-met-already.
+    """
+    known = [each for each in (state.best_loss_nats, state.start_loss_nats) if each is not None]
+    target = after.target_val_loss
+    if target is None or target == before.target_val_loss or not known or min(known) > target:
+        return
+    raise UsageRefusal(
+        "config.target-met-already",
+        "--target-val-loss",
+        found=f"{target:g}, and a held-out loss of {min(known):.4f} by step {state.step}",
+        expected="a target that training is needed for",
+        fix="ask for a lower loss",
+    )
+
+
 def require_rate_continues(before: TrainConfig, after: TrainConfig, step: int) -> None:
     """Refuse a schedule under which the next step's rate jumps.
 

@@ -151,6 +151,7 @@ class Trainer:
             "what": what,
             "run_record_sha256": self.origin.run_record_sha256,
             "train_manifests_sha256": [shards.manifest_sha256 for shards in self.run.inputs.train],
+            "val_manifest_sha256": self.run.inputs.val and self.run.inputs.val.manifest_sha256,
             "tokenizer_fingerprint": self.run.inputs.tokenizer.fingerprint,
             "step": step,
             "tokens_seen": tokens_seen,
