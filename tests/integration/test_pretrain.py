@@ -339,6 +339,8 @@ def test_a_run_is_never_written_over(finished: Path, run_data: RunData) -> None:
     with pytest.raises(Refusal) as refused:
         pretrain(run_data.config(finished))
     assert refused.value.id == "run.exists"
+    assert f"that run has ended (budget_exhausted); its report is {finished}" in refused.value.fix
+    assert "--resume" not in refused.value.fix
     with pytest.raises(Refusal) as refused:
         resume(finished)
     assert refused.value.id == "run.finished"

@@ -25,6 +25,8 @@ OUTCOME_EXIT_CODES = {
     "artifact_lost": 7,
     "interrupted": 130,
 }
+ENDED_WELL = ("target_met", "budget_exhausted", "early_stop")
+"""The outcomes after which there is nothing to resume."""
 _RECORD_LIMIT_BYTES = 64 << 20
 # What is settled before step 1; its hash ties a model file to the run that made it.
 _FROZEN = ("schema", "apr_version", "config", "inputs", "architecture", "gates", "init_loss_nats")
@@ -206,8 +208,19 @@ def require_no_run(run_dir: Path) -> None:
             run_dir,
             found="a run is there already",
             expected="a new directory",
-            fix=f"continue it with apr pretrain --resume {run_dir}, or choose another --run-dir",
+            fix=_how_to_go_on(run_dir),
         )
+
+
+def _how_to_go_on(run_dir: Path) -> str:
+    try:
+        outcome = RunRecord.load(run_dir).data.get("outcome")
+    except Refusal:
+        return "choose another --run-dir; the record of the run that is there cannot be read"
+    if outcome in ENDED_WELL:
+        report = run_dir / "report.html"
+        return f"choose another --run-dir: that run has ended ({outcome}); its report is {report}"
+    return f"continue it with apr pretrain --resume {run_dir}, or choose another --run-dir"
 
 
 def _cut_back(path: Path, last_step: int) -> None:
