@@ -97,15 +97,21 @@ def command(
     return output.Result(
         data=found.facts | {"config": found.known_config()},
         text=_text(found),
-        next_commands=(_dry_run(found, config_path),),
+        next_commands=() if _does_not_fit(found) else (_dry_run(found, config_path),),
     )
+
+
+def _does_not_fit(found: "RunPlan") -> bool:
+    """Whether a dry run of the same options would be refused for what it takes."""
+    return "FAIL" in (found.facts["memory"]["verdict"], found.facts["disk"]["verdict"])
 
 
 def _text(found: "RunPlan") -> str:
     facts = found.facts
     lines = [f"model       {facts['source']}", *costs_lines(facts)]
-    if facts["memory"]["fix"]:
-        lines.append(f"  fix: {facts['memory']['fix']}")
+    for name in ("memory", "disk"):
+        if facts[name]["fix"]:
+            lines.append(f"to fit {name}: {facts[name]['fix']}")
     if found.on.card or found.on.rates:
         lines += ["", *roofline_lines(facts)]
     lines += ["", "expected final loss (nats per token)"]
