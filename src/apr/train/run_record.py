@@ -183,6 +183,24 @@ class StepLog:
             os.fsync(self._target.fileno())
 
 
+def steps_logged_after(run_dir: Path, step: int) -> int:
+    """How many updates RUN/steps.jsonl has beyond a step; half a line at its end is none.
+
+    Refuses: files.io-failed.
+    """
+    path, found = run_dir / "steps.jsonl", 0
+    if not path.is_file():
+        return 0
+    with io_refusals(path), path.open("rb") as lines:
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                found += entry["kind"] == "step" and entry["step"] > step
+            except (ValueError, KeyError, TypeError):
+                break
+    return found
+
+
 def now() -> str:
     """This moment, UTC, to the second."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
