@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from apr.architecture import PRESET_NAMES
 from apr.cli import output
 from apr.cli.costs_text import costs_lines
 from apr.cli.roofline_text import roofline_lines
@@ -19,7 +20,7 @@ _RATES = Share(min=1e-3, max=1e12)
 
 
 @click.command("plan", short_help="Say what a run takes, before it starts.")
-@click.option("--arch", help="Preset of the model's shape.")
+@click.option("--arch", help=f"Preset of the model's shape: {', '.join(PRESET_NAMES)}.")
 @click.option("--init", type=LOCAL_PATH, help="An .apr file: plan for its model instead.")
 @click.option("--dataset", "datasets", type=LOCAL_PATH, multiple=True, help="Shards; repeatable.")
 @click.option("--tokenizer", type=LOCAL_PATH, help="The shards' tokenizer.")

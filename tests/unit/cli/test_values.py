@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -218,3 +220,37 @@ def test_a_directory_with_a_model_names_the_file(
     (run_directory(here) / "model.apr").write_bytes(b"")
     assert run(["inspect", "RUN"]) == 3
     assert "name the file itself: RUN/model.apr" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("pretrian", " Did you mean pretrain?"),
+        ("train --dataset x", " Did you mean pretrain?"),
+        ("tokenize encode", " Did you mean encode-corpus?"),
+        ("xyzzy", ""),
+    ],
+)
+def test_a_mistyped_verb_is_told_what_it_resembles(
+    capsys: pytest.CaptureFixture[str], line: str, meant: str
+) -> None:
+    assert run([*line.split(), "--json"]) == 2
+    word = next(each for each in reversed(line.split()) if each not in ("x", "--dataset"))
+    assert json.loads(capsys.readouterr().out)["refused"]["found"] == (
+        f"No such command {word!r}.{meant}"
+    )
+
+
+def test_what_is_missing_is_said_before_anything_heavy_is_loaded() -> None:
+    for verb in ("pretrain", "selftest"):
+        program = (
+            "import sys; from apr.cli.main import run\n"
+            f"code = run(['{verb}', '--tokenizer', 'tok'])\n"
+            "assert 'torch' not in sys.modules\n"
+            "sys.exit(code)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.startswith("refused[config.invalid] --dataset, --run-dir\n")
