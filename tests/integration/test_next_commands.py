@@ -115,6 +115,8 @@ def test_the_held_out_side_alone_is_no_training_data(here: Path, capsys: Capture
     encode = "apr tokenize encode-corpus --tokenizer tok --encoder reference --corpus"
     (verify,) = follow(f"{encode} data/held-out -o val", capsys)
     assert "tokenize verify val" in verify
+    (explain,) = follow(verify, capsys)
+    assert explain.startswith("apr tokenize explain val --token 0")
     # Under other names than split's, the two sides find each other by their certificate.
     _, pretrain = follow(f"{encode} data/train -o data-t", capsys)
     assert "--dataset data-t --val-shard val" in pretrain
