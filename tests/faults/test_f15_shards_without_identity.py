@@ -118,6 +118,7 @@ def test_bare_shards_of_another_tool_are_not_guessed_at(tmp_path: Path) -> None:
         ShardReader.open(tmp_path)
     assert refused.value.id == "shards.manifest-missing"
     assert "1 .bin files" in refused.value.found
+    assert "encode-corpus" not in refused.value.fix
 
 
 def test_a_smaller_second_run_leaves_no_old_shard(tmp_path: Path) -> None:

@@ -175,6 +175,7 @@ def test_an_initial_model_and_an_existing_run_are_different_commands(
     with pytest.raises(Refusal) as refused:
         pretrain(run_data.config(run_dir, init=run_dir / "x.apr", arch=None))
     assert refused.value.id == "run.exists"
+    assert f"apr pretrain --resume {run_dir}" in refused.value.fix
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_starts_from_its_own_init(

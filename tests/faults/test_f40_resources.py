@@ -66,8 +66,7 @@ def test_the_fix_of_a_run_that_is_too_large_fits() -> None:
     twice = memory_gate(estimate_memory(alone).peak_bytes, alone)
     assert twice.fix.startswith("--activation-checkpointing --grad-accum")
     hopeless = memory_gate(100 * MIB)
-    assert "--grad-accum" not in hopeless.fix
-    assert "--seq-length" in hopeless.fix
+    assert hopeless.fix.startswith("no --seq-length and no --grad-accum makes it fit: weights")
 
 
 def test_f40_the_rust_tools_count_of_parameters_would_be_seen() -> None:

@@ -44,11 +44,12 @@ def test_from_a_corpus_to_training(here: Path, capsys: Captured) -> None:
     (same,) = follow(f"{encode} --estimate-sample-docs 5 --estimate-only", capsys)
     assert same == encode
     verify, encode_held_out, pretrain = follow(same, capsys)
-    follow(verify, capsys)
+    (pretrain_alone,) = follow(verify, capsys)
+    assert pretrain_alone.startswith("apr pretrain --dataset shards/train --tokenizer tok ")
     verify, pretrain_again = follow(encode_held_out, capsys)
     assert pretrain_again == pretrain
     assert "--dataset shards/train --val-shard shards/held-out" in pretrain
-    follow(verify, capsys)
+    assert follow(verify, capsys) == [pretrain]
     # A toy corpus is too small to train on, and the certificate of both sides is found.
     follow(pretrain, capsys, code=5)
     assert run([*shlex.split(pretrain)[1:], "--json"]) == 5
@@ -57,6 +58,34 @@ def test_from_a_corpus_to_training(here: Path, capsys: Captured) -> None:
     )
     again = f"{encode} --overwrite"
     assert follow(again, capsys)[1:] == [pretrain]
+
+
+def test_a_tokenizer_of_a_cleaned_corpus_leads_to_the_cleaned_shards(
+    here: Path, capsys: Captured
+) -> None:
+    follow("apr corpus split in.jsonl -o data --val-fraction 0.2 --content-field text", capsys)
+    train_tokenizer = "apr tokenize train --corpus data/train -o tok --overwrite"
+    (encode,) = follow(train_tokenizer, capsys)
+    assert encode.endswith("--corpus data/train --tokenizer tok -o shards/train")
+    (decontaminate,) = follow(
+        "apr corpus dedup data/train --held-out data/held-out --no-near "
+        "--certificate data/certificate.json -o data/duplicates.jsonl",
+        capsys,
+    )
+    (encode,) = follow(train_tokenizer, capsys)
+    assert "--remove data/duplicates.jsonl --certificate data/duplicates.cert" in encode
+    (certified,) = follow(decontaminate, capsys)
+    (encode,) = follow(train_tokenizer, capsys)
+    assert "--remove data/duplicates.jsonl --remove data/" in encode
+    assert sorted(shlex.split(encode)) == sorted(shlex.split(certified))
+    # The README's order: the held-out side knows the certificate of the split alone.
+    follow(f"{encode} --encoder reference", capsys)
+    held_out = "apr tokenize encode-corpus --corpus data/held-out --tokenizer tok -o shards/val"
+    _, pretrain = follow(f"{held_out} --encoder reference", capsys)
+    assert "--dataset shards/train --val-shard shards/val --tokenizer tok" in pretrain
+    assert follow("apr tokenize verify shards/train --tokenizer tok", capsys) == [pretrain]
+    (from_record,) = follow("apr tokenize verify shards/val", capsys)
+    assert "--dataset shards/train --val-shard shards/val" in from_record
 
 
 @pytest.mark.parametrize("has_tokenizer", [True, False])
@@ -86,6 +115,8 @@ def test_the_held_out_side_alone_is_no_training_data(here: Path, capsys: Capture
     encode = "apr tokenize encode-corpus --tokenizer tok --encoder reference --corpus"
     (verify,) = follow(f"{encode} data/held-out -o val", capsys)
     assert "tokenize verify val" in verify
+    (explain,) = follow(verify, capsys)
+    assert explain.startswith("apr tokenize explain val --token 0")
     # Under other names than split's, the two sides find each other by their certificate.
     _, pretrain = follow(f"{encode} data/train -o data-t", capsys)
     assert "--dataset data-t --val-shard val" in pretrain

@@ -107,6 +107,17 @@ def test_losses_outside_of_the_fit_are_marked(capsys: Captured) -> None:
     assert [len(law["outside_of_the_fit"]) for law in outside] == [1, 1]
 
 
+def test_a_tiny_model_is_promised_no_loss(capsys: Captured) -> None:
+    tiny = ("--arch", "tiny", "--vocab-size", 1024, "--num-steps", 60)
+    for law in planned(capsys, *tiny)["expected_loss"]:
+        assert law["loss_nats"] is None
+        assert "70M to 16B parameters, not of" in law["loss_nats_reason"]
+    assert run(["plan", "--device", "cpu", *map(str, tiny)]) == 0
+    assert "  unknown  Hoffmann et al. 2022" in capsys.readouterr().out
+    few = planned(capsys, *QWEN, "--tokens", 100_000)["expected_loss"]
+    assert all("nats of guessing among 151,936" in law["loss_nats_reason"] for law in few)
+
+
 def test_a_container_gives_its_shape(trained: Path, capsys: Captured) -> None:
     model = trained / "model.apr"
     facts = planned(capsys, "--init", model, "--num-steps", 1000)
@@ -272,6 +283,22 @@ def test_the_next_command_can_be_pasted(
     found = json.loads(capsys.readouterr().out)
     assert found["config"]["num_steps"] == 20
     assert found["planned_tokens"] == 20 * 4 * 32
+
+
+def test_what_does_not_fit_is_not_advised(tmp_path: Path, capsys: Captured) -> None:
+    # A card with its memory stands for this machine, whose own is not known here.
+    card = ["plan", "--device", "h200", "--arch", "llama-370m", "--run-dir", str(tmp_path / "r")]
+    assert run(card) == 0
+    assert "\nnext:\n  apr pretrain --dry-run" in capsys.readouterr().out
+    assert run([*card, "--batch-size", "4096", "--grad-accum", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "next:" not in said
+    assert "to fit memory: " in said
+    many = ["--num-steps", "900000", "--eval-every", "1", "--keep", "900000"]
+    assert run([*card, *many]) == 0
+    said = capsys.readouterr().out
+    assert "next:" not in said
+    assert "to fit disk: free space" in said
 
 
 def test_a_dry_run_says_what_the_run_takes(run_data: RunData, tmp_path: Path) -> None:

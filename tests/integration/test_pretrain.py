@@ -205,7 +205,11 @@ def test_f34_resuming_twice_is_still_the_same_run(
     stopped_run(run_data, run_dir, questions=3)
     with pytest.raises(Interrupted):
         resume(run_dir, listener=Listener(should_stop=stop_after(3)))
-    resume(run_dir)
+    heard: list[str] = []
+    resume(run_dir, listener=Listener(notify=heard.append))
+    # Saved where it stopped: nothing is taken again.
+    (said,) = (text for text in heard if text.startswith("going on"))
+    assert said.endswith(" of 8")
     same_run(finished, run_dir)
 
 
@@ -260,6 +264,9 @@ def test_f36_a_damaged_checkpoint_is_passed_over_loudly(
     resume(run_dir, listener=Listener(notify=heard.append))
     assert any("step-00000005" in text and "model.apr" in text for text in heard)
     assert record_of(run_dir)["resumes"][0]["step"] == 4
+    assert (
+        "going on from the checkpoint of step 4 of 8; logged after it, and taken again: 1" in heard
+    )
     same_run(finished, run_dir)
 
 
@@ -339,6 +346,8 @@ def test_a_run_is_never_written_over(finished: Path, run_data: RunData) -> None:
     with pytest.raises(Refusal) as refused:
         pretrain(run_data.config(finished))
     assert refused.value.id == "run.exists"
+    assert f"that run has ended (budget_exhausted); its report is {finished}" in refused.value.fix
+    assert "--resume" not in refused.value.fix
     with pytest.raises(Refusal) as refused:
         resume(finished)
     assert refused.value.id == "run.finished"

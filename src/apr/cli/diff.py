@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from apr.cli import output
-from apr.cli.values import LOCAL_PATH
+from apr.cli.values import MODEL_PATH
 from apr.errors import Refusal
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ _SHOWN_CHARACTERS = 60
 
 
 @click.command("diff", short_help="Compare two .apr files.")
-@click.argument("a", type=LOCAL_PATH)
-@click.argument("b", type=LOCAL_PATH)
+@click.argument("a", type=MODEL_PATH)
+@click.argument("b", type=MODEL_PATH)
 @click.option(
     "--tolerance",
     type=float,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from apr.cli import output
-from apr.cli.values import LOCAL_PATH, require_used
+from apr.cli.values import LOCAL_PATH, MODEL_PATH, require_used
 from apr.units import format_bytes, format_duration
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ _FORMATS = {"hf": _FLOATS, "gguf": (*_FLOATS, "q8_0", "q4_k")}
 
 
 @click.command("export", short_help="Write a model for Hugging Face's libraries or llama.cpp.")
-@click.argument("model", type=LOCAL_PATH)
+@click.argument("model", type=MODEL_PATH)
 @click.option(
     "--format",
     "form",

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from apr.cli import output
-from apr.cli.values import LOCAL_PATH
+from apr.cli.values import MODEL_PATH
 from apr.units import format_bytes, format_count
 
 _SHOWN_CHARACTERS = 72
@@ -25,7 +25,7 @@ _SHORT_SHA256 = 16
 
 
 @click.command("inspect", short_help="Show what an .apr file holds.")
-@click.argument("path", type=LOCAL_PATH)
+@click.argument("path", type=MODEL_PATH)
 @click.option("--tensors", "with_tensors", is_flag=True, help="List every tensor.")
 @click.option(
     "--quality",

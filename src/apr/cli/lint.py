@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from apr.cli import output
-from apr.cli.values import LOCAL_PATH
+from apr.cli.values import MODEL_PATH
 from apr.errors import Refusal
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command("lint", short_help="Say what an .apr file lacks, and how to mend it.")
-@click.argument("path", metavar="FILE", type=LOCAL_PATH)
+@click.argument("path", metavar="FILE", type=MODEL_PATH)
 @click.option(
     "--fail-on",
     type=click.Choice(["error", "warning", "never"]),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from apr.architecture import PRESET_NAMES
 from apr.cli import output
 from apr.cli.costs_text import costs_lines
 from apr.cli.roofline_text import roofline_lines
@@ -19,7 +20,7 @@ _RATES = Share(min=1e-3, max=1e12)
 
 
 @click.command("plan", short_help="Say what a run takes, before it starts.")
-@click.option("--arch", help="Preset of the model's shape.")
+@click.option("--arch", help=f"Preset of the model's shape: {', '.join(PRESET_NAMES)}.")
 @click.option("--init", type=LOCAL_PATH, help="An .apr file: plan for its model instead.")
 @click.option("--dataset", "datasets", type=LOCAL_PATH, multiple=True, help="Shards; repeatable.")
 @click.option("--tokenizer", type=LOCAL_PATH, help="The shards' tokenizer.")
@@ -97,15 +98,21 @@ def command(
     return output.Result(
         data=found.facts | {"config": found.known_config()},
         text=_text(found),
-        next_commands=(_dry_run(found, config_path),),
+        next_commands=() if _does_not_fit(found) else (_dry_run(found, config_path),),
     )
+
+
+def _does_not_fit(found: "RunPlan") -> bool:
+    """Whether a dry run of the same options would be refused for what it takes."""
+    return "FAIL" in (found.facts["memory"]["verdict"], found.facts["disk"]["verdict"])
 
 
 def _text(found: "RunPlan") -> str:
     facts = found.facts
     lines = [f"model       {facts['source']}", *costs_lines(facts)]
-    if facts["memory"]["fix"]:
-        lines.append(f"  fix: {facts['memory']['fix']}")
+    for name in ("memory", "disk"):
+        if facts[name]["fix"]:
+            lines.append(f"to fit {name}: {facts[name]['fix']}")
     if found.on.card or found.on.rates:
         lines += ["", *roofline_lines(facts)]
     lines += ["", "expected final loss (nats per token)"]

@@ -1,26 +1,47 @@
 """`apr pretrain`: train a model on shards, check a plan, or continue a run."""
 
 import os
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from apr.architecture import PRESET_NAMES
 from apr.cli import output
 from apr.cli.costs_text import costs_lines
 from apr.cli.gate_table import gate_lines
 from apr.cli.stopping import graceful_stop, save_on_signal
-from apr.cli.torchrun import run_on_ranks
+from apr.cli.torchrun import numbers_of_environment, run_on_ranks
 from apr.cli.typed import typed_again
 from apr.cli.values import LOCAL_PATH, Dataset
 from apr.errors import UsageRefusal
+from apr.train.flags import (
+    BATCH_SIZE,
+    BY_MODE,
+    EVAL_EVERY,
+    FIELD_OF_FLAG,
+    KEEP,
+    NUM_STEPS,
+    PATIENCE,
+    PRESET,
+    SEED,
+    SEQ_LENGTH,
+)
 
 if TYPE_CHECKING:
     from apr.jobs.pretrain import Plan
     from apr.train.ranks import Ranks
 
-# flag -> the configuration field it overrides, where the two names differ; so in selftest
-FIELD_OF_FLAG = {"lr": "learning_rate"}
+
+def _default(value: object, also: str = "") -> str:
+    """The end of an option's help, as click writes it for the defaults that it knows."""
+    return f"  [default: {value}{also}]"
+
+
+def _by_mode(field: str, also: str = "") -> str:
+    values = [f"{getattr(each, field):g} {mode}" for mode, each in BY_MODE.items()]
+    return _default(", ".join(values), also)
 
 
 @click.command("pretrain", short_help="Train a model on shards, or resume a run.")
@@ -41,7 +62,8 @@ FIELD_OF_FLAG = {"lr": "learning_rate"}
     "--config",
     "config_path",
     type=LOCAL_PATH,
-    help="TOML file of the same options; a flag overrides one field.",
+    help="TOML file of the same options, named as in run.json (learning_rate for --lr); a flag "
+    "overrides one field.",
 )
 @click.option("--resume", type=LOCAL_PATH, help="Continue the run in this directory.")
 @click.option("--dry-run", is_flag=True, help="Run every gate, write nothing, stop.")
@@ -51,11 +73,11 @@ FIELD_OF_FLAG = {"lr": "learning_rate"}
 @click.option(
     "--mode", type=click.Choice(["from-scratch", "finetune"]), help="Regime; finetune with --init."
 )
-@click.option("--arch", help="Preset: tiny, demo, llama-370m (default), qwen2-0.5b.")
+@click.option("--arch", help=f"Preset: {', '.join(PRESET_NAMES)}.{_default(PRESET)}")
 @click.option("--vocab-size", type=int, help="Rows of the embedding.")
-@click.option("--num-steps", type=int, help="Optimizer updates.")
-@click.option("--batch-size", type=int, help="Sequences per update.")
-@click.option("--seq-length", type=int, help="Tokens per sequence.")
+@click.option("--num-steps", type=int, help=f"Optimizer updates.{_default(NUM_STEPS)}")
+@click.option("--batch-size", type=int, help=f"Sequences per update.{_default(BATCH_SIZE)}")
+@click.option("--seq-length", type=int, help=f"Tokens per sequence.{_default(SEQ_LENGTH)}")
 @click.option(
     "--grad-accum",
     type=int,
@@ -66,8 +88,12 @@ FIELD_OF_FLAG = {"lr": "learning_rate"}
     default=None,
     help="Compute activations twice instead of keeping them; by default where nothing else fits.",
 )
-@click.option("--lr", type=float, help="Peak learning rate.")
-@click.option("--warmup-steps", type=int, help="Updates of linear warm-up.")
+@click.option("--lr", type=float, help=f"Peak learning rate.{_by_mode('learning_rate')}")
+@click.option(
+    "--warmup-steps",
+    type=int,
+    help=f"Updates of linear warm-up.{_by_mode('warmup_steps', '; at most half of the run')}",
+)
 @click.option(
     "--schedule",
     type=click.Choice(["cosine", "wsd", "constant"]),
@@ -79,8 +105,19 @@ FIELD_OF_FLAG = {"lr": "learning_rate"}
     help="adamw; or muon for the matrices inside the blocks, at the rate one gives AdamW.",
 )
 @click.option("--decay-fraction", type=float, help="Last part of a wsd run, where the rate falls.")
-@click.option("--target-val-loss", type=float, help="Held-out nats per token that end the run.")
-@click.option("--eval-every", "--steps-per-epoch", type=int, help="Updates between validations.")
+@click.option(
+    "--target-val-loss",
+    type=float,
+    help="Held-out nats per token at which the run ends as target_met; by mode the target of the "
+    "Rust tools, and none where --init is past it before step 1; stop_at_target = false in "
+    f"--config sets none.{_by_mode('target_val_loss')}",
+)
+@click.option(
+    "--eval-every",
+    "--steps-per-epoch",
+    type=int,
+    help=f"Updates between validations.{_default(EVAL_EVERY, ', or the whole of a shorter run')}",
+)
 @click.option(
     "--eval-tokens",
     type=int,
@@ -95,15 +132,19 @@ FIELD_OF_FLAG = {"lr": "learning_rate"}
     type=int,
     help="Updates between checkpoints; by default as between validations.",
 )
-@click.option("--patience", type=int, help="Validations without improvement before stopping.")
+@click.option(
+    "--patience",
+    type=int,
+    help=f"Validations without improvement before stopping.{_default(PATIENCE)}",
+)
 @click.option(
     "--min-delta", type=float, help="Standard errors of the loss that count as an improvement."
 )
 @click.option(
     "--resolution-nats", type=float, help="Smallest difference the held-out set must show."
 )
-@click.option("--keep", type=int, help="Latest checkpoints kept, beside the best.")
-@click.option("--seed", type=int, help="Decides initial weights and batch order.")
+@click.option("--keep", type=int, help=f"Latest checkpoints kept, beside the best.{_default(KEEP)}")
+@click.option("--seed", type=int, help=f"Decides initial weights and batch order.{_default(SEED)}")
 @click.option("--device", help="auto, cpu, cuda or cuda:N; only auto may fall back.")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="Of computation.")
 @click.option(
@@ -160,10 +201,6 @@ def command(
     the run from there on: what no weight depends on freely, what later steps depend on with a line
     in the record, and what decided earlier steps not at all.
     """  # noqa: D301  click reads the escaped character
-    from apr.jobs.pretrain import preflight, pretrain
-    from apr.jobs.resume import resume as resume_run
-    from apr.jobs.sitting import SILENT, Listener
-    from apr.progress import silent
     from apr.train.config import resolve_config
     from apr.train.gates import parse_waivers
 
@@ -187,11 +224,18 @@ def command(
         waivers.setdefault("preflight.token-budget", "--force-under-provisioned")
     if waivers:
         given["waive"] = waivers
+    configured = cache(lambda: resolve_config(given, config_path=config_path))
+    if resume is None and numbers_of_environment(os.environ) is None:
+        configured()  # What is missing is said before torch is loaded; ranks refuse together.
+    from apr.jobs.pretrain import preflight, pretrain
+    from apr.jobs.resume import resume as resume_run
+    from apr.jobs.sitting import SILENT, Listener
+    from apr.progress import silent
 
     def judge(ranks: "Ranks") -> output.Result:
         # Nothing is written, so that Ctrl-C has nothing to wait for.
         listener = Listener(progress=output.progress(), notify=output.notify)
-        config = resolve_config(given, config_path=config_path)
+        config = configured()
         plan = preflight(config, ranks=ranks, listener=listener if ranks.is_first else SILENT)
         return _judged(plan, typed_again(ctx, without=("dry_run", "json", "quiet")))
 
@@ -207,7 +251,7 @@ def command(
             if resume is not None:
                 record = resume_run(resume, changes=given, ranks=ranks, listener=listener)
                 return ended(record, resume)
-            config = resolve_config(given, config_path=config_path)
+            config = configured()
             return ended(pretrain(config, ranks=ranks, listener=listener), config.run_dir)
 
     return run_on_ranks(judge if dry_run else train)

@@ -5,11 +5,11 @@ from pathlib import Path
 import click
 
 from apr.cli import output
-from apr.cli.values import LOCAL_PATH
+from apr.cli.values import MODEL_PATH
 
 
 @click.command("run", short_help="Write text with a model.")
-@click.argument("model", type=LOCAL_PATH)
+@click.argument("model", type=MODEL_PATH)
 @click.argument("prompt", default="")
 @click.option(
     "-n",

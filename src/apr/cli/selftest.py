@@ -8,10 +8,11 @@ import click
 
 from apr.cli import output
 from apr.cli.gate_table import gate_lines
-from apr.cli.pretrain import FIELD_OF_FLAG, make_cuda_repeatable
 from apr.cli.pretrain import command as pretrain
+from apr.cli.pretrain import make_cuda_repeatable
 from apr.cli.typed import typed_again
 from apr.cli.values import LOCAL_PATH
+from apr.train.flags import FIELD_OF_FLAG
 
 if TYPE_CHECKING:
     from apr.jobs.selftest import Selftest
@@ -59,9 +60,6 @@ def command(
     apr selftest --config run.toml
     apr selftest --replay runs/first/skipped/step-00000117
     """  # noqa: D301  click reads the escaped character
-    from apr.jobs.selftest import replay as replay_step
-    from apr.jobs.selftest import selftest
-    from apr.jobs.sitting import Listener
     from apr.train.config import resolve_config
 
     given = {
@@ -71,13 +69,19 @@ def command(
     }
     if flags["deterministic"]:
         make_cuda_repeatable()
+    if replay is not None and (config_path or set(given) - {"device"}):
+        raise click.UsageError("--replay takes no option of a run but --device.", ctx)
+    # What is missing is said before torch is loaded.
+    config = resolve_config(given, config_path=config_path) if replay is None else None
+    from apr.jobs.selftest import replay as replay_step
+    from apr.jobs.selftest import selftest
+    from apr.jobs.sitting import Listener
+
     listener = Listener(progress=output.progress(), notify=output.notify)
-    if replay is not None:
-        if config_path or set(given) - {"device"}:
-            raise click.UsageError("--replay takes no option of a run but --device.", ctx)
+    if config is None:
+        assert replay is not None, "without a configuration there is a step to replay"
         device = given.get("device", "cpu")
         return _replayed(replay_step(replay, device=device, listener=listener), replay)
-    config = resolve_config(given, config_path=config_path)
     again = typed_again(ctx, without=("json", "quiet"))
     return _proven(selftest(config, listener=listener), again.replace("selftest", "pretrain", 1))
 

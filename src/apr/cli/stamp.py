@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from apr.cli import output
-from apr.cli.values import LOCAL_PATH, require_used
+from apr.cli.values import LOCAL_PATH, MODEL_PATH, require_used
 
 if TYPE_CHECKING:
     from apr.container.stamp import Stamped
 
 
 @click.command("stamp", short_help="Add provenance and identity to an .apr file.")
-@click.argument("path", metavar="FILE", type=LOCAL_PATH)
+@click.argument("path", metavar="FILE", type=MODEL_PATH)
 @click.option("--license", help="Licence of the weights, an SPDX expression.")
 @click.option("--data-source", help="What the model was trained on.")
 @click.option("--data-license", help="Licence of the data, an SPDX expression.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from apr.cli import output
-from apr.cli.values import LOCAL_PATH
+from apr.cli.values import MODEL_PATH
 from apr.errors import Refusal
 from apr.units import format_bytes
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command("validate", short_help="Check every byte of an .apr file.")
-@click.argument("path", type=LOCAL_PATH)
+@click.argument("path", type=MODEL_PATH)
 @output.standard_options
 def command(path: Path) -> output.Result:
     """Read every byte of the .apr file at PATH and say whether it is sound.

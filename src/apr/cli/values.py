@@ -7,6 +7,10 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from apr.errors import PathNotFound
+
+_MODEL = "model.apr"
+
 
 class _LocalPath(click.ParamType):
     name = "path"
@@ -16,6 +20,38 @@ class _LocalPath(click.ParamType):
             # As a path it would lose a slash and become a directory beside the caller.
             self.fail(f"{str(value)!r} is a URL; only documents are read from one.", param, ctx)
         return Path(_require_text(self, value, param, ctx))
+
+
+class _ModelPath(_LocalPath):
+    """The path of an .apr file; a run directory, or a run without its model, is told apart."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = super().convert(value, param, ctx)
+        if path.is_dir() and (path / _MODEL).is_file():
+            raise PathNotFound(
+                "container.not-a-file",
+                path,
+                found=f"a directory that holds {_MODEL}",
+                expected="an .apr file",
+                fix=f"name the file itself: {path / _MODEL}",
+            )
+        run_dir = path if path.is_dir() else path.parent
+        is_missing = path.is_dir() or (path.name == _MODEL and not path.exists())
+        if is_missing and (run_dir / "run.json").is_file():
+            raise PathNotFound(
+                "files.not-found",
+                run_dir / _MODEL,
+                found="nothing: the run beside it has not ended with a model",
+                expected="an .apr file",
+                fix=_how_to_have_a_model(run_dir),
+            )
+        return path
+
+
+def _how_to_have_a_model(run_dir: Path) -> str:
+    saved = sorted(run_dir.glob(f"checkpoints/step-*/{_MODEL}"))
+    newest = f", or name its newest checkpoint: {saved[-1]}" if saved else ""
+    return f"go on with the run: apr pretrain --resume {run_dir}{newest}"
 
 
 class Location(click.ParamType):
@@ -61,6 +97,7 @@ class Share(click.FloatRange):
 
 
 LOCAL_PATH = _LocalPath()
+MODEL_PATH = _ModelPath()
 
 
 def require_used(ctx: click.Context, name: str, *, unless: str) -> None:

@@ -159,7 +159,7 @@ def _disk(config: TrainConfig, architecture: Architecture, tokenizer_bytes: int)
         facts["free_bytes_reason"] = "the system does not say"
     else:
         facts["free_at"] = str(free[1])
-    return facts | {"verdict": gate.verdict}
+    return facts | {"verdict": gate.verdict, "fix": gate.fix if gate.blocks else None}
 
 
 def _flops(config: TrainConfig, architecture: Architecture) -> dict[str, Any]:

@@ -5,7 +5,13 @@ from typing import Any
 from apr.architecture import PRESET_NAMES, Architecture, preset
 from apr.jobs.costs import Data
 from apr.train.config import TrainConfig
-from apr.train.scaling_law import LAWS, VALIDITY, outside_of_the_fit
+from apr.train.scaling_law import (
+    LAWS,
+    VALIDITY,
+    ScalingLaw,
+    outside_of_the_fit,
+    why_no_number,
+)
 from apr.train.token_budget import (
     TOKENS_PER_PARAMETER,
     effective_tokens,
@@ -24,17 +30,21 @@ def expected_losses(
             {"law": law.name, "source": law.source, "loss_nats": None, "loss_nats_reason": reason}
             for law in LAWS
         ]
-    return [
-        {
-            "law": law.name,
-            "source": law.source,
-            "loss_nats": law.loss_nats(architecture.num_parameters, worth),
-            "for_tokens": worth,
-            "outside_of_the_fit": outside_of_the_fit(architecture.num_parameters, worth),
-            "validity": VALIDITY,
-        }
-        for law in LAWS
-    ]
+    return [_expected_by(law, architecture, worth) for law in LAWS]
+
+
+def _expected_by(law: ScalingLaw, architecture: Architecture, worth: float) -> dict[str, Any]:
+    size = architecture.num_parameters
+    reason = why_no_number(law, size, worth, vocab_size=architecture.vocab_size)
+    number = {"loss_nats": law.loss_nats(size, worth)}
+    return {
+        "law": law.name,
+        "source": law.source,
+        **(number if reason is None else {"loss_nats": None, "loss_nats_reason": reason}),
+        "for_tokens": worth,
+        "outside_of_the_fit": outside_of_the_fit(size, worth),
+        "validity": VALIDITY,
+    }
 
 
 def budget(

@@ -11,7 +11,7 @@ from apr.errors import DamagedFile, Refusal
 from apr.train.config import TrainConfig
 from apr.train.init_file import InitFile
 from apr.train.inputs import Inputs
-from apr.train.run_record import RunRecord, config_in_force
+from apr.train.run_record import ENDED_WELL, RunRecord, config_in_force
 
 # What a resume reads, and of what kind it must be.
 _KINDS: dict[str, type] = {
@@ -65,7 +65,7 @@ def require_unfinished(record: RunRecord, *, is_ended: bool) -> None:
     Refuses: run.finished.
     """
     outcome = record.data.get("outcome")
-    if is_ended and outcome in ("target_met", "budget_exhausted", "early_stop"):
+    if is_ended and outcome in ENDED_WELL:
         raise Refusal(
             "run.finished",
             record.run_dir,

@@ -44,7 +44,7 @@ from apr.train.prepare import PreparedRun, judge_gradients, prepare
 from apr.train.rank_config import for_ranks, with_same_micro_batches
 from apr.train.ranks import ALONE, Ranks
 from apr.train.repeatable import repeatable
-from apr.train.run_record import RunRecord, now
+from apr.train.run_record import RunRecord, now, steps_logged_after
 from apr.train.spread import spread
 from apr.train.token_budget_gate import check_token_budget
 
@@ -93,6 +93,8 @@ def resume(
         require_steps_left(config, state)
         require_target_ahead(before, config, state)
         require_rate_continues(before, config, state.step)
+        if checkpoint is not None:
+            listener.notify(_where_it_goes_on(run_dir, state, config))
         keep_freed_memory()
         with repeatable(config.device, seed=config.seed, deterministic=config.deterministic):
             run = _prepared(record, config, ranks, checkpoint, listener=listener)
@@ -104,6 +106,14 @@ def resume(
                 load_progress(checkpoint, run.model, optimizer)
             _record_resume(record, run, state, before, passed_over, gates)
             return sit(run, record, optimizer, state, listener=listener)
+
+
+def _where_it_goes_on(run_dir: Path, state: TrainState, config: TrainConfig) -> str:
+    if state.ended is not None:
+        return f"step {state.step} was the last one: the run is only brought to its end"
+    repeated = steps_logged_after(run_dir, state.step)
+    again = f"; logged after it, and taken again: {repeated}" if repeated else ""
+    return f"going on from the checkpoint of step {state.step} of {config.num_steps}{again}"
 
 
 def _prepared(

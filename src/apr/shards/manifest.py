@@ -156,7 +156,7 @@ def read_manifest(directory: Path) -> tuple[Manifest, str]:
             path,
             found=f"{len(list(directory.glob('*.bin')))} .bin files and no manifest",
             expected="the manifest that encoding writes last",
-            fix="encode the corpus again; for shards of the Rust apr: apr tokenize repair-manifest",
+            fix=_how_to_have_shards(directory),
         )
     data = read_bytes(
         path, limit_bytes=_LIMIT_BYTES, id="shards.manifest-damaged", what="a shard manifest"
@@ -166,6 +166,16 @@ def read_manifest(directory: Path) -> tuple[Manifest, str]:
         if found != expected:
             raise _damaged("shards.manifest-inconsistent", path, str(found), str(expected))
     return manifest, sha256_bytes(data)
+
+
+def _how_to_have_shards(directory: Path) -> str:
+    names = [each.name for each in directory.iterdir() if not each.name.startswith(".")]
+    if names and not any(name.endswith((".bin", ".idx")) for name in names):
+        return (
+            "if it holds text, encode that first: apr tokenize encode-corpus "
+            f"--corpus {directory} --tokenizer TOKENIZER -o shards/train"
+        )
+    return "encode the corpus again; for shards of the Rust apr: apr tokenize repair-manifest"
 
 
 def _parse(data: bytes, path: Path) -> Manifest:

@@ -41,14 +41,25 @@ def other_tokenizer(reader: ShardReader, tokenizer: Tokenizer) -> Refusal:
     )
 
 
-def _recorded(reader: ShardReader) -> Tokenizer | None:
-    """A hint that leads nowhere is as good as none."""
-    path = reader.directory / _RECORD_NAME
+def recorded_path(directory: Path) -> Path | None:
+    """Where encode.json says that the tokenizer lay; None where it says nothing."""
+    path = directory / _RECORD_NAME
     try:
         if not path.is_file() or path.stat().st_size > _RECORD_LIMIT_BYTES:
             return None
         record: Any = parse_json(path.read_bytes())
-        tokenizer = Tokenizer.load(location_path(record["tokenizer"]))
+        return location_path(record["tokenizer"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, Refusal):
+        return None
+
+
+def _recorded(reader: ShardReader) -> Tokenizer | None:
+    """A hint that leads nowhere is as good as none."""
+    path = recorded_path(reader.directory)
+    if path is None:
+        return None
+    try:
+        tokenizer = Tokenizer.load(path)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, Refusal):
         return None
     fits = tokenizer.fingerprint == reader.manifest.tokenizer_fingerprint

@@ -16,8 +16,8 @@ import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
-from apr.errors import Refusal
-from apr.files import read_bytes, require_exists, sha256_bytes
+from apr.errors import DamagedFile, Refusal
+from apr.files import io_refusals, read_bytes, require_exists, sha256_bytes
 from apr.tokenizer import directory as tokenizer_directory
 from apr.tokenizer.checks import keep_checked, read_checked
 from apr.tokenizer.definition import SIZE_LIMIT_BYTES, Definition, read_definition
@@ -42,6 +42,18 @@ _AROUND = 16  # tokens shown on either side of a bad one
 _UNICODE_FORMS = ("NFC", "NFD", "NFKC", "NFKD")  # all of them leave ASCII as it is
 # The first byte of U+0300 in UTF-8. Below it there is no combining mark, and NFC changes nothing.
 _FIRST_COMBINING_BYTE = 0xCC
+_EXPORT = "apr export {model} --format hf -o DIR writes its tokenizer too; then name DIR"
+# How each kind of model file begins, and where its tokenizer is to be had.
+_TOKENIZER_OF_MODEL = {
+    b"APR\0": (
+        "an .apr file, which is a model",
+        f"name the directory it was trained with; or: {_EXPORT}",
+    ),
+    b"GGUF": (
+        "a GGUF file, which is a model",
+        "import it first: apr import {model} -o model.apr; " + _EXPORT.format(model="model.apr"),
+    ),
+}
 
 
 class Tokenizer:
@@ -95,6 +107,7 @@ class Tokenizer:
         """
         require_exists(path, "a tokenizer directory or a tokenizer.json")
         file = tokenizer_directory.require_tokenizer_json(path) if path.is_dir() else path
+        _require_no_model(file)
         data = read_bytes(
             file, limit_bytes=SIZE_LIMIT_BYTES, id="tokenizer.damaged", what="a tokenizer.json"
         )
@@ -340,6 +353,24 @@ class Tokenizer:
             expected=f"0 to {self.vocab_size - 1}",
             fix="use the tokenizer that made these ids",
         )
+
+
+def _require_no_model(file: Path) -> None:
+    """Refuse a model file, which may carry a tokenizer and is none."""
+    # A named pipe would block on opening, for ever; reading refuses it.
+    if not file.is_file():
+        return
+    with io_refusals(file), file.open("rb") as source:
+        start = source.read(max(map(len, _TOKENIZER_OF_MODEL)))
+    for magic, (what, fix) in _TOKENIZER_OF_MODEL.items():
+        if start.startswith(magic):
+            raise DamagedFile(
+                "tokenizer.damaged",
+                file,
+                found=what,
+                expected="a tokenizer directory or a tokenizer.json",
+                fix=fix.format(model=file),
+            )
 
 
 def _candidates(definition: Definition, declaration: Declaration) -> str:

@@ -6,6 +6,7 @@ from it stay apart.
 """
 
 import tomllib
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,16 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from apr.architecture import Architecture
 from apr.errors import DamagedFile, UsageRefusal
 from apr.files import io_refusals, read_bytes
+from apr.train import flags
 from apr.train.consistency import require_consistent
 from apr.train.gates import require_waivable
 from apr.train.hidden_matrices import OptimizerName
 from apr.train.sources import LocalPath, Sources
 
-_MODE_DEFAULTS = {
-    "from-scratch": {"learning_rate": 3e-4, "warmup_steps": 1000, "target_val_loss": 3.0},
-    "finetune": {"learning_rate": 5e-5, "warmup_steps": 100, "target_val_loss": 2.2},
-}
-_DEFAULT_PRESET = "llama-370m"
 _WSD_DECAY_FRACTION = 0.2
 _CONFIG_LIMIT_BYTES = 1 << 20
 _TRAINED_PER_EVAL_TOKEN, _LEAST_EVAL_TOKENS, _MOST_EVAL_TOKENS = 16, 10_000, 100_000
@@ -58,11 +55,11 @@ class TrainConfig(BaseModel):
     """Preset of the model's shape; llama-370m where no `init` brings one."""
     vocab_size: Positive | None = None
     """Rows of the embedding, where the preset should not decide."""
-    num_steps: Positive = 1000
+    num_steps: Positive = flags.NUM_STEPS
     """Optimizer updates."""
-    batch_size: Positive = 16
+    batch_size: Positive = flags.BATCH_SIZE
     """Sequences per optimizer update."""
-    seq_length: Positive = 1024
+    seq_length: Positive = flags.SEQ_LENGTH
     """Tokens per sequence."""
     grad_accum: Positive | None = None
     """Micro-batches per update; divides the batch size; by default as few as fit in memory."""
@@ -88,7 +85,7 @@ class TrainConfig(BaseModel):
     """Global gradient norm above which gradients are scaled down."""
     document_mask: bool = True
     """Whether packed documents are hidden from each other."""
-    eval_every: Positive = 100
+    eval_every: Positive = flags.EVAL_EVERY
     """Updates between validations; by default a hundred, or the whole of a shorter run."""
     checkpoint_every: Positive | None = None
     """Updates between checkpoints, by default `eval_every`; the best and the last are saved too."""
@@ -98,7 +95,7 @@ class TrainConfig(BaseModel):
     """Held-out loss in nats per token at which the run has met its target and stops; by mode."""
     stop_at_target: bool = True
     """Whether a target is set at all; off, the run spends its whole budget."""
-    patience: Positive = 5
+    patience: Positive = flags.PATIENCE
     """Validations without improvement before the run stops early."""
     min_delta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Standard errors by which a held-out loss must be lower to count as an improvement."""
@@ -110,9 +107,9 @@ class TrainConfig(BaseModel):
     """Updates of any hundred that may be skipped; one more aborts the run."""
     spike_factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 20.0
     """Multiple of the median gradient norm above which an update is skipped."""
-    keep: Positive = 2
+    keep: Positive = flags.KEEP
     """Latest checkpoints kept; the best one is kept besides."""
-    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 42
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = flags.SEED
     """Decides the initial weights and the order of the batches."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:N`, or `auto`, which alone may fall back."""
@@ -171,7 +168,7 @@ def without_a_met_target(config: TrainConfig, init_loss_nats: float) -> TrainCon
     if target is None or init_loss_nats > target:
         return config
     assert config.mode is not None
-    if target != _MODE_DEFAULTS[config.mode]["target_val_loss"]:
+    if target != flags.BY_MODE[config.mode].target_val_loss:
         raise UsageRefusal(
             "config.target-met-already",
             "--target-val-loss",
@@ -212,41 +209,74 @@ def resolve_config(
     try:
         config = TrainConfig.model_validate(given)
     except ValidationError as err:
-        problem = err.errors()[0]
-        field = ".".join(str(part) for part in problem["loc"])
-        found = "nothing" if problem["type"] == "missing" else repr(problem["input"])
-        raise UsageRefusal(
-            "config.invalid",
-            field or "configuration",
-            found=found,
-            expected=problem["msg"],
-            fix="apr pretrain --help lists every option",
-        ) from err
+        raise _invalid(err) from err
     require_waivable(config.waive)
     config = _fill_defaults(config)
     require_consistent(config)
     return config
 
 
+def _invalid(err: ValidationError) -> UsageRefusal:
+    """The first problem, but all that is missing at once, and what is unknown before it."""
+    problems = err.errors()
+    whole = [(each["type"], str(each["loc"][0])) for each in problems if len(each["loc"]) == 1]
+    unknown = [field for kind, field in whole if kind == "extra_forbidden"]
+    missing = [field for kind, field in whole if kind == "missing"]
+    if unknown:
+        return _unknown_key(unknown[0])
+    if missing:
+        needed = ", ".join(map(flags.flag_of, missing))
+        return UsageRefusal(
+            "config.invalid",
+            needed,
+            found="nothing",
+            expected="what every run needs",
+            fix=f"give {needed}, or {', '.join(missing)} in the file of --config",
+        )
+    problem = problems[0]
+    return UsageRefusal(
+        "config.invalid",
+        ".".join(str(part) for part in problem["loc"]) or "configuration",
+        found=repr(problem["input"]),
+        expected=problem["msg"],
+        fix="apr pretrain --help lists every option",
+    )
+
+
+def _unknown_key(key: str) -> UsageRefusal:
+    fields = list(TrainConfig.model_fields)
+    spelled = key.lstrip("-").replace("-", "_")
+    close = [flags.FIELD_OF_FLAG.get(spelled, spelled)]
+    if close[0] not in fields:
+        close = get_close_matches(spelled, fields, n=1)
+    return UsageRefusal(
+        "config.invalid",
+        key,
+        found="a key that no option has",
+        expected="a field of a run's configuration",
+        fix=f"did you mean {close[0]}?" if close else "choose one of " + ", ".join(fields),
+    )
+
+
 def _fill_defaults(config: TrainConfig) -> TrainConfig:
     mode = config.mode or ("finetune" if config.init else "from-scratch")
-    defaults = _MODE_DEFAULTS[mode]
+    defaults = flags.BY_MODE[mode]
     filled: dict[str, Any] = {"mode": mode}
     if config.arch is None and config.init is None:
-        filled["arch"] = _DEFAULT_PRESET
+        filled["arch"] = flags.PRESET
     if config.decay_fraction is None and config.schedule == "wsd":
         filled["decay_fraction"] = _WSD_DECAY_FRACTION
     if config.learning_rate is None:
-        filled["learning_rate"] = defaults["learning_rate"]
+        filled["learning_rate"] = defaults.learning_rate
     if config.warmup_steps is None:
         # A run too short for its mode's warm-up spends half of itself on it.
-        filled["warmup_steps"] = int(min(defaults["warmup_steps"], config.num_steps // 2))
+        filled["warmup_steps"] = int(min(defaults.warmup_steps, config.num_steps // 2))
     if "eval_every" not in config.model_fields_set:
         filled["eval_every"] = min(config.eval_every, config.num_steps)
     if config.checkpoint_every is None:
         filled["checkpoint_every"] = filled.get("eval_every", config.eval_every)
     if config.target_val_loss is None and config.stop_at_target:
-        filled["target_val_loss"] = defaults["target_val_loss"]
+        filled["target_val_loss"] = defaults.target_val_loss
     return config.model_copy(update=filled)
 
 

@@ -18,6 +18,9 @@ from apr.train.ranks import ALONE, Ranks
 from apr.train.workload import Workload
 from apr.units import format_bytes
 
+# Below this a sequence holds too little context for a model to be worth training.
+_SHORTEST_ADVISED = 32
+
 
 def check_resources(
     config: TrainConfig, inputs: Inputs, *, device: str, ranks: Ranks = ALONE
@@ -135,7 +138,30 @@ def _how_to_fit(work: Workload, usable_bytes: float) -> str:
     without_scores = replace(work, attention="flash")
     if work.attention in ("plain", "pieces") and largest_fitting(without_scores, usable_bytes):
         return "--attention flash, which keeps no scores, would fit where the device has it"
+    shorter = _longest_fitting(work, usable_bytes)
+    if shorter is not None:
+        return (
+            f"no micro-batch of whole sequences fits: --seq-length {shorter} with --grad-accum "
+            f"{work.batch_size} --activation-checkpointing would, or choose a smaller --arch, or a "
+            "device with more memory"
+        )
     return (
-        "no micro-batch of whole sequences fits: shorten --seq-length, choose a smaller --arch, or "
-        "a device with more memory"
+        "no --seq-length and no --grad-accum makes it fit: weights, gradients and moments alone "
+        "are too much; choose a smaller --arch, or a device with more memory"
     )
+
+
+def _longest_fitting(work: Workload, usable_bytes: float) -> int | None:
+    """A sequence half as long, or half of that, of which single ones would fit; None without."""
+    length = work.sequence_length // 2
+    while length >= _SHORTEST_ADVISED:
+        tried = replace(
+            work,
+            sequence_length=length,
+            grad_accum=work.batch_size,
+            activation_checkpointing=True,
+        )
+        if estimate_memory(tried).peak_bytes < usable_bytes:
+            return length
+        length //= 2
+    return None

@@ -25,6 +25,8 @@ OUTCOME_EXIT_CODES = {
     "artifact_lost": 7,
     "interrupted": 130,
 }
+ENDED_WELL = ("target_met", "budget_exhausted", "early_stop")
+"""The outcomes after which there is nothing to resume."""
 _RECORD_LIMIT_BYTES = 64 << 20
 # What is settled before step 1; its hash ties a model file to the run that made it.
 _FROZEN = ("schema", "apr_version", "config", "inputs", "architecture", "gates", "init_loss_nats")
@@ -181,6 +183,24 @@ class StepLog:
             os.fsync(self._target.fileno())
 
 
+def steps_logged_after(run_dir: Path, step: int) -> int:
+    """How many updates RUN/steps.jsonl has beyond a step; half a line at its end is none.
+
+    Refuses: files.io-failed.
+    """
+    path, found = run_dir / "steps.jsonl", 0
+    if not path.is_file():
+        return 0
+    with io_refusals(path), path.open("rb") as lines:
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                found += entry["kind"] == "step" and entry["step"] > step
+            except (ValueError, KeyError, TypeError):
+                break
+    return found
+
+
 def now() -> str:
     """This moment, UTC, to the second."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -206,8 +226,19 @@ def require_no_run(run_dir: Path) -> None:
             run_dir,
             found="a run is there already",
             expected="a new directory",
-            fix=f"continue it with apr pretrain --resume {run_dir}, or choose another --run-dir",
+            fix=_how_to_go_on(run_dir),
         )
+
+
+def _how_to_go_on(run_dir: Path) -> str:
+    try:
+        outcome = RunRecord.load(run_dir).data.get("outcome")
+    except Refusal:
+        return "choose another --run-dir; the record of the run that is there cannot be read"
+    if outcome in ENDED_WELL:
+        report = run_dir / "report.html"
+        return f"choose another --run-dir: that run has ended ({outcome}); its report is {report}"
+    return f"continue it with apr pretrain --resume {run_dir}, or choose another --run-dir"
 
 
 def _cut_back(path: Path, last_step: int) -> None:

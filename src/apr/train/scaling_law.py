@@ -1,9 +1,11 @@
 """The final loss that published scaling laws expect, and where they may be asked at all.
 
-Each law was fitted to runs of one kind. A number from outside of these is marked as such: the
-curve goes on, the evidence does not.
+Each law was fitted to runs of one kind. A number for other amounts of tokens is marked as such: the
+curve goes on, the evidence does not. For a model of another size, or where the curve lies above a
+uniform guess, there is no number at all.
 """
 
+import math
 from dataclasses import dataclass
 
 _FITTED_PARAMETERS = (70e6, 16e9)
@@ -58,11 +60,29 @@ VALIDITY = (
 )
 
 
+_OTHER_SIZE = "parameters outside of 70M to 16B"
+
+
 def outside_of_the_fit(num_parameters: int, num_tokens: float) -> list[str]:
     """Why a law's number for this run is an extrapolation; empty when size and tokens are not."""
     reasons: list[str] = []
     if not _FITTED_PARAMETERS[0] <= num_parameters <= _FITTED_PARAMETERS[1]:
-        reasons.append("parameters outside of 70M to 16B")
+        reasons.append(_OTHER_SIZE)
     if not _FITTED_TOKENS[0] <= num_tokens <= _FITTED_TOKENS[1]:
         reasons.append("tokens outside of 5B to 500B")
     return reasons
+
+
+def why_no_number(
+    law: ScalingLaw, num_parameters: int, num_tokens: float, *, vocab_size: int
+) -> str | None:
+    """Why a law says nothing of this run; None where its number may be shown."""
+    if _OTHER_SIZE in outside_of_the_fit(num_parameters, num_tokens):
+        return f"the law was fitted to models of 70M to 16B parameters, not of {num_parameters:,}"
+    loss_nats, guessing_nats = law.loss_nats(num_parameters, num_tokens), math.log(vocab_size)
+    if loss_nats > guessing_nats:
+        return (
+            f"the curve is at {loss_nats:.1f} here, above the {guessing_nats:.2f} nats of guessing "
+            f"among {vocab_size:,} entries"
+        )
+    return None

@@ -45,12 +45,12 @@ def test_from_corpus_to_shards(here: Path, capsys: Captured) -> None:
     shown = capsys.readouterr().out
     assert "separator <|endoftext|> = " in shown
     command_line = shown.splitlines()[-1].strip().removeprefix("apr tokenize ")
-    assert command_line == "encode-corpus --corpus a.jsonl --tokenizer tok -o shards"
+    assert command_line == "encode-corpus --corpus a.jsonl --tokenizer tok -o shards/train"
     assert run(command_line) == 0
     shown = capsys.readouterr().out
     assert f"{len(TEXTS) * 20} separators <|endoftext|> (after)" in shown
-    assert shown.splitlines()[-1].strip().startswith("apr pretrain --dataset shards ")
-    reader = ShardReader.open(here / "shards")
+    assert shown.splitlines()[-1].strip().startswith("apr pretrain --dataset shards/train ")
+    reader = ShardReader.open(here / "shards" / "train")
     learned = Tokenizer.load(here / "tok")
     assert reader.manifest.tokenizer_fingerprint == learned.fingerprint
     end = int(reader.document_ends[0])

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -170,3 +172,85 @@ def test_a_run_file_names_no_url_either(
     refused = json.loads(capsys.readouterr().out)["refused"]
     assert (refused["id"], refused["where"]) == ("config.invalid", field)
     assert "only documents are read from a URL" in refused["expected"]
+
+
+def run_directory(root: Path, *, checkpoints: tuple[int, ...] = ()) -> Path:
+    (root / "RUN").mkdir()
+    (root / "RUN" / "run.json").write_text("{}")
+    for step in checkpoints:
+        saved = root / "RUN" / "checkpoints" / f"step-{step:08d}"
+        saved.mkdir(parents=True)
+        (saved / "model.apr").write_bytes(b"")
+    return root / "RUN"
+
+
+@pytest.mark.parametrize(
+    "line", ["run {}", "inspect {}", "validate {}", "lint {}", "export {} --format hf -o out"]
+)
+@pytest.mark.parametrize("named", ["RUN/model.apr", "RUN"])
+def test_a_run_that_has_no_model_yet_is_to_be_gone_on_with(
+    here: Path, capsys: pytest.CaptureFixture[str], line: str, named: str
+) -> None:
+    run_directory(here, checkpoints=(20, 40))
+    assert run(line.format(named).split()) == 3
+    said = capsys.readouterr().err
+    assert "refused[files.not-found] RUN/model.apr" in said
+    assert "apr pretrain --resume RUN, or name its newest checkpoint: RUN/check" in said
+    assert "step-00000040/model.apr" in said
+
+
+def test_a_run_without_checkpoint_names_none(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_directory(here)
+    assert run(["run", "RUN/model.apr"]) == 3
+    said = capsys.readouterr().err
+    assert "apr pretrain --resume RUN" in said
+    assert "checkpoint" not in said
+    # The twin: another name, or a directory that is no run's, is as it was.
+    assert run(["run", "RUN/modle.apr"]) == 3
+    assert "check the spelling" in capsys.readouterr().err
+    assert run(["run", "tok"]) == 3
+    assert "refused[container.not-a-file] tok" in capsys.readouterr().err
+
+
+def test_a_directory_with_a_model_names_the_file(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run_directory(here) / "model.apr").write_bytes(b"")
+    assert run(["inspect", "RUN"]) == 3
+    assert "name the file itself: RUN/model.apr" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("pretrian", " Did you mean pretrain?"),
+        ("train --dataset x", " Did you mean pretrain?"),
+        ("tokenize encode", " Did you mean encode-corpus?"),
+        ("xyzzy", ""),
+    ],
+)
+def test_a_mistyped_verb_is_told_what_it_resembles(
+    capsys: pytest.CaptureFixture[str], line: str, meant: str
+) -> None:
+    assert run([*line.split(), "--json"]) == 2
+    word = next(each for each in reversed(line.split()) if each not in ("x", "--dataset"))
+    assert json.loads(capsys.readouterr().out)["refused"]["found"] == (
+        f"No such command {word!r}.{meant}"
+    )
+
+
+def test_what_is_missing_is_said_before_anything_heavy_is_loaded() -> None:
+    for verb in ("pretrain", "selftest"):
+        program = (
+            "import sys; from apr.cli.main import run\n"
+            f"code = run(['{verb}', '--tokenizer', 'tok'])\n"
+            "assert 'torch' not in sys.modules\n"
+            "sys.exit(code)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.startswith("refused[config.invalid] --dataset, --run-dir\n")

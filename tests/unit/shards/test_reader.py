@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from tests.shard_files import TEXTS, encode, ids_of
 
+from apr.errors import Refusal
 from apr.progress import Progress
 from apr.shards.reader import ShardReader
 
@@ -69,3 +70,11 @@ def test_the_identity_is_the_hash_of_the_manifest(tmp_path: Path) -> None:
     other, _ = encode(tmp_path, [*TEXTS, "more"], name="other")
     identities = [ShardReader.open(path).manifest_sha256 for path in (first, second, other)]
     assert identities[0] == identities[1] != identities[2]
+
+
+def test_text_where_shards_are_asked_for_is_to_be_encoded(tmp_path: Path) -> None:
+    (tmp_path / "part-0.jsonl").write_text('{"content": "a"}\n')
+    with pytest.raises(Refusal) as refused:
+        ShardReader.open(tmp_path)
+    assert refused.value.id == "shards.manifest-missing"
+    assert f"apr tokenize encode-corpus --corpus {tmp_path} " in refused.value.fix

@@ -149,6 +149,29 @@ def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
     assert peak_bytes < 200 << 20
 
 
+@pytest.mark.parametrize(
+    ("start", "fix"),
+    [
+        (b"APR\0\x02\x00", "apr export {path} --format hf -o DIR"),
+        (b"GGUF\x03\x00", "apr import {path} -o model.apr; apr export model.apr --format hf"),
+    ],
+)
+def test_a_model_file_says_where_its_tokenizer_is_to_be_had(
+    tmp_path: Path, start: bytes, fix: str
+) -> None:
+    path = tmp_path / "model"
+    path.write_bytes(start + bytes(range(256)))
+    with pytest.raises(DamagedFile) as refused:
+        Tokenizer.load(path)
+    assert refused.value.id == "tokenizer.damaged"
+    assert fix.format(path=path) in refused.value.fix
+    # The twin: other bytes are no model, and are said to be no JSON.
+    path.write_bytes(b"XX" + start)
+    with pytest.raises(DamagedFile) as refused:
+        Tokenizer.load(path)
+    assert "apr export" not in refused.value.fix
+
+
 def test_json_without_a_model_type_is_bpe_when_it_has_merges() -> None:
     value = json.loads(changed(nothing))
     del value["model"]["type"]

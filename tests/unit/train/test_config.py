@@ -4,8 +4,10 @@ import ast
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
+from apr.architecture import PRESET_NAMES
 from apr.cli import pretrain as pretrain_cli
 from apr.errors import Refusal
 from apr.train.config import TrainConfig, absolute_paths, resolve_config
@@ -150,7 +152,82 @@ def test_a_missing_required_path_is_named() -> None:
     with pytest.raises(Refusal) as refused:
         resolve_config({"dataset": Path("d"), "tokenizer": Path("t")})
     assert refused.value.id == "config.invalid"
-    assert refused.value.where == "run_dir"
+    assert refused.value.where == "--run-dir"
+
+
+def test_all_that_is_missing_is_named_at_once() -> None:
+    with pytest.raises(Refusal) as refused:
+        resolve_config({"num_steps": 5})
+    assert refused.value.where == "--dataset, --tokenizer, --run-dir"
+    # The twin: with nothing missing another problem is what is said.
+    with pytest.raises(Refusal) as refused:
+        resolve_config(REQUIRED | {"num_steps": 0})
+    assert refused.value.where == "num_steps"
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("lr", "did you mean learning_rate?"),
+        ("--lr", "did you mean learning_rate?"),
+        ("learning_rat", "did you mean learning_rate?"),
+        ("num-steps", "did you mean num_steps?"),
+        ("xyzzy", "choose one of dataset, tokenizer, run_dir, val_shard, "),
+    ],
+)
+def test_an_unknown_key_is_told_the_one_that_it_resembles(
+    tmp_path: Path, key: str, meant: str
+) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(f"{key!r} = 1\n")
+    with pytest.raises(Refusal) as refused:
+        resolve_config({}, config_path=path)
+    assert (refused.value.id, refused.value.where) == ("config.invalid", key)
+    assert refused.value.fix.startswith(meant)
+
+
+def test_an_unknown_key_inside_a_source_is_not_one_of_the_run() -> None:
+    for source, where in (
+        ({"path": "d", "weigth": 1}, "dataset.0.weigth"),
+        ({"weight": 1.0}, "dataset.0.path"),
+    ):
+        with pytest.raises(Refusal) as refused:
+            resolve_config(REQUIRED | {"dataset": [source]})
+        assert refused.value.where == where
+
+
+@pytest.mark.parametrize(
+    "field", ["num_steps", "batch_size", "seq_length", "eval_every", "keep", "seed", "patience"]
+)
+def test_help_shows_the_default_that_a_run_has(field: str) -> None:
+    (option,) = (each for each in pretrain_cli.command.params if each.name == field)
+    assert isinstance(option, click.Option)
+    default = getattr(TrainConfig.model_validate(REQUIRED), field)
+    assert f"[default: {default}" in str(option.help)
+
+
+@pytest.mark.parametrize(
+    ("flag", "field"),
+    [
+        ("lr", "learning_rate"),
+        ("warmup_steps", "warmup_steps"),
+        ("target_val_loss", "target_val_loss"),
+    ],
+)
+def test_help_shows_the_default_of_each_mode(flag: str, field: str) -> None:
+    (option,) = (each for each in pretrain_cli.command.params if each.name == flag)
+    assert isinstance(option, click.Option)
+    init = {"init": Path("base.apr")}
+    for mode, given in {"from-scratch": {}, "finetune": init}.items():
+        config = resolve_config(REQUIRED | {"num_steps": 5000} | given)
+        assert f"{getattr(config, field):g} {mode}" in str(option.help)
+
+
+def test_help_names_every_preset() -> None:
+    (option,) = (each for each in pretrain_cli.command.params if each.name == "arch")
+    assert isinstance(option, click.Option)
+    default = resolve_config(REQUIRED).arch
+    assert f"Preset: {', '.join(PRESET_NAMES)}.  [default: {default}]" == option.help
 
 
 def test_recorded_paths_do_not_depend_on_the_working_directory() -> None:

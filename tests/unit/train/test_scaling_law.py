@@ -2,7 +2,7 @@
 
 import pytest
 
-from apr.train.scaling_law import LAWS, outside_of_the_fit
+from apr.train.scaling_law import LAWS, outside_of_the_fit, why_no_number
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,16 @@ def test_what_was_not_fitted_is_said() -> None:
         "parameters outside of 70M to 16B",
         "tokens outside of 5B to 500B",
     ]
+
+
+def test_no_law_speaks_of_a_model_or_a_loss_that_no_run_of_it_had() -> None:
+    for law in LAWS:
+        assert why_no_number(law, 70_000_000, 5e9, vocab_size=32_000) is None
+        tiny = why_no_number(law, 69_999_999, 5e9, vocab_size=32_000)
+        assert tiny == "the law was fitted to models of 70M to 16B parameters, not of 69,999,999"
+    # exp(9.5) entries; 411 / 1e4^0.28 and 2085 / 1e4^0.37 are 31 and 72 nats.
+    for law in LAWS:
+        above = why_no_number(law, 70_000_000, 1e4, vocab_size=13_360)
+        assert above is not None
+        assert "above the 9.50 nats of guessing among 13,360 entries" in above
+    assert why_no_number(LAWS[0], 70_000_000, 1e8, vocab_size=13_360) is None

@@ -10,9 +10,11 @@ from click.core import ParameterSource
 
 from apr.cli import output
 from apr.cli.tokenize.options import repeat
+from apr.corpus.certificate import CERTIFICATE_NAME, read_certificate
 from apr.errors import Refusal
 from apr.shards.encoding.request import Request
-from apr.shards.manifest import CertifiedSide, Manifest, read_manifest
+from apr.shards.manifest import Manifest, read_manifest
+from apr.shards.tokenizer_of import recorded_path
 
 # What `apr corpus split` calls the two directories that it writes.
 _TRAIN, _HELD_OUT = "train", "held-out"
@@ -29,7 +31,7 @@ def next_steps(ctx: click.Context, request: Request, manifest: Manifest) -> tupl
     side = manifest.certificate
     if side is None:
         return verify, _pretrain(directory, None, tokenizer_path)
-    other = _shards_of_other_side(directory, side)
+    other = _shards_of_other_side(directory, manifest)
     if side.side == "held-out":
         return (verify, _pretrain(other, directory, tokenizer_path)) if other else (verify,)
     if other is not None:
@@ -43,6 +45,20 @@ def next_steps(ctx: click.Context, request: Request, manifest: Manifest) -> tupl
         _encode(ctx, held_out, request.find_certificate(), target),
         _pretrain(directory, target, tokenizer_path),
     )
+
+
+def after_verifying(
+    directory: Path, manifest: Manifest, tokenizer_path: Path | None
+) -> tuple[str, ...]:
+    """The command that trains on shards that were verified, where both sides of it are known."""
+    tokenizer = tokenizer_path or recorded_path(directory)
+    side = manifest.certificate
+    other = _shards_of_other_side(directory, manifest)
+    if tokenizer is None:
+        return ()
+    if side is not None and side.side == "held-out":
+        return (_pretrain(other, directory, tokenizer),) if other else ()
+    return (_pretrain(directory, other, tokenizer),)
 
 
 def _pretrain(train: Path, held_out: Path | None, tokenizer_path: Path) -> str:
@@ -66,19 +82,30 @@ def _encode(ctx: click.Context, corpus: Path, certificate: Path | None, target: 
     )  # fmt: skip
 
 
-def _shards_of_other_side(directory: Path, side: CertifiedSide) -> Path | None:
-    """Shards beside `directory` that were encoded under the same certificate, as its other side."""
+def _shards_of_other_side(directory: Path, manifest: Manifest) -> Path | None:
+    """Shards beside `directory` whose documents the certificate of either side names as both."""
+    if manifest.certificate is None:
+        return None
     for beside in sorted(directory.absolute().parent.iterdir()):
         found = None
         with suppress(Refusal):
-            found = read_manifest(beside)[0].certificate
-        if found is not None and (found.sha256, found.side) == (side.sha256, _other(side)):
+            found = read_manifest(beside)[0]
+        if found is not None and _are_certified(directory, manifest, beside, found):
             return directory.with_name(beside.name)
     return None
 
 
-def _other(side: CertifiedSide) -> str:
-    return _HELD_OUT if side.side == _TRAIN else _TRAIN
+def _are_certified(directory: Path, manifest: Manifest, beside: Path, other: Manifest) -> bool:
+    """Whether these are the two sides; the training side's certificate may be a later one."""
+    sides = {manifest.documents_sha256, other.documents_sha256}
+    for place in (directory, beside):
+        with suppress(Refusal):
+            certificate, _ = read_certificate(place / CERTIFICATE_NAME)
+            held_out = certificate.held_out
+            named = {certificate.train.documents_sha256, held_out and held_out.documents_sha256}
+            if sides == named:
+                return True
+    return False
 
 
 def _held_out_beside(corpus: Sequence[Path | str]) -> Path | None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from apr.cli import output
+from apr.cli.corpus.options import source_words
 from apr.cli.tokenize.options import corpus_options, repeat
 from apr.units import format_bytes, format_count
 
@@ -49,15 +50,24 @@ def command(corpus: tuple[Path | str, ...], directory: Path, **options: Any) -> 
     tokenizer = train_tokenizer(
         corpus, output=directory, drops=drops, progress=output.progress(), **options
     )
-    next_command = output.command_line(
-        "apr", "tokenize", "encode-corpus", *repeat("--corpus", corpus),
-        "--tokenizer", directory, "-o", "shards",
-    )  # fmt: skip
     return output.Result(
         data=_tokenizer_data(tokenizer, directory, drops),
         text=_tokenizer_text(tokenizer, directory, drops),
-        next_commands=(next_command,),
+        next_commands=(_encode(corpus, directory, options),),
     )
+
+
+def _encode(corpus: tuple[Path | str, ...], directory: Path, options: dict[str, Any]) -> str:
+    """The command that encodes what the lists beside the corpus leave of it, as it was read."""
+    from apr.corpus.beside import cleaning_beside
+
+    cleaning = cleaning_beside(corpus)
+    return output.command_line(
+        "apr", "tokenize", "encode-corpus", *repeat("--corpus", corpus), *source_words(options),
+        *repeat("--remove", cleaning.removals),
+        *repeat("--certificate", [cleaning.certificate] if cleaning.certificate else []),
+        "--tokenizer", directory, "-o", "shards/train",
+    )  # fmt: skip
 
 
 def _tokenizer_data(tokenizer: "Tokenizer", directory: Path, drops: "Account") -> dict[str, Any]:

@@ -60,11 +60,16 @@ def command(directory: Path, tokenizer_path: Path | None, sample: int | None) ->
         data=verification.as_dict(),
         text=_text(verification),
         refusal=verification.refusal,
-        next_commands=_next(directory, tokenizer_path) if verification.verdict == "PASS" else (),
+        next_commands=_next(verification, tokenizer_path) if verification.verdict == "PASS" else (),
     )
 
 
-def _next(directory: Path, tokenizer_path: Path | None) -> tuple[str, ...]:
+def _next(verification: "Verification", tokenizer_path: Path | None) -> tuple[str, ...]:
+    from apr.cli.tokenize.next_steps import after_verifying
+
+    directory = verification.directory
+    if pretrain := after_verifying(directory, verification.manifest, tokenizer_path):
+        return pretrain
     given = ("--tokenizer", tokenizer_path) if tokenizer_path else ()
     words = ("apr", "tokenize", "explain", directory, "--token", 0, *given)
     return (output.command_line(*words),)
