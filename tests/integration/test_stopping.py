@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -177,8 +178,12 @@ def test_ctrl_c_while_kernels_compile_is_no_failure(
         flags.remove("--force-under-provisioned")
         flags = [*flags[: flags.index("--eval-every")], *flags[flags.index("--eval-every") + 2 :]]
     process = start_compiling([verb, *flags, "--json"], tmp_path, quick_kernels=quick_kernels)
-    os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=100)
+    try:
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=100)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130, err
     answer = json.loads(out)
     assert answer["exit_code"] == 130
