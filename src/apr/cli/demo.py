@@ -1,5 +1,6 @@
 """`apr demo`: the whole main job, with a picture at the end."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ import click
 from apr.cli import output
 from apr.cli.cache import encoder_proofs
 from apr.cli.stopping import graceful_stop
+from apr.cli.typed import typed_again
 from apr.cli.values import LOCAL_PATH
+from apr.errors import Interrupted
 
 _BAR_WIDTH = 40
 
@@ -27,7 +30,10 @@ _BAR_WIDTH = 40
 @click.option("--num-steps", type=click.IntRange(min=2), help="Optimizer updates [2000].")
 @click.option("--seed", default=42, show_default=True, help="Decides split, weights and order.")
 @output.standard_options
-def command(root: Path, overwrite: bool, num_steps: int | None, seed: int) -> output.Result:
+@click.pass_context
+def command(
+    ctx: click.Context, root: Path, overwrite: bool, num_steps: int | None, seed: int
+) -> output.Result:
     """Train a small model on the Python sources of the running interpreter.
 
     \b
@@ -44,9 +50,12 @@ def command(root: Path, overwrite: bool, num_steps: int | None, seed: int) -> ou
             opening=f"a finished demo is in {root}; to start over: "
             f"{output.command_line('apr', 'demo', '--overwrite', '-o', root)}\n\n",
         )
-    with graceful_stop(output.notify) as should_stop:
+    with graceful_stop(output.notify, unsaved=partial(_stopped_unsaved, ctx)) as stopping:
         listener = Listener(
-            progress=output.progress(), notify=output.notify, should_stop=should_stop
+            progress=output.progress(),
+            notify=output.notify,
+            should_stop=stopping.should_stop,
+            save_from_here=stopping.save_from_here,
         )
         record = demo(
             root,
@@ -57,6 +66,11 @@ def command(root: Path, overwrite: bool, num_steps: int | None, seed: int) -> ou
             listener=listener,
         )
     return _result(record, root, opening="")
+
+
+def _stopped_unsaved(ctx: click.Context) -> Interrupted:
+    again = typed_again(ctx, without=("json", "quiet"))
+    return Interrupted("stopped before step 1; the demo begins again", resume_command=again)
 
 
 def _result(record: dict[str, Any], root: Path, *, opening: str) -> output.Result:

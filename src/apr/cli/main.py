@@ -10,9 +10,8 @@ from typing import NoReturn
 import click
 
 from apr import __version__
-from apr.cli import environment, output, streams, torchrun
+from apr.cli import environment, output, stopping, streams, torchrun
 from apr.cli.groups import LazyGroup, Table
-from apr.cli.stopping import end_like_ctrl_c
 from apr.errors import EXIT_BUG, EXIT_DONE, Interrupted, IoFailed, Refusal
 
 VERBS: Table = {
@@ -56,10 +55,11 @@ def cli() -> None:
 def main(argv: list[str] | None = None) -> NoReturn:
     """Run one command line and exit with its code."""
     streams.prepare()
-    end_like_ctrl_c()
+    stopping.end_like_ctrl_c()
     arguments = sys.argv[1:] if argv is None else argv
     exit_code = run(arguments)
     torchrun.leave(exit_code)
+    stopping.leave(exit_code)
     sys.exit(exit_code)
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import click
 
@@ -97,6 +97,7 @@ def emit_refusal(refusal: Refusal, *, as_json: bool) -> int:
 
 def emit_usage_error(error: click.UsageError, *, as_json: bool) -> int:
     """Print a command line that cannot be parsed, as a refusal with exit code 2."""
+    _ProgressLine.close_open()
     with suppress(OSError):
         error.show(file=sys.stderr)
     if as_json:
@@ -176,6 +177,9 @@ def progress(*, plain_interval_s: float = PLAIN_INTERVAL_S) -> Report:
 class _ProgressLine:
     """One rewritten line on a terminal; one plain line per interval elsewhere."""
 
+    # A terminal has one line that can be open, whoever writes the next one.
+    _on_terminal: ClassVar["_ProgressLine | None"] = None
+
     def __init__(self, *, live: bool, interval_s: float) -> None:
         self._live = live
         self._interval_s = interval_s
@@ -183,12 +187,11 @@ class _ProgressLine:
         self._started_s = 0.0
         self._first_done = 0
         self._shown_s = 0.0
-        self._open = False
 
     def __call__(self, progress: Progress) -> None:
         now_s = time.monotonic()
         if progress.activity != self._activity:
-            self._close()
+            self.close_open()
             self._activity = progress.activity
             self._started_s = self._shown_s = now_s
             self._first_done = progress.done
@@ -201,21 +204,27 @@ class _ProgressLine:
             self._shown_s = now_s
             self._write(progress, now_s)
         if finished:
-            self._close()
+            self.close_open()
 
     def _write(self, progress: Progress, now_s: float) -> None:
         line = clean(_describe(progress, now_s - self._started_s, self._first_done))
         if self._live:
+            if _ProgressLine._on_terminal is not self:
+                self.close_open()
             sys.stderr.write(f"\r\x1b[2K{line}")
-            self._open = True
+            _ProgressLine._on_terminal = self
         else:
             sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
 
-    def _close(self) -> None:
-        if self._open:
-            sys.stderr.write("\n")
-            self._open = False
+    @staticmethod
+    def close_open() -> None:
+        """End the line that is open, so that what is written next has one of its own."""
+        if _ProgressLine._on_terminal is not None:
+            _ProgressLine._on_terminal = None
+            with suppress(OSError):
+                sys.stderr.write("\n")
+                sys.stderr.flush()
 
 
 def _describe(progress: Progress, elapsed_s: float, first_done: int) -> str:
@@ -251,6 +260,7 @@ def _as_escape(match: re.Match[str]) -> str:
 
 def _print(text: str, *, exit_code: int) -> int:
     """Write to stdout and return the exit code, which says so where a success went unheard."""
+    _ProgressLine.close_open()
     try:
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
@@ -271,5 +281,6 @@ def _print(text: str, *, exit_code: int) -> int:
 
 
 def _print_error(text: str) -> None:
+    _ProgressLine.close_open()
     with suppress(OSError):
         click.echo(clean(text), err=True)

@@ -1,7 +1,7 @@
 """`apr pretrain`: train a model on shards, check a plan, or continue a run."""
 
 import os
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from apr.cli.stopping import graceful_stop, save_on_signal
 from apr.cli.torchrun import numbers_of_environment, run_on_ranks
 from apr.cli.typed import typed_again
 from apr.cli.values import LOCAL_PATH, Dataset
-from apr.errors import UsageRefusal
+from apr.errors import Interrupted, UsageRefusal
 from apr.train.flags import (
     BATCH_SIZE,
     BY_MODE,
@@ -241,12 +241,17 @@ def command(
 
     def train(ranks: "Ranks") -> output.Result:
         say = output.notify if ranks.is_first else _say_nothing
-        with graceful_stop(say) as should_stop, save_on_signal(say) as should_save:
+        unsaved = partial(_stopped_unsaved, resume)
+        with (
+            graceful_stop(say, unsaved=unsaved) as stopping,
+            save_on_signal(say) as should_save,
+        ):
             listener = Listener(
                 progress=output.progress() if ranks.is_first else silent,
                 notify=say,
-                should_stop=should_stop,
+                should_stop=stopping.should_stop,
                 should_save=should_save,
+                save_from_here=stopping.save_from_here,
             )
             if resume is not None:
                 record = resume_run(resume, changes=given, ranks=ranks, listener=listener)
@@ -255,6 +260,15 @@ def command(
             return ended(pretrain(config, ranks=ranks, listener=listener), config.run_dir)
 
     return run_on_ranks(judge if dry_run else train)
+
+
+def _stopped_unsaved(resume: Path | None) -> Interrupted:
+    if resume is None:
+        return Interrupted("stopped before step 1; nothing was written")
+    return Interrupted(
+        "stopped before the next step; the run is as it was",
+        resume_command=output.command_line("apr", "pretrain", "--resume", resume),
+    )
 
 
 def _say_nothing(_text: str) -> None:

@@ -1,6 +1,6 @@
 """`apr bench checkpoint`: what saving costs the training beside it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from apr.files import require_exists
 from apr.jobs.bench_train import prepared_workload
 from apr.jobs.fresh_process import Runner, in_fresh_process
 from apr.progress import Report, silent
+from apr.train.compiling import COMPILING, will_compile
 
 
 def bench_checkpoint(
@@ -28,6 +29,7 @@ def bench_checkpoint(
     directory: Path | None = None,
     runner: Runner = in_fresh_process,
     progress: Report = silent,
+    notify: Callable[[str], None] = lambda _text: None,
 ) -> dict[str, Any]:
     """Take steps with and without a checkpoint beside them, in turn; return what each costs.
 
@@ -40,6 +42,8 @@ def bench_checkpoint(
     if directory is not None:
         require_exists(directory, "a directory")
     work = prepared_workload(options, num_steps=num_steps, num_warmup_steps=4)
+    if will_compile(work.config, work.architecture):
+        notify(COMPILING)
     measured = runner(
         measure_checkpoints,
         work,

@@ -13,6 +13,7 @@ from apr.errors import Refusal
 from apr.jobs.fresh_process import Runner, in_fresh_process
 from apr.progress import Report, silent
 from apr.train.acceleration import choose_device
+from apr.train.compiling import COMPILING, will_compile
 from apr.train.device_memory import read_device_memory
 from apr.train.device_option import require_device
 from apr.train.gates import judge, require_passed
@@ -37,6 +38,7 @@ def bench_train(
     strangers_environment: Mapping[str, str | None] | None = None,
     runner: Runner = in_fresh_process,
     progress: Report = silent,
+    notify: Callable[[str], None] = lambda _text: None,
 ) -> dict[str, Any]:
     """Train on made-up ids for some steps, in turn with the peers; return what was measured.
 
@@ -51,6 +53,8 @@ def bench_train(
     require_peers(against, PEERS)
     require_installed(against)
     work = prepared_workload(options, num_steps=num_steps, num_warmup_steps=num_warmup_steps)
+    if will_compile(work.config, work.architecture):
+        notify(COMPILING)
     before = {"load_average": os.getloadavg()[0], "num_cores": os.cpu_count()}
     sides = {APR: _ours(work, runner, progress)}
     for name in against:

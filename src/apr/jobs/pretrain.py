@@ -99,6 +99,7 @@ def pretrain(
         run = _with_a_target_to_meet(run, judgement, listener)
         if any(ranks.any(listener.should_stop())):
             raise Interrupted("stopped before step 1; nothing was written")
+        listener.save_from_here()
         with hold_run(config.run_dir) if ranks.is_first else nullcontext():
             require_no_run(config.run_dir)
             record = first_record(run, gates, judgement, baselines)

@@ -104,6 +104,7 @@ def resume(
             optimizer = build_optimizer(run.model, run.config)
             if checkpoint is not None:
                 load_progress(checkpoint, run.model, optimizer)
+            listener.save_from_here()
             _record_resume(record, run, state, before, passed_over, gates)
             return sit(run, record, optimizer, state, listener=listener)
 

@@ -32,6 +32,9 @@ class Listener:
     should_stop: Callable[[], bool] = lambda: False
     should_save: Callable[[], bool] = lambda: False
     """Whether a checkpoint was asked for since the last time of asking."""
+    save_from_here: Callable[[], None] = lambda: None
+    """Called before anything is written: `should_stop` is asked, and answered by saving, from here
+    on. Until then whoever started the job may interrupt it, and nothing is lost."""
 
 
 SILENT = Listener()

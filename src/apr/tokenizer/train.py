@@ -109,7 +109,10 @@ class _Feed:
         for text in self._texts:
             self.text_bytes += _size_bytes(text, self.num_documents)
             self.num_documents += 1
-            total_bytes = self._expected_bytes and max(self._expected_bytes, self.text_bytes)
+            # A guess that is passed is no total: each text would be the last one.
+            if self._expected_bytes and self.text_bytes > self._expected_bytes:
+                self._expected_bytes = None
+            total_bytes = self._expected_bytes
             self._progress(Progress("reading text", self.text_bytes, total_bytes, "bytes"))
             yield from _cut(text)
         self._progress(Progress("learning merges", 0, None, "merges"))

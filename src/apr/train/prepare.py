@@ -10,6 +10,7 @@ from apr.errors import UsageRefusal
 from apr.model.transformer import Transformer
 from apr.progress import Report, silent
 from apr.train.acceleration import Acceleration, choose_acceleration, choose_device
+from apr.train.compiling import COMPILING, will_compile
 from apr.train.config import TrainConfig
 from apr.train.data_parallel import DealtOut
 from apr.train.division import divided
@@ -118,6 +119,8 @@ def prepare(
     eval_tokens = min(config.periodic_eval_tokens, rows.num_targets)
     periodic_set = subset(rows, inputs.tokenizer, max_tokens=eval_tokens)
     _require_margin(config, periodic_set)
+    if will_compile(config, inputs.architecture):
+        notify(COMPILING)
     acceleration = _chosen_together(config, inputs, ranks)
     for notice in acceleration.notices:
         notify(notice)

@@ -7,7 +7,7 @@ import click
 import pytest
 
 from apr.cli import main, output
-from apr.errors import IoFailed, Refusal
+from apr.errors import Interrupted, IoFailed, Refusal
 from apr.progress import Progress
 
 
@@ -101,3 +101,68 @@ def test_progress_has_rate_eta_and_no_control_characters(
 
 def test_quiet_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown(capsys, "--quiet") == ""
+
+
+@pytest.mark.parametrize("ending", ["result", "message", "refusal", "interrupted", "bug", "json"])
+def test_what_is_said_after_progress_has_a_line_of_its_own(
+    planted_error: list[BaseException],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    ending: str,
+) -> None:
+    """On a terminal the last line of progress is open; what follows was glued to it."""
+
+    @click.command()
+    @output.standard_options
+    def working() -> output.Result:
+        output.progress()(Progress("counting", 1, None, "tokens"))
+        if ending == "message":
+            output.notify("a message")
+        if planted_error:
+            raise planted_error[0]
+        return output.Result(data={}, text="fine")
+
+    errors = {
+        "refusal": Refusal("x.y", "here", found=1, expected=2, fix="do"),
+        "interrupted": Interrupted("stopped"),
+        "bug": ValueError("planted"),
+    }
+    if ending in errors:
+        planted_error.append(errors[ending])
+    sys.modules["planted_verb"].command = working  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    # Both streams in the order of writing, as a terminal shows them.
+    monkeypatch.setattr(sys, "stdout", sys.stderr)
+    main.run(["planted", *(["--json"] if ending == "json" else [])])
+    shown_first, _, rest = capsys.readouterr().err.partition("\n")
+    assert shown_first == "\r\x1b[2Kcounting: 1 tokens"
+    assert rest.strip()
+    assert "\x1b" not in rest
+
+
+def test_two_activities_have_a_line_each_and_a_finished_one_is_closed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+
+    @click.command()
+    @output.standard_options
+    def command() -> None:
+        one, other = output.progress(), output.progress()
+        one(Progress("counting", 0, None, "tokens"))
+        other(Progress("reading", 0, 1, "texts"))
+        other(Progress("reading", 1, 1, "texts"))
+        output.notify("a message")
+
+    command.main(args=[], standalone_mode=False)
+    lines = capsys.readouterr().err.split("\n")
+    assert [line.rpartition("\x1b[2K")[2] for line in lines] == [
+        "counting: 0 tokens",
+        "reading: 0 of 1 texts",
+        "a message",
+        "",
+    ]

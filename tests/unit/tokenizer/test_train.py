@@ -93,9 +93,20 @@ def test_the_bytes_do_not_depend_on_the_process(seed: str) -> None:
 def test_progress_counts_bytes() -> None:
     reports: list[Progress] = []
     train_bpe(TEXTS, vocab_size=260, expected_bytes=20, progress=reports.append)
-    assert reports[0].total == max(20, len(TEXTS[0]))
+    assert reports[0].total == (20 if reports[0].done <= 20 else None)
     assert reports[len(TEXTS) - 1].done == sum(len(text.encode()) for text in TEXTS)
     assert reports[-1].activity == "learning merges"
+
+
+@pytest.mark.parametrize("expected_bytes", [1, 20, 10_000])
+def test_a_guess_of_the_size_is_no_total_once_it_is_passed(expected_bytes: int) -> None:
+    """With the total raised to what was read, every text was the last one, and left a line."""
+    reports: list[Progress] = []
+    train_bpe(TEXTS, vocab_size=260, expected_bytes=expected_bytes, progress=reports.append)
+    reading = reports[: len(TEXTS)]
+    assert sum(report.done == report.total for report in reading) <= 1
+    for report in reading:
+        assert report.total == (expected_bytes if report.done <= expected_bytes else None)
 
 
 def test_a_long_word_does_not_stall_the_trainer() -> None:

@@ -52,6 +52,7 @@ def command(against: tuple[str, ...], directory: Path | None, **options: Any) ->
         against=against,
         directory=directory,
         progress=output.progress(),
+        notify=output.notify,
         **options,
     )
     return output.Result(data=facts, text=_text(facts), next_commands=("apr bench load",))

@@ -66,6 +66,7 @@ def command(
         share_settings=share_settings,
         strangers_environment=environment.of_strangers(),
         progress=output.progress(),
+        notify=output.notify,
         **options,
     )
     text = "\n".join([train_text(facts), *_busy(facts["before"])])
