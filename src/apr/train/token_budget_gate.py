@@ -17,8 +17,8 @@ from apr.units import format_count
 def check_token_budget(config: TrainConfig, inputs: Inputs) -> Finding:
     """The tokens the model will have seen are at least twenty per parameter.
 
-    Repeated tokens count for what they are worth, and tokens that an initial model has seen
-    count as well; where nobody says how many, that is not known.
+    Repeated tokens count for what they are worth, those of copied documents among them, and tokens
+    that an initial model has seen count as well; where nobody says how many, that is not known.
 
     Source: Hoffmann et al. 2022; Muennighoff et al. 2023 for repetition.
     """
@@ -29,6 +29,8 @@ def check_token_budget(config: TrainConfig, inputs: Inputs) -> Finding:
     found = f"{format_count(config.planned_tokens)} tokens, {epochs:.3g} epochs over the data"
     if epochs > CHEAP_EPOCHS:
         found += f" (beyond {CHEAP_EPOCHS:g} they teach less: worth {format_count(worth)})"
+    if notice := inputs.data.copies.notice():
+        found += f" ({notice})"
     expected = f"at least {TOKENS_PER_PARAMETER:g} per parameter"
     if init is not None and init.tokens_seen is None:
         return Finding(
