@@ -27,10 +27,13 @@ def check_token_budget(config: TrainConfig, inputs: Inputs) -> Finding:
     epochs = config.planned_tokens / unique
     worth = effective_tokens(config.planned_tokens, unique)
     found = f"{format_count(config.planned_tokens)} tokens, {epochs:.3g} epochs over the data"
+    notes: list[str] = []
     if epochs > CHEAP_EPOCHS:
-        found += f" (beyond {CHEAP_EPOCHS:g} they teach less: worth {format_count(worth)})"
+        notes.append(f"beyond {CHEAP_EPOCHS:g} they teach less: worth {format_count(worth)}")
     if notice := inputs.data.copies.notice():
-        found += f" ({notice})"
+        notes.append(notice)
+    if notes:
+        found += f" ({'; '.join(notes)})"
     expected = f"at least {TOKENS_PER_PARAMETER:g} per parameter"
     if init is not None and init.tokens_seen is None:
         return Finding(
