@@ -16,6 +16,8 @@ def costs_lines(costs: dict[str, Any]) -> list[str]:
         f"data        {_data(costs)}",
         f"batch       {_batch(costs)}",
     ]
+    if costs.get("copies"):
+        lines.insert(-1, f"            {costs['copies']}")
     if costs.get("repetition"):
         lines.append(f"            {costs['repetition']}")
     lines += [

@@ -8,6 +8,7 @@ from typing import Any
 
 from apr.architecture import CONVENTIONS, Architecture
 from apr.train.config import TrainConfig
+from apr.train.copies import Copies
 from apr.train.device_memory import DeviceMemory, read_device_memory
 from apr.train.disk import estimate_disk, free_bytes
 from apr.train.gates import judge
@@ -21,10 +22,15 @@ from apr.train.token_budget import CHEAP_EPOCHS, effective_tokens, zone
 
 @dataclass(frozen=True)
 class Data:
-    """What is known of a run's training data without reading it."""
+    """What is known of a run's training data without reading its tokens."""
 
-    unique_tokens: int
+    copies: Copies
     num_documents: int
+
+    @property
+    def unique_tokens(self) -> int:
+        """Tokens of all documents, each text counted once."""
+        return self.copies.unique_tokens
 
 
 def costs_of_inputs(
@@ -34,7 +40,7 @@ def costs_of_inputs(
     return costs_of(
         config,
         inputs.architecture,
-        data=Data(inputs.unique_train_tokens, inputs.num_documents),
+        data=Data(inputs.data.copies, inputs.num_documents),
         tokenizer_bytes=len(inputs.tokenizer.json_bytes),
         rate=rate,
         seen_tokens=inputs.init.tokens_seen if inputs.init else 0,
@@ -88,7 +94,7 @@ def _tokens(
     facts: dict[str, Any] = {"planned_tokens": planned, "batch_tokens": config.batch_tokens}
     if data is None or data.unique_tokens == 0:
         reason = "no --dataset was given" if data is None else "the data holds no token"
-        names = ("unique_tokens", "epochs_over_data", "effective_tokens")
+        names = ("unique_tokens", "copied_tokens", "epochs_over_data", "effective_tokens")
         facts |= dict.fromkeys(names) | {f"{name}_reason": reason for name in names}
         return facts | _per_parameter(float(planned), architecture, seen_tokens)
     epochs = planned / data.unique_tokens
@@ -99,7 +105,8 @@ def _tokens(
     )
     return facts | {
         **_per_parameter(effective, architecture, seen_tokens),
-        "unique_tokens": data.unique_tokens,
+        **data.copies.facts(),
+        "copies": data.copies.notice(),
         "epochs_over_data": epochs,
         "effective_tokens": effective,
         "repetition": warning if epochs > CHEAP_EPOCHS else None,

@@ -52,11 +52,11 @@ def end_run(trainer: Trainer, record: RunRecord, state: TrainState, outcome: End
 
 def note_progress(trainer: Trainer, record: RunRecord, state: TrainState) -> None:
     """Put into the record how far a run has come; it is not written yet."""
-    mixture = trainer.run.inputs.data.train
+    data = trainer.run.inputs.data
     record.data |= {
         "tokens_seen": state.tokens_seen,
-        "epochs_over_data": state.tokens_seen / mixture.num_targets,
-        "tokens_by_source": tokens_by_source(mixture, state.tokens_by_source),
+        "epochs_over_data": state.tokens_seen / data.train.num_targets * data.copies.times_over,
+        "tokens_by_source": tokens_by_source(data, state.tokens_by_source),
         "throughput": _throughput(trainer, record, state),
     }
 

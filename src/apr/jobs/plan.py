@@ -19,6 +19,7 @@ from apr.jobs.planned_device import PlannedDevice, planned_device
 from apr.shards.manifest import Manifest, read_manifest
 from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.config import TrainConfig, resolve_config, within_positions
+from apr.train.copies import count_copies, documents_of_directory
 from apr.train.division import divided
 from apr.train.init_file import tokens_seen
 from apr.train.inputs import require_positions
@@ -102,7 +103,7 @@ def plan(
     architecture = _architecture(config, init, manifests, tokenizer)
     config = within_positions(config, architecture if init else None)
     require_positions(config, architecture)
-    data = _data(manifests) if datasets else None
+    data = _data(datasets, manifests) if datasets else None
     num_documents = data.num_documents if data else 0
     resolved = divided(config, architecture, num_documents=num_documents, device=on.memory)
     rate, roofline = _rate_beside_the_roofline(resolved, architecture, speed, on)
@@ -167,9 +168,9 @@ def _seen_tokens(init: Path | None) -> int | None:
         return tokens_seen(container.metadata)
 
 
-def _data(manifests: list[Manifest]) -> Data:
+def _data(datasets: Sequence[Path], manifests: list[Manifest]) -> Data:
     return Data(
-        unique_tokens=sum(manifest.total_tokens for manifest in manifests),
+        count_copies(list(map(documents_of_directory, datasets, manifests))),
         num_documents=sum(manifest.total_documents for manifest in manifests),
     )
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from apr.files import sha256_bytes
 from apr.shards.reader import ShardReader
+from apr.train.data_plan import DataPlan
 from apr.train.gates import Gate
-from apr.train.mixture import Mixture
 from apr.train.predicted_rate import predicted_for_run
 from apr.train.run_record import NOT_ENDED, RunRecord
 from apr.train.unseen_text import why_not_unseen
@@ -69,27 +69,34 @@ def first_record(
             "rows_reason": unmeasured,
         },
         baselines=baselines,
-        unique_tokens=inputs.unique_train_tokens,
-        tokens_by_source=tokens_by_source(inputs.data.train, None, reason=unmeasured),
+        **inputs.data.copies.facts(),
+        tokens_by_source=tokens_by_source(inputs.data, None, reason=unmeasured),
         environment=run.environment(),
         **_prediction(run),
     )
 
 
 def tokens_by_source(
-    mixture: Mixture, tokens_seen: Sequence[int] | None, *, reason: str | None = None
+    data: DataPlan, tokens_seen: Sequence[int] | None, *, reason: str | None = None
 ) -> list[dict[str, Any]]:
-    """What was read of each source, in the order of `inputs.train`; or null, and why."""
-    sources = mixture.sources
+    """What was read of each source, in the order of `inputs.train`; or null, and why.
+
+    A source that holds every text twice is read for two epochs when it is read once.
+    """
+    sources, unique = data.train.sources, data.copies.unique_tokens_by_source
     return [
         {
-            "unique_tokens": rows.stop - rows.start,
+            "unique_tokens": unique_tokens,
             "tokens_seen": seen,
             "tokens_seen_reason": reason,
-            "epochs_over_data": None if seen is None else seen / rows.num_targets,
+            "epochs_over_data": None
+            if seen is None
+            else seen / rows.num_targets * ((rows.stop - rows.start) / unique_tokens),
             "epochs_over_data_reason": reason,
         }
-        for rows, seen in zip(sources, tokens_seen or [None] * len(sources), strict=True)
+        for rows, unique_tokens, seen in zip(
+            sources, unique, tokens_seen or [None] * len(sources), strict=True
+        )
     ]
 
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from apr.errors import Refusal
 from apr.shards.reader import ShardReader
 from apr.train.batches import TokenRows
+from apr.train.copies import Copies, count_copies, documents_of_rows
 from apr.train.mixture import Mixture, mix
 
 
@@ -19,10 +21,15 @@ class DataPlan:
     val: TokenRows
     val_source: str
 
+    @cached_property
+    def copies(self) -> Copies:
+        """What of the training documents are copies, over all sources."""
+        return count_copies([documents_of_rows(rows) for rows in self.train.sources])
+
     @property
     def unique_train_tokens(self) -> int:
-        """Tokens of the training documents, over all sources, each counted once."""
-        return self.train.unique_tokens
+        """Tokens of the training documents, over all sources, each text counted once."""
+        return self.copies.unique_tokens
 
 
 def plan_data(

@@ -39,7 +39,7 @@ class Inputs:
 
     @property
     def unique_train_tokens(self) -> int:
-        """Tokens of the training documents, over all sources, each counted once."""
+        """Tokens of the training documents, over all sources, each text counted once."""
         return self.data.unique_train_tokens
 
 

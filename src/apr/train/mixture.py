@@ -32,8 +32,8 @@ class Mixture:
         return sum(rows.num_targets for rows in self.sources)
 
     @property
-    def unique_tokens(self) -> int:
-        """Tokens of all sources, each counted once."""
+    def num_tokens(self) -> int:
+        """Tokens of all sources, copies of documents included."""
         return sum(rows.stop - rows.start for rows in self.sources)
 
     @cached_property

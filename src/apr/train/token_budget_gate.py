@@ -17,8 +17,8 @@ from apr.units import format_count
 def check_token_budget(config: TrainConfig, inputs: Inputs) -> Finding:
     """The tokens the model will have seen are at least twenty per parameter.
 
-    Repeated tokens count for what they are worth, and tokens that an initial model has seen
-    count as well; where nobody says how many, that is not known.
+    Repeated tokens count for what they are worth, those of copied documents among them, and tokens
+    that an initial model has seen count as well; where nobody says how many, that is not known.
 
     Source: Hoffmann et al. 2022; Muennighoff et al. 2023 for repetition.
     """
@@ -27,8 +27,13 @@ def check_token_budget(config: TrainConfig, inputs: Inputs) -> Finding:
     epochs = config.planned_tokens / unique
     worth = effective_tokens(config.planned_tokens, unique)
     found = f"{format_count(config.planned_tokens)} tokens, {epochs:.3g} epochs over the data"
+    notes: list[str] = []
     if epochs > CHEAP_EPOCHS:
-        found += f" (beyond {CHEAP_EPOCHS:g} they teach less: worth {format_count(worth)})"
+        notes.append(f"beyond {CHEAP_EPOCHS:g} they teach less: worth {format_count(worth)}")
+    if notice := inputs.data.copies.notice():
+        notes.append(notice)
+    if notes:
+        found += f" ({'; '.join(notes)})"
     expected = f"at least {TOKENS_PER_PARAMETER:g} per parameter"
     if init is not None and init.tokens_seen is None:
         return Finding(

@@ -25,7 +25,7 @@ def check_val_size(data: DataPlan, *, resolution_nats: float) -> Finding:
     sources, val = data.train.sources, data.val
     expected = f"below {resolution_nats:g} nats, the smallest difference it is asked to show"
     fix = "hold out more text, or ask for less with --resolution-nats"
-    num_tokens = data.unique_train_tokens
+    num_tokens = data.train.num_tokens
     if num_tokens <= 0 or val.num_rows < 2:
         found = f"{max(0, num_tokens)} training tokens, {val.num_rows} held-out rows"
         return Finding("UNKNOWN", found, f"{expected}; it takes two rows to have one", fix)
