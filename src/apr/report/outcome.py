@@ -72,7 +72,7 @@ def _target_met(record: Record) -> Outcome:
 
 
 def _budget_exhausted(record: Record, history: History) -> Outcome:
-    num_steps = record.child("config").number("num_steps")
+    num_steps = config_in_force(record).number("num_steps")
     budget = "" if num_steps is None else f" of {num_steps:,.0f} steps"
     sentence = (
         f"The run spent its whole budget{budget}. {_against_target(record)} That the budget ended "
@@ -88,7 +88,7 @@ def _budget_exhausted(record: Record, history: History) -> Outcome:
 
 
 def _early_stop(record: Record, after: str) -> str:
-    patience = record.child("config").number("patience")
+    patience = config_in_force(record).number("patience")
     times = "" if patience is None else f" for {patience:,.0f} validations in a row"
     return (
         f"The run was stopped {after}, because the held-out loss had not improved{times}. "

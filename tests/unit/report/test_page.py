@@ -360,3 +360,22 @@ def test_a_standard_error_stands_beside_the_loss(tmp_path: Path) -> None:
     page = _page(tmp_path / "older", record, [])
     assert "standard error" not in page.texts["numbers"]
     assert "one row" in page.texts["not-measured"]
+
+
+def test_a_resumed_run_is_held_against_the_plan_in_force(tmp_path: Path) -> None:
+    resumes = [{"step": 10, "config_changed": {"num_steps": [1000, 20], "patience": [5, 2]}}]
+    record = run_record(resumes=resumes)
+    page = _page(tmp_path / "budget", record, step_lines(20))
+    assert "spent its whole budget of 20 steps" in page.texts["outcome"]
+    assert "contradict" not in page.texts["outcome"]
+    assert "num_steps20batch_size" in page.texts["configuration"]
+    assert "as the last resume left them" in page.texts["configuration"]
+    stopped = _page(tmp_path / "patience", record | {"outcome": "early_stop"}, step_lines(20))
+    assert "for 2 validations in a row" in stopped.texts["outcome"]
+    # The twin: a log that ends elsewhere than the plan in force.
+    short = _page(tmp_path / "short", record, step_lines(19))
+    assert "steps.jsonl ends at step 19, not at 20" in short.texts["outcome"]
+
+
+def test_a_run_that_was_not_resumed_tells_no_resume(complete: Page) -> None:
+    assert "as the last resume left them" not in complete.texts["configuration"]
