@@ -53,7 +53,10 @@ def end_run(trainer: Trainer, record: RunRecord, state: TrainState, outcome: End
 def note_progress(trainer: Trainer, record: RunRecord, state: TrainState) -> None:
     """Put into the record how far a run has come; it is not written yet."""
     mixture = trainer.run.inputs.data.train
+    num_skipped_steps = len(state.guard.skipped_steps)
     record.data |= {
+        "num_applied_steps": state.step - num_skipped_steps,
+        "num_skipped_steps": num_skipped_steps,
         "tokens_seen": state.tokens_seen,
         "epochs_over_data": state.tokens_seen / mixture.num_targets,
         "tokens_by_source": tokens_by_source(mixture, state.tokens_by_source),

@@ -134,7 +134,7 @@ def end_label(
 def step_axis(history: History) -> Scale:
     """The axis all charts of a run share."""
     last = [series.last_step for series in history.validation_losses.values()]
-    return step_scale(max([history.last_step, *last]), most_ticks=_MOST_STEP_TICKS)
+    return step_scale(max([history.end_step, *last]), most_ticks=_MOST_STEP_TICKS)
 
 
 def resumed_at(record: Record) -> list[int]:

@@ -65,6 +65,11 @@ class History:
     validation_stride: int = 1
     num_validations: int = 0
 
+    @property
+    def end_step(self) -> int:
+        """The last step on record, whether it was applied or skipped."""
+        return max([self.last_step, *self.skipped_steps[-1:]])
+
     def add_validation(self, validation: Validation) -> None:
         """Take in one reading of held-out text."""
         held_out, losses = validation.held_out, self.validation_losses

@@ -49,7 +49,7 @@ def loss_chart(record: Record, history: History, *, uniform_loss_nats: float | N
     ]
     dots = _held_out_dots(held_out)
     best = _best(record)
-    if best is not None and best.step <= history.last_step:
+    if best is not None and best.step <= history.end_step:
         dots.append(Dots("best", [best], [f"the best, {_reading(best)}"], radius=7))
         notes.append("Circled: the best over the whole set.")
     return draw(

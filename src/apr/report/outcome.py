@@ -20,8 +20,8 @@ class Outcome:
 def read_outcome(record: Record, history: History) -> Outcome:
     """Explain the outcome word, and hold it against the recorded numbers."""
     word = record.text("outcome")
-    has_steps = history.num_steps > 0
-    after = f"after step {history.last_step:,}" if has_steps else "before the first step"
+    has_steps = history.end_step > 0
+    after = f"after step {history.end_step:,}" if has_steps else "before the first step"
     if word == "target_met":
         return _target_met(record)
     if word == "budget_exhausted":
@@ -75,16 +75,28 @@ def _budget_exhausted(record: Record, history: History) -> Outcome:
     num_steps = config_in_force(record).number("num_steps")
     budget = "" if num_steps is None else f" of {num_steps:,.0f} steps"
     sentence = (
-        f"The run spent its whole budget{budget}. {_against_target(record)} That the budget ended "
-        "does not mean that the model had stopped learning."
+        f"The run spent its whole budget{budget}{_applied(history)}. {_against_target(record)} "
+        "That the budget ended does not mean that the model had stopped learning."
     )
     doubt = None
-    if history.is_present and num_steps is not None and history.last_step != num_steps:
+    if history.is_present and num_steps is not None and history.end_step != num_steps:
         doubt = (
-            f"steps.jsonl ends at step {history.last_step:,}, not at {num_steps:,.0f}: the run's "
+            f"steps.jsonl ends at step {history.end_step:,}, not at {num_steps:,.0f}: the run's "
             "files contradict each other."
         )
     return Outcome("open", "Budget exhausted", sentence, doubt)
+
+
+def _applied(history: History) -> str:
+    """How many steps of a budget changed the weights, where not all did."""
+    num_skipped = len(history.skipped_steps)
+    if not num_skipped:
+        return ""
+    return f": {_were(history.num_steps)} applied, {_were(num_skipped)} not"
+
+
+def _were(count: int) -> str:
+    return "1 was" if count == 1 else f"{count:,} were"
 
 
 def _early_stop(record: Record, after: str) -> str:

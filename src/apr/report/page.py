@@ -59,8 +59,8 @@ def _add_whole_set_readings(record: Record, history: History) -> None:
         (0, record.number("init_loss_nats"), val.number("init_bits_per_byte")),
         (val.number("best_step"), val.number("best_loss_nats"), val.number("bits_per_byte")),
     ]
-    if val.number("best_step") != history.last_step:
-        readings.append((history.last_step, val.number("last_loss_nats"), None))
+    if val.number("best_step") != history.end_step:
+        readings.append((history.end_step, val.number("last_loss_nats"), None))
     for step, loss_nats, bits in readings:
         if step is not None and loss_nats is not None:
             history.add_validation(Validation(int(step), loss_nats, bits, held_out))

@@ -63,6 +63,8 @@ class RunRecord:
             "started_at": now(),
             "finished_at": None,
             **facts,
+            "num_applied_steps": 0,
+            "num_skipped_steps": 0,
             "tokens_seen": 0,
             "epochs_over_data": 0.0,
             "throughput": {

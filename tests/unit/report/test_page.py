@@ -379,3 +379,30 @@ def test_a_resumed_run_is_held_against_the_plan_in_force(tmp_path: Path) -> None
 
 def test_a_run_that_was_not_resumed_tells_no_resume(complete: Page) -> None:
     assert "as the last resume left them" not in complete.texts["configuration"]
+
+
+def _last_steps_skipped(num_applied: int, num_skipped: int) -> list[dict[str, Any]]:
+    skips = [
+        {"kind": "skip", "step": num_applied + 1 + at, "id": "train.non-finite", "found": "nan"}
+        for at in range(num_skipped)
+    ]
+    return [*step_lines(num_applied), *skips]
+
+
+def test_skipped_steps_count_as_steps_of_the_budget_and_are_told(tmp_path: Path) -> None:
+    config = run_record()["config"] | {"num_steps": 40}
+    page = _page(tmp_path / "run", run_record(config=config), _last_steps_skipped(1, 39))
+    told = page.texts["outcome"]
+    assert "its whole budget of 40 steps: 1 was applied, 39 were not." in told
+    assert "contradict" not in told
+    # The twins: a log that ends early is no sound one, and a run that skipped nothing says nothing.
+    short = _page(tmp_path / "short", run_record(config=config), _last_steps_skipped(1, 38))
+    assert "steps.jsonl ends at step 39, not at 40" in short.texts["outcome"]
+    whole = _page(tmp_path / "whole", run_record(config=config), step_lines(40))
+    assert "its whole budget of 40 steps. " in whole.texts["outcome"]
+
+
+def test_a_run_that_ended_while_skipping_ended_where_its_log_does(tmp_path: Path) -> None:
+    aborted = run_record(outcome="aborted")
+    page = _page(tmp_path / "run", aborted, _last_steps_skipped(20, 4))
+    assert "The run was stopped after step 24" in page.texts["outcome"]
