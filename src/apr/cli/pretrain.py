@@ -257,7 +257,9 @@ def _ending_text(record: dict[str, Any], run_dir: Path) -> str:
     skipped = _skipped_text(record, run_dir)
     meaning = {
         "target_met": f"the held-out loss reached the target of {target}",
-        "budget_exhausted": ("all planned steps were taken" if not skipped else "no planned step is left")
+        "budget_exhausted": (
+            "no planned step is left" if skipped else "all planned steps were taken"
+        )
         + (f"; the target of {target} was not reached" if target else ""),
         "early_stop": "the held-out loss stopped improving",
     }[record["outcome"]]

@@ -1,5 +1,7 @@
 """One self-contained HTML page for a run, drawn from run.json and steps.jsonl and nothing else.
 
+A record that a comparison would refuse is refused here as well, by the same check.
+
 The page loads nothing and runs nothing: its own policy allows one style sheet, by hash. The same
 files give the same bytes.
 """
@@ -13,6 +15,7 @@ from apr.progress import Report, silent
 from apr.report import curves, summary, tables
 from apr.report.document import document
 from apr.report.gates import gates
+from apr.report.held_out_loss import read_held_out_loss
 from apr.report.history import HeldOutSet, History, Validation, read_history
 from apr.report.loss import loss_chart, readings
 from apr.report.markup import Html, element, escape, section
@@ -28,10 +31,12 @@ _MOST_STEPS = 12
 def write_report(run_dir: Path, *, progress: Report = silent) -> Path:
     """Write a run's page beside its record, over the one that is there.
 
-    Refuses: run.not-found, run.record-damaged, run.steps-damaged, files.io-failed.
+    Refuses: run.not-found, run.record-damaged, run.rows-damaged, run.steps-damaged,
+    safetensors.*, files.io-failed.
     Writes: `run_dir`/report.html.
     """
     record = read_record(run_dir)
+    read_held_out_loss(run_dir, record)
     history = read_history(
         run_dir / "steps.jsonl", resumed_at=curves.resumed_at(record), progress=progress
     )

@@ -157,7 +157,7 @@ def test_readings_of_another_set_are_another_curve(complete: Page, tmp_path: Pat
     assert classes.count("dot other") == 3
     # The harmless twin: lines that read the whole set are the whole set.
     record = run_record()
-    record["val"] |= {"num_tokens": 100_000}
+    record["val"] |= {"num_tokens": 100_000, "bits_per_byte": None}
     same = _page(tmp_path / "run", record)
     assert "Hollow dots" not in same.text
     # Same size, other text.
@@ -203,7 +203,7 @@ def test_no_ending_reads_like_a_success_it_is_not(
 
 
 def test_target_met_is_believed_only_with_its_numbers(tmp_path: Path) -> None:
-    val = run_record()["val"]
+    val = run_record()["val"] | {"bits_per_byte": None}
     met = run_record(outcome="target_met", val=val | {"best_loss_nats": 2.95})
     page = _page(tmp_path / "met", met, [])
     assert "came down to 2.950 nats per token; the target was 3.000." in page.text
