@@ -75,7 +75,7 @@ def _small_chart(
 ) -> Html:
     values = [point.value for point in extremes(series.buckets)]
     if not values:
-        return absent_curve(title, None)
+        return absent_curve(title, history.why_absent)
     if may_be_log and is_wide(values):
         scale, title = log_scale(values), f"{title} (logarithmic)"
     else:

@@ -66,6 +66,11 @@ class History:
     num_validations: int = 0
 
     @property
+    def why_absent(self) -> str | None:
+        """Why there is no curve at all; None where there is a log."""
+        return None if self.is_present else "steps.jsonl is not there"
+
+    @property
     def end_step(self) -> int:
         """The last step on record, whether it was applied or skipped."""
         return max([self.last_step, *self.skipped_steps[-1:]])

@@ -21,7 +21,7 @@ def read_outcome(record: Record, history: History) -> Outcome:
     """Explain the outcome word, and hold it against the recorded numbers."""
     word = record.text("outcome")
     has_steps = history.end_step > 0
-    after = f"after step {history.end_step:,}" if has_steps else "before the first step"
+    after = _after(history)
     if word == "target_met":
         return _target_met(record)
     if word == "budget_exhausted":
@@ -35,8 +35,9 @@ def read_outcome(record: Record, history: History) -> Outcome:
         )
         return Outcome("bad", "Aborted", sentence)
     if word == "interrupted":
-        rest = "It can be resumed." if has_steps else "Nothing was trained."
-        return Outcome("open", "Interrupted", f"A signal stopped the run {after}. {rest}")
+        rest = " Nothing was trained." if history.is_present else ""
+        rest = " It can be resumed." if has_steps else rest
+        return Outcome("open", "Interrupted", f"A signal stopped the run {after}.{rest}")
     if word == "artifact_lost":
         sentence = (
             f"Something the run had to keep could not be written or read back; this showed "
@@ -44,8 +45,9 @@ def read_outcome(record: Record, history: History) -> Outcome:
         )
         return Outcome("bad", "Artifact lost", sentence)
     if word == "running":
-        reach = f"Its steps end {after}." if has_steps else "No step is on record."
-        sentence = f"The record was never closed: the run is still going, or it was killed. {reach}"
+        reach = " No step is on record." if history.is_present else ""
+        reach = f" Its steps end {after}." if has_steps else reach
+        sentence = f"The record was never closed: the run is still going, or it was killed.{reach}"
         return Outcome("open", "Never ended", sentence)
     sentence = (
         "The record does not say how the run ended."
@@ -53,6 +55,12 @@ def read_outcome(record: Record, history: History) -> Outcome:
         else "The record ends with a word that this version of apr does not know."
     )
     return Outcome("open", "Outcome unknown", sentence)
+
+
+def _after(history: History) -> str:
+    if not history.is_present:
+        return "at a step that is not on record"
+    return f"after step {history.end_step:,}" if history.end_step else "before the first step"
 
 
 def _target_met(record: Record) -> Outcome:

@@ -51,6 +51,9 @@ def write_report(run_dir: Path, *, progress: Report = silent) -> Path:
 
 def _add_whole_set_readings(record: Record, history: History) -> None:
     """Put what run.json says about the whole held-out set on the curve, where no line does."""
+    if not history.is_present:
+        # Nothing says at which step the run ended.
+        return
     val = record.child("val")
     num_tokens = val.number("num_tokens")
     held_out = HeldOutSet(None if num_tokens is None else int(num_tokens), val.text("set_sha256"))
@@ -118,6 +121,8 @@ def _notices(record: Record, history: History, outcome: Outcome) -> list[str]:
     notices = [f"Recorded cause: {detail}"] if detail else []
     if outcome.doubt:
         notices.append(outcome.doubt)
+    if history.why_absent:
+        notices.append(f"{history.why_absent}: no curve can be drawn, and no step be counted.")
     if history.is_torn:
         notices.append(
             "The last line of steps.jsonl is torn, as a killed run leaves it; it is not shown."

@@ -406,3 +406,29 @@ def test_a_run_that_ended_while_skipping_ended_where_its_log_does(tmp_path: Path
     aborted = run_record(outcome="aborted")
     page = _page(tmp_path / "run", aborted, _last_steps_skipped(20, 4))
     assert "The run was stopped after step 24" in page.texts["outcome"]
+
+
+@pytest.mark.parametrize("word", ["budget_exhausted", "early_stop", "aborted", "running"])
+def test_without_its_log_a_run_has_no_curve_and_the_page_says_why(
+    word: str, tmp_path: Path
+) -> None:
+    record = run_record(outcome=word)
+    record["val"] |= {"last_loss_nats": 3.431, "best_step": 900}
+    run_dir = write_run(tmp_path / "run", record)
+    (run_dir / "steps.jsonl").unlink()
+    page = Page(write_report(run_dir))
+    assert set(page.charts) == {"yardstick-bars"}
+    assert "Held-out loss in numbers" not in page.text
+    assert page.texts["curves"].count("not measured: steps.jsonl is not there") == 4
+    assert "steps.jsonl is not there: no curve can be drawn" in page.texts["outcome"]
+    assert "before the first step" not in page.texts["outcome"]
+    assert "No step is on record" not in page.texts["outcome"]
+    # What the record itself says stays.
+    assert "3.412" in page.texts["numbers"]
+
+
+def test_a_run_with_a_log_is_not_said_to_lack_one(complete: Page, tmp_path: Path) -> None:
+    assert "steps.jsonl is not there" not in complete.text
+    empty = _page(tmp_path / "empty", run_record(outcome="aborted"), [])
+    assert "steps.jsonl is not there" not in empty.text
+    assert "before the first step" in empty.texts["outcome"]
