@@ -3,7 +3,6 @@
 The word of success is written last, after the model file has been read back.
 """
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from apr.report.page import write_report
 from apr.train.checkpoint import Ending, TrainState, checkpoint_dir, load_weights, read_state
 from apr.train.held_out_file import ROWS_FILE, write_rows
 from apr.train.parts import whole_weights
-from apr.train.run_record import RunRecord
+from apr.train.run_record import RunRecord, resume_command
 from apr.train.trainer import Trainer
 from apr.train.validation import ValidationResult
 
@@ -42,7 +41,7 @@ def end_run(trainer: Trainer, record: RunRecord, state: TrainState, outcome: End
         raise Interrupted(
             f"interrupted after step {state.step} of {trainer.run.config.num_steps}; "
             "the run is saved",
-            resume_command=f"apr pretrain --resume {shlex.quote(str(record.run_dir))}",
+            resume_command=resume_command(record.run_dir),
         )
     _ship_best(trainer, record, state)
     record.finish(outcome)

@@ -6,6 +6,7 @@ run has ended, so a killed run never looks finished.
 
 import json
 import os
+import shlex
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -181,6 +182,11 @@ class StepLog:
         """
         with io_refusals(self.path):
             os.fsync(self._target.fileno())
+
+
+def resume_command(run_dir: Path) -> str:
+    """What continues a run that was stopped, as it is typed."""
+    return f"apr pretrain --resume {shlex.quote(str(run_dir))}"
 
 
 def now() -> str:
