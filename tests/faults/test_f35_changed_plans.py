@@ -276,3 +276,42 @@ def test_an_initial_model_beside_a_resume_must_be_the_same(
     assert refused.value.id == "resume.inputs-changed"
     moved = Path(shutil.copy(run_dir / "model.apr", tmp_path / "moved.apr"))
     assert resume(continued, changes={"init": moved})["outcome"] == "budget_exhausted"
+
+
+def test_a_run_that_has_ended_names_the_change_that_opens_it_again(
+    run_data: RunData, tmp_path: Path
+) -> None:
+    """Each piece of advice is taken, and works."""
+    endless = CONSTANT | {"learning_rate": 1e-9, "patience": 1, "min_delta": 100.0}
+    plans: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
+        (
+            "target_met",
+            CONSTANT | {"target_val_loss": 6.2, "stop_at_target": True, "learning_rate": 1e-2},
+            "--target-val-loss",
+            {"target_val_loss": 0.1},
+        ),
+        ("early_stop", endless, "--patience", {"patience": 9}),
+        ("budget_exhausted", CONSTANT | {"num_steps": 2}, "--num-steps", {"num_steps": 4}),
+    ]
+    for outcome, options, option, changes in plans:
+        run_dir = tmp_path / outcome
+        assert pretrain(run_data.config(run_dir, **options))["outcome"] == outcome
+        # More steps are the advice of one ending alone.
+        useless = {} if outcome == "budget_exhausted" else {"num_steps": 10}
+        with pytest.raises(Refusal) as refused:
+            resume(run_dir, changes=useless)
+        assert refused.value.id == "run.finished"
+        advised = [each for *_, each, _ in plans if f"{each} " in refused.value.fix]
+        assert advised == [option], refused.value.fix
+        assert f"apr pretrain --resume {run_dir} {option}" in refused.value.fix
+        assert resume(run_dir, changes=changes)["outcome"] == "budget_exhausted"
+
+
+def test_an_ended_run_without_checkpoints_is_not_told_to_go_on(run_dir: Path) -> None:
+    resume(run_dir)
+    shutil.rmtree(run_dir / "checkpoints")
+    with pytest.raises(Refusal) as refused:
+        resume(run_dir, changes={"num_steps": 20})
+    assert refused.value.id == "run.finished"
+    assert "--resume" not in refused.value.fix
+    assert "--init" in refused.value.fix
