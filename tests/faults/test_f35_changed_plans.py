@@ -315,3 +315,21 @@ def test_an_ended_run_without_checkpoints_is_not_told_to_go_on(run_dir: Path) ->
     assert refused.value.id == "run.finished"
     assert "--resume" not in refused.value.fix
     assert "--init" in refused.value.fix
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("eval_tokens", 600, "the validations so far"),
+        ("resolution_nats", 0.2, "the held-out set was judged"),
+        ("batch_size", 8, "the steps taken depend"),
+    ],
+)
+def test_a_change_that_is_refused_is_refused_for_its_own_reason(
+    run_dir: Path, field: str, value: Any, reason: str
+) -> None:
+    with pytest.raises(Refusal) as refused:
+        resume(run_dir, changes={field: value})
+    assert refused.value.id == "resume.another-run"
+    reasons = ("the validations so far", "the held-out set was judged", "the steps taken depend")
+    assert [each for each in reasons if each in refused.value.expected] == [reason]
