@@ -108,7 +108,7 @@ def test_a_full_context_ends_the_text(model: Transformer) -> None:
     ],
 )
 def test_requests_that_make_no_sense_are_refused(
-    model: Transformer, prompt: list[int], options: dict[str, float], id: str
+    model: Transformer, prompt: list[int], options: dict[str, Any], id: str
 ) -> None:
     with pytest.raises(UsageRefusal) as refused:
         generate(model, prompt, num_token_ids=VOCAB_SIZE, max_new_tokens=5, **options)
