@@ -293,3 +293,60 @@ def test_f33_a_target_that_is_met_already_is_no_target_of_a_resume(
         resume(run_dir, changes={"target_val_loss": target})
     assert (refused.value.id, refused.value.exit_code) == ("config.target-met-already", 2)
     assert (run_dir / "run.json").read_bytes() == before
+
+
+def test_a_run_that_has_ended_names_the_change_that_opens_it_again(
+    run_data: RunData, tmp_path: Path
+) -> None:
+    """Each piece of advice is taken, and works."""
+    endless = CONSTANT | {"learning_rate": 1e-9, "patience": 1, "min_delta": 100.0}
+    plans: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
+        (
+            "target_met",
+            CONSTANT | {"target_val_loss": 6.2, "stop_at_target": True, "learning_rate": 1e-2},
+            "--target-val-loss",
+            {"target_val_loss": 0.1},
+        ),
+        ("early_stop", endless, "--patience", {"patience": 9}),
+        ("budget_exhausted", CONSTANT | {"num_steps": 2}, "--num-steps", {"num_steps": 4}),
+    ]
+    for outcome, options, option, changes in plans:
+        run_dir = tmp_path / outcome
+        assert pretrain(run_data.config(run_dir, **options))["outcome"] == outcome
+        # More steps are the advice of one ending alone.
+        useless = {} if outcome == "budget_exhausted" else {"num_steps": 10}
+        with pytest.raises(Refusal) as refused:
+            resume(run_dir, changes=useless)
+        assert refused.value.id == "run.finished"
+        advised = [each for *_, each, _ in plans if f"{each} " in refused.value.fix]
+        assert advised == [option], refused.value.fix
+        assert f"apr pretrain --resume {run_dir} {option}" in refused.value.fix
+        assert resume(run_dir, changes=changes)["outcome"] == "budget_exhausted"
+
+
+def test_an_ended_run_without_checkpoints_is_not_told_to_go_on(run_dir: Path) -> None:
+    resume(run_dir)
+    shutil.rmtree(run_dir / "checkpoints")
+    with pytest.raises(Refusal) as refused:
+        resume(run_dir, changes={"num_steps": 20})
+    assert refused.value.id == "run.finished"
+    assert "--resume" not in refused.value.fix
+    assert "--init" in refused.value.fix
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("eval_tokens", 600, "the validations so far"),
+        ("resolution_nats", 0.2, "the held-out set was judged"),
+        ("batch_size", 8, "the steps taken depend"),
+    ],
+)
+def test_a_change_that_is_refused_is_refused_for_its_own_reason(
+    run_dir: Path, field: str, value: Any, reason: str
+) -> None:
+    with pytest.raises(Refusal) as refused:
+        resume(run_dir, changes={field: value})
+    assert refused.value.id == "resume.another-run"
+    reasons = ("the validations so far", "the held-out set was judged", "the steps taken depend")
+    assert [each for each in reasons if each in refused.value.expected] == [reason]

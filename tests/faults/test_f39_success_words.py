@@ -11,6 +11,7 @@ from tests.run_data import RunData
 from apr.cli.main import run
 from apr.errors import IoFailed, Refusal
 from apr.jobs.pretrain import pretrain
+from apr.jobs.resume import resume
 from apr.jobs.sitting import Listener
 from apr.progress import Progress
 from apr.train.run_record import OUTCOME_EXIT_CODES
@@ -59,6 +60,35 @@ def test_the_last_checkpoint_cannot_be_written(run_data: RunData, tmp_path: Path
     assert record["outcome"] == "artifact_lost"
     assert record["model"] is None
     assert not (run_dir / "model.apr").exists()
+
+
+def test_a_run_that_lost_its_disk_names_the_command_that_goes_on(
+    run_data: RunData, tmp_path: Path
+) -> None:
+    """The command of its start would be refused from here on."""
+    run_dir = tmp_path / "a run"
+    checkpoints = run_dir / "checkpoints"
+
+    def stand_in_the_way() -> None:
+        checkpoints.rmdir()
+        checkpoints.write_text("no directory")
+
+    config = run_data.config(run_dir, eval_every=8)
+    with pytest.raises(IoFailed) as refused:
+        pretrain(config, listener=at_step(7, stand_in_the_way))
+    assert refused.value.fix.endswith(f"then run apr pretrain --resume '{run_dir}'")
+    checkpoints.unlink()
+    with pytest.raises(Refusal) as again:
+        pretrain(config)
+    assert again.value.id == "run.exists"
+    assert resume(run_dir)["outcome"] == "budget_exhausted"
+
+
+def test_a_run_that_has_not_begun_is_not_to_be_resumed(run_data: RunData, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no directory")
+    with pytest.raises(IoFailed) as refused:
+        pretrain(run_data.config(tmp_path / "file" / "run"))
+    assert "--resume" not in refused.value.fix
 
 
 def test_a_run_that_is_stopped_without_saving(run_data: RunData, tmp_path: Path) -> None:

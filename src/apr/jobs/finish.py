@@ -3,7 +3,6 @@
 The word of success is written last, after the model file has been read back.
 """
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from apr.report.page import write_report
 from apr.train.checkpoint import Ending, TrainState, checkpoint_dir, load_weights, read_state
 from apr.train.held_out_file import ROWS_FILE, write_rows
 from apr.train.parts import whole_weights
-from apr.train.run_record import RunRecord
+from apr.train.run_record import RunRecord, resume_command
 from apr.train.trainer import Trainer
 from apr.train.validation import ValidationResult
 
@@ -42,7 +41,7 @@ def end_run(trainer: Trainer, record: RunRecord, state: TrainState, outcome: End
         raise Interrupted(
             f"interrupted after step {state.step} of {trainer.run.config.num_steps}; "
             "the run is saved",
-            resume_command=f"apr pretrain --resume {shlex.quote(str(record.run_dir))}",
+            resume_command=resume_command(record.run_dir),
         )
     _ship_best(trainer, record, state)
     record.finish(outcome)
@@ -53,7 +52,10 @@ def end_run(trainer: Trainer, record: RunRecord, state: TrainState, outcome: End
 def note_progress(trainer: Trainer, record: RunRecord, state: TrainState) -> None:
     """Put into the record how far a run has come; it is not written yet."""
     data = trainer.run.inputs.data
+    num_skipped_steps = len(state.guard.skipped_steps)
     record.data |= {
+        "num_applied_steps": state.step - num_skipped_steps,
+        "num_skipped_steps": num_skipped_steps,
         "tokens_seen": state.tokens_seen,
         "epochs_over_data": state.tokens_seen / data.train.num_targets * data.copies.times_over,
         "tokens_by_source": tokens_by_source(data, state.tokens_by_source),

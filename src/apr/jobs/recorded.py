@@ -1,6 +1,7 @@
 """What the record of a run says to whoever goes on with it, and what it demands of them."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -11,7 +12,11 @@ from apr.errors import DamagedFile, Refusal
 from apr.train.config import TrainConfig
 from apr.train.init_file import InitFile
 from apr.train.inputs import Inputs
-from apr.train.run_record import ENDED_WELL, RunRecord, config_in_force
+from apr.train.run_record import ENDED_WELL, RunRecord, config_in_force, resume_command
+
+if TYPE_CHECKING:
+    # `apr tokenize show-batch` reads a record, and should not load torch.
+    from apr.train.checkpoint import TrainState
 
 # What a resume reads, and of what kind it must be.
 _KINDS: dict[str, type] = {
@@ -59,21 +64,43 @@ def recorded_architecture(record: RunRecord) -> Architecture:
         raise _damaged(record, f"architecture: {type(err).__name__}: {err}") from err
 
 
-def require_unfinished(record: RunRecord, *, is_ended: bool) -> None:
+def require_unfinished(
+    record: RunRecord, before: TrainConfig, state: "TrainState", *, is_ended: bool
+) -> None:
     """Refuse to go on with a run that has ended well, and that no change has opened again.
+
+    `before` is the configuration it ended under, `state` that of its last checkpoint.
 
     Refuses: run.finished.
     """
     outcome = record.data.get("outcome")
     if is_ended and outcome in ENDED_WELL:
+        option = _opened_again_by(outcome, before, state)
+        go_on = f"go on with {resume_command(record.run_dir)} {option}; or " if option else ""
         raise Refusal(
             "run.finished",
             record.run_dir,
             found=f"the run has ended: {outcome}",
             expected="a run that was stopped, or one that is to go further",
-            fix=f"start a new run with --init {record.run_dir / 'model.apr'}; one with --schedule "
-            "constant, whose checkpoints are there, goes on with --resume RUN --num-steps N",
+            fix=f"{go_on}start a new run with --init {record.run_dir / 'model.apr'}",
         )
+
+
+def _opened_again_by(outcome: str, before: TrainConfig, state: "TrainState") -> str | None:
+    """The option that lets an ended run go on, where there is one."""
+    # Without a checkpoint there is nothing to go on from.
+    if state.step == 0:
+        return None
+    if outcome == "budget_exhausted":
+        # A rate that has fallen would jump.
+        is_level = before.schedule == "constant"
+        return f"--num-steps N, more than {state.step}" if is_level else None
+    if state.step >= before.num_steps:
+        return None
+    if outcome == "early_stop":
+        return f"--patience N, more than {state.stale_validations}"
+    assert state.best_loss_nats is not None
+    return f"--target-val-loss N, lower than {state.best_loss_nats:.4f}"
 
 
 def recorded_ranks(record: RunRecord) -> int:

@@ -89,7 +89,8 @@ def resume(
             listener.notify("there is no checkpoint to go on from: the run begins again")
         state.ended = still_ended(state, config)
         # Without a checkpoint an ended run would be trained from nothing, over its own model.
-        require_unfinished(record, is_ended=state.ended is not None or checkpoint is None)
+        is_ended = state.ended is not None or checkpoint is None
+        require_unfinished(record, before, state, is_ended=is_ended)
         require_steps_left(config, state)
         require_target_ahead(before, config, state)
         require_rate_continues(before, config, state.step)

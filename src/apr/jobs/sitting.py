@@ -19,7 +19,7 @@ from apr.train.mixture import BatchPart
 from apr.train.optimizer import applied_settings
 from apr.train.prefetch import Batches, prefetched
 from apr.train.prepare import PreparedRun
-from apr.train.run_record import RunRecord, StepLog
+from apr.train.run_record import RunRecord, StepLog, resume_command
 from apr.train.trainer import Origin, Trainer
 
 
@@ -138,6 +138,9 @@ def _truthful_ending(record: RunRecord) -> Generator[None]:
         raise
     except IoFailed as err:
         _try_to_finish(record, "artifact_lost", f"{err.where}: {err.found}")
+        # The command that began a run is refused from its first record on.
+        go_on = f"run {resume_command(record.run_dir)}"
+        err.fix = err.fix.replace("run the same command again", go_on)
         raise
     except Refusal as err:
         _try_to_finish(record, "aborted", f"{err.id}: {err.where}: {err.found}")

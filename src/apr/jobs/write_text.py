@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from apr.errors import Refusal
-from apr.model.generate import generate
+from apr.model.generate import generate, require_sampling
 from apr.model.weights import end_of_text_ids, load_model
 from apr.progress import Report, silent
 
@@ -43,6 +43,10 @@ def write_text(
     Refuses: container.*, model.tensors, run.no-tokenizer, run.empty-prompt,
     run.prompt-too-long, run.sampling.
     """
+    # Before the time that a large model takes to read.
+    require_sampling(
+        temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, num_new=max_new_tokens
+    )
     loaded = load_model(path, progress=progress)
     tokenizer = loaded.tokenizer
     if tokenizer is None:

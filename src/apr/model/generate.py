@@ -12,6 +12,10 @@ from apr.model.kv_cache import KeyValueCache
 from apr.model.transformer import Transformer
 from apr.progress import Progress, Report, silent
 
+# Divided by less, logits leave the range of float32.
+_LEAST_TEMPERATURE = 1e-6
+_SEED_BITS = 64
+
 StopReason = Literal["end_of_text", "max_new_tokens", "context_full"]
 
 
@@ -44,7 +48,9 @@ def generate(
 
     Refuses: run.empty-prompt, run.prompt-too-long, run.sampling.
     """
-    _require_sampling(temperature=temperature, top_k=top_k, top_p=top_p, num_new=max_new_tokens)
+    require_sampling(
+        temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, num_new=max_new_tokens
+    )
     context = model.architecture.max_position_embeddings
     _require_prompt(prompt_token_ids, context)
     generator = torch.Generator().manual_seed(seed)
@@ -85,7 +91,7 @@ def _choose(
     probabilities = torch.softmax(ordered, dim=-1)
     kept = torch.ones_like(probabilities, dtype=torch.bool)
     if top_k is not None:
-        kept[top_k:] = False
+        kept[min(top_k, len(kept)) :] = False
     if top_p is not None:
         # The token that crosses the threshold is kept, so that one always is.
         kept &= probabilities.cumsum(0) - probabilities < top_p
@@ -112,13 +118,24 @@ def _require_prompt(prompt_token_ids: Sequence[int], context: int) -> None:
         )
 
 
-def _require_sampling(
-    *, temperature: float, top_k: int | None, top_p: float | None, num_new: int
+def require_sampling(
+    *, temperature: float, top_k: int | None, top_p: float | None, seed: int, num_new: int
 ) -> None:
+    """Refuse options that no text can be sampled with; it needs no model.
+
+    Refuses: run.sampling.
+    """
+    is_warm = _LEAST_TEMPERATURE <= temperature < float("inf")
     for name, value, valid, expected in (
-        ("--temperature", temperature, 0.0 <= temperature < float("inf"), "0 or more, finite"),
+        (
+            "--temperature",
+            temperature,
+            temperature == 0.0 or is_warm,
+            f"0, or {_LEAST_TEMPERATURE:g} and more, finite",
+        ),
         ("--top-k", top_k, top_k is None or top_k >= 1, "1 or more"),
         ("--top-p", top_p, top_p is None or 0.0 < top_p <= 1.0, "above 0, at most 1"),
+        ("--seed", seed, 0 <= seed < 1 << _SEED_BITS, f"0 or more, below 2**{_SEED_BITS}"),
         ("-n", num_new, num_new >= 1, "1 or more"),
     ):
         if not valid:

@@ -75,7 +75,7 @@ def _small_chart(
 ) -> Html:
     values = [point.value for point in extremes(series.buckets)]
     if not values:
-        return absent_curve(title, None)
+        return absent_curve(title, history.why_absent)
     if may_be_log and is_wide(values):
         scale, title = log_scale(values), f"{title} (logarithmic)"
     else:
@@ -134,7 +134,7 @@ def end_label(
 def step_axis(history: History) -> Scale:
     """The axis all charts of a run share."""
     last = [series.last_step for series in history.validation_losses.values()]
-    return step_scale(max([history.last_step, *last]), most_ticks=_MOST_STEP_TICKS)
+    return step_scale(max([history.end_step, *last]), most_ticks=_MOST_STEP_TICKS)
 
 
 def resumed_at(record: Record) -> list[int]:

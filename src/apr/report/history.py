@@ -65,6 +65,16 @@ class History:
     validation_stride: int = 1
     num_validations: int = 0
 
+    @property
+    def why_absent(self) -> str | None:
+        """Why there is no curve at all; None where there is a log."""
+        return None if self.is_present else "steps.jsonl is not there"
+
+    @property
+    def end_step(self) -> int:
+        """The last step on record, whether it was applied or skipped."""
+        return max([self.last_step, *self.skipped_steps[-1:]])
+
     def add_validation(self, validation: Validation) -> None:
         """Take in one reading of held-out text."""
         held_out, losses = validation.held_out, self.validation_losses

@@ -30,7 +30,9 @@ def loss_chart(record: Record, history: History, *, uniform_loss_nats: float | N
     curves = [extremes(series.buckets) for series in [train, *held_out.values()]]
     values = [point.value for curve in curves for point in curve]
     if not values:
-        return absent_curve("Loss", record.child("val").reason("best_loss_nats"))
+        return absent_curve(
+            "Loss", history.why_absent or record.child("val").reason("best_loss_nats")
+        )
     guess = [] if uniform_loss_nats is None else [uniform_loss_nats]
     scale = value_scale(values, must_show=guess, far_above=2.0, most_ticks=6)
     lines = [*raw_and_middle(train, "train"), *_held_out_lines(held_out)]
@@ -49,7 +51,7 @@ def loss_chart(record: Record, history: History, *, uniform_loss_nats: float | N
     ]
     dots = _held_out_dots(held_out)
     best = _best(record)
-    if best is not None and best.step <= history.last_step:
+    if best is not None and best.step <= history.end_step:
         dots.append(Dots("best", [best], [f"the best, {_reading(best)}"], radius=7))
         notes.append("Circled: the best over the whole set.")
     return draw(

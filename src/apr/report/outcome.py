@@ -20,8 +20,8 @@ class Outcome:
 def read_outcome(record: Record, history: History) -> Outcome:
     """Explain the outcome word, and hold it against the recorded numbers."""
     word = record.text("outcome")
-    has_steps = history.num_steps > 0
-    after = f"after step {history.last_step:,}" if has_steps else "before the first step"
+    has_steps = history.end_step > 0
+    after = _after(history)
     if word == "target_met":
         return _target_met(record)
     if word == "budget_exhausted":
@@ -35,8 +35,9 @@ def read_outcome(record: Record, history: History) -> Outcome:
         )
         return Outcome("bad", "Aborted", sentence)
     if word == "interrupted":
-        rest = "It can be resumed." if has_steps else "Nothing was trained."
-        return Outcome("open", "Interrupted", f"A signal stopped the run {after}. {rest}")
+        rest = " Nothing was trained." if history.is_present else ""
+        rest = " It can be resumed." if has_steps else rest
+        return Outcome("open", "Interrupted", f"A signal stopped the run {after}.{rest}")
     if word == "artifact_lost":
         sentence = (
             f"Something the run had to keep could not be written or read back; this showed "
@@ -44,8 +45,9 @@ def read_outcome(record: Record, history: History) -> Outcome:
         )
         return Outcome("bad", "Artifact lost", sentence)
     if word == "running":
-        reach = f"Its steps end {after}." if has_steps else "No step is on record."
-        sentence = f"The record was never closed: the run is still going, or it was killed. {reach}"
+        reach = " No step is on record." if history.is_present else ""
+        reach = f" Its steps end {after}." if has_steps else reach
+        sentence = f"The record was never closed: the run is still going, or it was killed.{reach}"
         return Outcome("open", "Never ended", sentence)
     sentence = (
         "The record does not say how the run ended."
@@ -53,6 +55,12 @@ def read_outcome(record: Record, history: History) -> Outcome:
         else "The record ends with a word that this version of apr does not know."
     )
     return Outcome("open", "Outcome unknown", sentence)
+
+
+def _after(history: History) -> str:
+    if not history.is_present:
+        return "at a step that is not on record"
+    return f"after step {history.end_step:,}" if history.end_step else "before the first step"
 
 
 def _target_met(record: Record) -> Outcome:
@@ -72,23 +80,35 @@ def _target_met(record: Record) -> Outcome:
 
 
 def _budget_exhausted(record: Record, history: History) -> Outcome:
-    num_steps = record.child("config").number("num_steps")
+    num_steps = config_in_force(record).number("num_steps")
     budget = "" if num_steps is None else f" of {num_steps:,.0f} steps"
     sentence = (
-        f"The run spent its whole budget{budget}. {_against_target(record)} That the budget ended "
-        "does not mean that the model had stopped learning."
+        f"The run spent its whole budget{budget}{_applied(history)}. {_against_target(record)} "
+        "That the budget ended does not mean that the model had stopped learning."
     )
     doubt = None
-    if history.is_present and num_steps is not None and history.last_step != num_steps:
+    if history.is_present and num_steps is not None and history.end_step != num_steps:
         doubt = (
-            f"steps.jsonl ends at step {history.last_step:,}, not at {num_steps:,.0f}: the run's "
+            f"steps.jsonl ends at step {history.end_step:,}, not at {num_steps:,.0f}: the run's "
             "files contradict each other."
         )
     return Outcome("open", "Budget exhausted", sentence, doubt)
 
 
+def _applied(history: History) -> str:
+    """How many steps of a budget changed the weights, where not all did."""
+    num_skipped = len(history.skipped_steps)
+    if not num_skipped:
+        return ""
+    return f": {_were(history.num_steps)} applied, {_were(num_skipped)} not"
+
+
+def _were(count: int) -> str:
+    return "1 was" if count == 1 else f"{count:,} were"
+
+
 def _early_stop(record: Record, after: str) -> str:
-    patience = record.child("config").number("patience")
+    patience = config_in_force(record).number("patience")
     times = "" if patience is None else f" for {patience:,.0f} validations in a row"
     return (
         f"The run was stopped {after}, because the held-out loss had not improved{times}. "

@@ -1,5 +1,7 @@
 """One self-contained HTML page for a run, drawn from run.json and steps.jsonl and nothing else.
 
+A record that a comparison would refuse is refused here as well, by the same check.
+
 The page loads nothing and runs nothing: its own policy allows one style sheet, by hash. The same
 files give the same bytes.
 """
@@ -13,6 +15,7 @@ from apr.progress import Report, silent
 from apr.report import curves, summary, tables
 from apr.report.document import document
 from apr.report.gates import gates
+from apr.report.held_out_loss import read_held_out_loss
 from apr.report.history import HeldOutSet, History, Validation, read_history
 from apr.report.loss import loss_chart, readings
 from apr.report.markup import Html, element, escape, section
@@ -28,10 +31,12 @@ _MOST_STEPS = 12
 def write_report(run_dir: Path, *, progress: Report = silent) -> Path:
     """Write a run's page beside its record, over the one that is there.
 
-    Refuses: run.not-found, run.record-damaged, run.steps-damaged, files.io-failed.
+    Refuses: run.not-found, run.record-damaged, run.rows-damaged, run.steps-damaged,
+    safetensors.*, files.io-failed.
     Writes: `run_dir`/report.html.
     """
     record = read_record(run_dir)
+    read_held_out_loss(run_dir, record)
     history = read_history(
         run_dir / "steps.jsonl", resumed_at=curves.resumed_at(record), progress=progress
     )
@@ -46,6 +51,9 @@ def write_report(run_dir: Path, *, progress: Report = silent) -> Path:
 
 def _add_whole_set_readings(record: Record, history: History) -> None:
     """Put what run.json says about the whole held-out set on the curve, where no line does."""
+    if not history.is_present:
+        # Nothing says at which step the run ended.
+        return
     val = record.child("val")
     num_tokens = val.number("num_tokens")
     held_out = HeldOutSet(None if num_tokens is None else int(num_tokens), val.text("set_sha256"))
@@ -59,8 +67,8 @@ def _add_whole_set_readings(record: Record, history: History) -> None:
         (0, record.number("init_loss_nats"), val.number("init_bits_per_byte")),
         (val.number("best_step"), val.number("best_loss_nats"), val.number("bits_per_byte")),
     ]
-    if val.number("best_step") != history.last_step:
-        readings.append((history.last_step, val.number("last_loss_nats"), None))
+    if val.number("best_step") != history.end_step:
+        readings.append((history.end_step, val.number("last_loss_nats"), None))
     for step, loss_nats, bits in readings:
         if step is not None and loss_nats is not None:
             history.add_validation(Validation(int(step), loss_nats, bits, held_out))
@@ -113,6 +121,8 @@ def _notices(record: Record, history: History, outcome: Outcome) -> list[str]:
     notices = [f"Recorded cause: {detail}"] if detail else []
     if outcome.doubt:
         notices.append(outcome.doubt)
+    if history.why_absent:
+        notices.append(f"{history.why_absent}: no curve can be drawn, and no step be counted.")
     if history.is_torn:
         notices.append(
             "The last line of steps.jsonl is torn, as a killed run leaves it; it is not shown."

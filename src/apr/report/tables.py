@@ -21,7 +21,7 @@ from apr.report.markup import (
     value_words,
 )
 from apr.report.numbers import count_words, moment_words
-from apr.report.record import Record
+from apr.report.record import Record, config_in_force
 
 _MOST_ROWS = 100
 _MOST_HASHES = 6
@@ -36,8 +36,18 @@ _INPUT_COUNTS = {"total_tokens": "tokens", "total_documents": "documents", "text
 
 
 def configuration(record: Record) -> Html:
-    """Every option as it was resolved."""
-    return _facts_section(record, "config", title="Configuration", id="configuration")
+    """Every option as it was resolved, and as the last resume left it."""
+    config = config_in_force(record)
+    if not config.values:
+        return _facts_section(record, "config", title="Configuration", id="configuration")
+    is_changed = config.values != record.child("config").values
+    note = "Options as the last resume left them; what they were before stands under Resumes."
+    return section(
+        "Configuration",
+        *([paragraph(escape(note))] if is_changed else []),
+        facts(list(_leaves(config.values))),
+        id="configuration",
+    )
 
 
 def architecture(record: Record) -> Html:

@@ -21,6 +21,8 @@ from apr.shards.manifest import ShardFile
 
 # Five digits in the name keep the order of names the order of shards.
 _MAX_SHARDS = 100_000
+# More than any file system holds, and far from where 64 bits overflow.
+_MAX_SHARD_TOKENS = 10**15
 # The allocator gives larger pieces back to the system each time, which clears them again.
 _CHUNK_BYTES = 1 << 20
 
@@ -40,8 +42,7 @@ class ShardCutter:
     """Cuts documents, as they come, into shards."""
 
     def __init__(self, *, shard_tokens: int) -> None:
-        if shard_tokens < 1:
-            raise shard_tokens_refused(shard_tokens, "at least 1")
+        require_shard_tokens(shard_tokens)
         self.shards: list[ShardContent] = []
         self.num_documents = 0
         self.num_tokens = 0
@@ -72,7 +73,7 @@ class ShardCutter:
     def _open_shard(self) -> ShardContent:
         if not self.shards or self.shards[-1].num_tokens >= self._shard_tokens:
             if len(self.shards) == _MAX_SHARDS:
-                raise shard_tokens_refused(self._shard_tokens, f"enough for {_MAX_SHARDS} shards")
+                raise _shard_tokens_refused(self._shard_tokens, f"enough for {_MAX_SHARDS} shards")
             self.shards.append(ShardContent())
         return self.shards[-1]
 
@@ -117,7 +118,16 @@ def _write_all(target: FileIO, data: bytes) -> None:
         view = view[target.write(view) :]
 
 
-def shard_tokens_refused(found: int, expected: str) -> Refusal:
+def require_shard_tokens(shard_tokens: int) -> None:
+    """Refuse a shard size that no file could have.
+
+    Refuses: shards.shard-tokens.
+    """
+    if not 1 <= shard_tokens <= _MAX_SHARD_TOKENS:
+        raise _shard_tokens_refused(shard_tokens, f"1 to {_MAX_SHARD_TOKENS:,}")
+
+
+def _shard_tokens_refused(found: int, expected: str) -> Refusal:
     """The refusal of a shard size that cannot be."""
     return UsageRefusal(
         "shards.shard-tokens",

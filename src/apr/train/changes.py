@@ -62,13 +62,17 @@ KINDS: dict[str, Kind] = {
     "waive": "said",
 }
 _LARGEST_RATE_CHANGE = 0.1
+_WHY_REFUSED = {
+    "eval_tokens": "which each of the validations so far has read",
+    "resolution_nats": "by which the held-out set was judged before step 1",
+}
 
 
 def changed_config(before: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
     """The configuration a run goes on with.
 
-    Refuses: resume.another-run, naming a field that decided steps already taken, and as
-    `resolve_config`.
+    Refuses: resume.another-run, naming a field that decided steps already taken or what these were
+    judged by, and as `resolve_config`.
     """
     merged = before.model_dump() | dict(changes)
     # What followed from a field that changes is decided again.
@@ -91,7 +95,7 @@ def changed_config(before: TrainConfig, changes: Mapping[str, Any]) -> TrainConf
                 "resume.another-run",
                 f"--{field.replace('_', '-')}",
                 found=new,
-                expected=f"{old}, on which the steps taken depend",
+                expected=f"{old}, {_WHY_REFUSED.get(field, 'on which the steps taken depend')}",
                 fix="start a new run; --init RUN/model.apr begins with these weights",
             )
     return after

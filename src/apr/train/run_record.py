@@ -6,6 +6,7 @@ run has ended, so a killed run never looks finished.
 
 import json
 import os
+import shlex
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -65,6 +66,8 @@ class RunRecord:
             "started_at": now(),
             "finished_at": None,
             **facts,
+            "num_applied_steps": 0,
+            "num_skipped_steps": 0,
             "tokens_seen": 0,
             "epochs_over_data": 0.0,
             "throughput": {
@@ -201,6 +204,11 @@ def steps_logged_after(run_dir: Path, step: int) -> int:
     return found
 
 
+def resume_command(run_dir: Path) -> str:
+    """What continues a run that was stopped, as it is typed."""
+    return f"apr pretrain --resume {shlex.quote(str(run_dir))}"
+
+
 def now() -> str:
     """This moment, UTC, to the second."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -238,7 +246,7 @@ def _how_to_go_on(run_dir: Path) -> str:
     if outcome in ENDED_WELL:
         report = run_dir / "report.html"
         return f"choose another --run-dir: that run has ended ({outcome}); its report is {report}"
-    return f"continue it with apr pretrain --resume {run_dir}, or choose another --run-dir"
+    return f"continue it with {resume_command(run_dir)}, or choose another --run-dir"
 
 
 def _cut_back(path: Path, last_step: int) -> None:

@@ -1,5 +1,7 @@
 """Cached generation, sampling and stopping."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -97,14 +99,26 @@ def test_a_full_context_ends_the_text(model: Transformer) -> None:
         ([1] * 3000, {}, "run.prompt-too-long"),
         ([1], {"temperature": -1.0}, "run.sampling"),
         ([1], {"temperature": float("nan")}, "run.sampling"),
+        ([1], {"temperature": 1e-320}, "run.sampling"),
+        ([1], {"temperature": 1.0, "seed": -1}, "run.sampling"),
+        ([1], {"temperature": 1.0, "seed": 1 << 64}, "run.sampling"),
         ([1], {"temperature": 1.0, "top_k": 0}, "run.sampling"),
         ([1], {"temperature": 1.0, "top_p": 0.0}, "run.sampling"),
         ([1], {"top_k": 5}, "run.sampling"),
     ],
 )
 def test_requests_that_make_no_sense_are_refused(
-    model: Transformer, prompt: list[int], options: dict[str, float], id: str
+    model: Transformer, prompt: list[int], options: dict[str, Any], id: str
 ) -> None:
     with pytest.raises(UsageRefusal) as refused:
         generate(model, prompt, num_token_ids=VOCAB_SIZE, max_new_tokens=5, **options)
     assert refused.value.id == id
+
+
+@pytest.mark.parametrize(
+    "options", [{"temperature": 1e-6}, {"temperature": 1e300}, {"seed": (1 << 64) - 1}]
+)
+def test_the_ends_of_the_ranges_write_text(model: Transformer, options: dict[str, Any]) -> None:
+    sampled: dict[str, Any] = {"temperature": 1.0, "top_k": 1 << 80} | options
+    written = generate(model, [1], num_token_ids=VOCAB_SIZE, max_new_tokens=5, **sampled)
+    assert len(written.token_ids) == 5

@@ -177,3 +177,29 @@ def test_a_run_without_steps_has_no_curve_and_still_a_loss(tmp_path: Path) -> No
     target = tmp_path / "page.html"
     assert run(["compare", *map(str, paths), "-o", str(target)]) == 0
     assert "no run has a reading" in Page(target).text
+
+
+@pytest.mark.parametrize(
+    ("values", "id"),
+    [
+        ({"best_loss_nats": 1.0}, "run.record-damaged"),
+        ({"best_standard_error_nats": -1.0}, "run.record-damaged"),
+        ({"num_tokens": 7}, "run.record-damaged"),
+    ],
+)
+def test_a_page_is_not_drawn_from_what_a_comparison_refuses(
+    values: dict[str, Any], id: str, tmp_path: Path, capsys: Captured
+) -> None:
+    one, other = (finished_run(tmp_path / name, row_losses(seed=1)) for name in "ab")
+    # The twin: as the run wrote it.
+    assert run(["report", str(one)]) == 0
+    page = (one / "report.html").read_bytes()
+    rewrite(one, lambda record: record["val"].update(values))
+    refused: list[dict[str, Any]] = []
+    capsys.readouterr()
+    for command in (["report", str(one)], ["compare", str(one), str(other)]):
+        assert run([*command, "--json"]) == 4
+        refused.append(json.loads(capsys.readouterr().out)["refused"])
+    assert refused[0] == refused[1]
+    assert refused[0]["id"] == id
+    assert (one / "report.html").read_bytes() == page

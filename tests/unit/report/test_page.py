@@ -157,7 +157,7 @@ def test_readings_of_another_set_are_another_curve(complete: Page, tmp_path: Pat
     assert classes.count("dot other") == 3
     # The harmless twin: lines that read the whole set are the whole set.
     record = run_record()
-    record["val"] |= {"num_tokens": 100_000}
+    record["val"] |= {"num_tokens": 100_000, "bits_per_byte": None}
     same = _page(tmp_path / "run", record)
     assert "Hollow dots" not in same.text
     # Same size, other text.
@@ -203,7 +203,7 @@ def test_no_ending_reads_like_a_success_it_is_not(
 
 
 def test_target_met_is_believed_only_with_its_numbers(tmp_path: Path) -> None:
-    val = run_record()["val"]
+    val = run_record()["val"] | {"bits_per_byte": None}
     met = run_record(outcome="target_met", val=val | {"best_loss_nats": 2.95})
     page = _page(tmp_path / "met", met, [])
     assert "came down to 2.950 nats per token; the target was 3.000." in page.text
@@ -360,3 +360,75 @@ def test_a_standard_error_stands_beside_the_loss(tmp_path: Path) -> None:
     page = _page(tmp_path / "older", record, [])
     assert "standard error" not in page.texts["numbers"]
     assert "one row" in page.texts["not-measured"]
+
+
+def test_a_resumed_run_is_held_against_the_plan_in_force(tmp_path: Path) -> None:
+    resumes = [{"step": 10, "config_changed": {"num_steps": [1000, 20], "patience": [5, 2]}}]
+    record = run_record(resumes=resumes)
+    page = _page(tmp_path / "budget", record, step_lines(20))
+    assert "spent its whole budget of 20 steps" in page.texts["outcome"]
+    assert "contradict" not in page.texts["outcome"]
+    assert "num_steps20batch_size" in page.texts["configuration"]
+    assert "as the last resume left them" in page.texts["configuration"]
+    stopped = _page(tmp_path / "patience", record | {"outcome": "early_stop"}, step_lines(20))
+    assert "for 2 validations in a row" in stopped.texts["outcome"]
+    # The twin: a log that ends elsewhere than the plan in force.
+    short = _page(tmp_path / "short", record, step_lines(19))
+    assert "steps.jsonl ends at step 19, not at 20" in short.texts["outcome"]
+
+
+def test_a_run_that_was_not_resumed_tells_no_resume(complete: Page) -> None:
+    assert "as the last resume left them" not in complete.texts["configuration"]
+
+
+def _last_steps_skipped(num_applied: int, num_skipped: int) -> list[dict[str, Any]]:
+    skips = [
+        {"kind": "skip", "step": num_applied + 1 + at, "id": "train.non-finite", "found": "nan"}
+        for at in range(num_skipped)
+    ]
+    return [*step_lines(num_applied), *skips]
+
+
+def test_skipped_steps_count_as_steps_of_the_budget_and_are_told(tmp_path: Path) -> None:
+    config = run_record()["config"] | {"num_steps": 40}
+    page = _page(tmp_path / "run", run_record(config=config), _last_steps_skipped(1, 39))
+    told = page.texts["outcome"]
+    assert "its whole budget of 40 steps: 1 was applied, 39 were not." in told
+    assert "contradict" not in told
+    # The twins: a log that ends early is no sound one, and a run that skipped nothing says nothing.
+    short = _page(tmp_path / "short", run_record(config=config), _last_steps_skipped(1, 38))
+    assert "steps.jsonl ends at step 39, not at 40" in short.texts["outcome"]
+    whole = _page(tmp_path / "whole", run_record(config=config), step_lines(40))
+    assert "its whole budget of 40 steps. " in whole.texts["outcome"]
+
+
+def test_a_run_that_ended_while_skipping_ended_where_its_log_does(tmp_path: Path) -> None:
+    aborted = run_record(outcome="aborted")
+    page = _page(tmp_path / "run", aborted, _last_steps_skipped(20, 4))
+    assert "The run was stopped after step 24" in page.texts["outcome"]
+
+
+@pytest.mark.parametrize("word", ["budget_exhausted", "early_stop", "aborted", "running"])
+def test_without_its_log_a_run_has_no_curve_and_the_page_says_why(
+    word: str, tmp_path: Path
+) -> None:
+    record = run_record(outcome=word)
+    record["val"] |= {"last_loss_nats": 3.431, "best_step": 900}
+    run_dir = write_run(tmp_path / "run", record)
+    (run_dir / "steps.jsonl").unlink()
+    page = Page(write_report(run_dir))
+    assert set(page.charts) == {"yardstick-bars"}
+    assert "Held-out loss in numbers" not in page.text
+    assert page.texts["curves"].count("not measured: steps.jsonl is not there") == 4
+    assert "steps.jsonl is not there: no curve can be drawn" in page.texts["outcome"]
+    assert "before the first step" not in page.texts["outcome"]
+    assert "No step is on record" not in page.texts["outcome"]
+    # What the record itself says stays.
+    assert "3.412" in page.texts["numbers"]
+
+
+def test_a_run_with_a_log_is_not_said_to_lack_one(complete: Page, tmp_path: Path) -> None:
+    assert "steps.jsonl is not there" not in complete.text
+    empty = _page(tmp_path / "empty", run_record(outcome="aborted"), [])
+    assert "steps.jsonl is not there" not in empty.text
+    assert "before the first step" in empty.texts["outcome"]

@@ -178,11 +178,19 @@ def test_an_undeclared_separator_is_refused_unless_none_is_wanted(tmp_path: Path
     assert manifest.eos_token_id is None
 
 
-@pytest.mark.parametrize("shard_tokens", [0, -1])
-def test_shards_of_no_tokens_are_refused(tmp_path: Path, shard_tokens: int) -> None:
+@pytest.mark.parametrize("shard_tokens", [0, -1, 10**15 + 1, 10**22])
+def test_shards_of_no_tokens_or_of_too_many_are_refused_at_once(
+    tmp_path: Path, shard_tokens: int
+) -> None:
     with pytest.raises(UsageRefusal) as refused:
         encode(tmp_path, shard_tokens=shard_tokens)
     assert refused.value.id == "shards.shard-tokens"
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_the_largest_shard_takes_the_whole_corpus(tmp_path: Path) -> None:
+    _, manifest = encode(tmp_path, shard_tokens=10**15)
+    assert len(manifest.shards) == 1
 
 
 def test_a_refused_corpus_leaves_its_quarantine_and_nothing_else(tmp_path: Path) -> None:

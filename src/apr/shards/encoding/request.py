@@ -29,7 +29,7 @@ from apr.shards.certified import find_certificate
 from apr.shards.encoding.plan import Settings, Task, plan_tasks
 from apr.shards.encoding.workplace import Workplace
 from apr.shards.manifest import EosPolicy
-from apr.shards.writer import shard_tokens_refused
+from apr.shards.writer import require_shard_tokens
 from apr.tokenizer.choice import Choice, choose_encoder, choose_reference
 from apr.tokenizer.encoders import ReferenceEncoder
 from apr.tokenizer.tokenizer import Tokenizer
@@ -96,8 +96,7 @@ class Request:
         """
         if self.eos_policy != "none":
             self.tokenizer.require_eos_token_id()
-        if self.shard_tokens < 1:
-            raise shard_tokens_refused(self.shard_tokens, "at least 1")
+        require_shard_tokens(self.shard_tokens)
 
     def find_certificate(self) -> Path | None:
         """The certificate that was named, or the one beside the corpus."""
