@@ -13,9 +13,9 @@ from apr.report.record import Record
 from apr.train.held_out_file import ROWS_FILE, read_rows
 from apr.train.plausible import implausible
 from apr.train.row_losses import RowLosses
+from apr.train.run_record import ENDED_WELL
 from apr.units import bits_per_byte
 
-_ENDED_WELL = {"target_met", "budget_exhausted", "early_stop"}
 _CLOSE = 1e-6
 
 
@@ -48,7 +48,7 @@ def _why_no_result(record: Record) -> str | None:
     word, val = record.text("outcome"), record.child("val")
     if word == "running" or word is None:
         return "the run has not ended"
-    if word not in _ENDED_WELL:
+    if word not in ENDED_WELL:
         return f"the run did not end well: {word}"
     loss_nats = val.number("best_loss_nats")
     if loss_nats is None:
