@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
+from typing import NoReturn
 
 from apr.errors import Interrupted
 
@@ -21,16 +22,12 @@ def end_like_ctrl_c() -> None:
             signal.signal(number, _interrupt)
 
 
-def leave(exit_code: int) -> None:
-    """End an interrupted command at once; returns for every other.
-
-    An orderly end would first compile whatever still waits in torch's queue for a compiler.
-    """
-    if exit_code == Interrupted.exit_code:
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):
-                stream.flush()
-        os._exit(exit_code)
+def leave(exit_code: int) -> NoReturn:
+    """End the process at once, with all that it has said."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(exit_code)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -1,12 +1,11 @@
 """A command that torchrun has started several times: who speaks, and how all of them end."""
 
 import os
-import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from apr.cli import output
-from apr.errors import EXIT_DONE, Interrupted, Refusal, UsageRefusal
+from apr.errors import Interrupted, Refusal, UsageRefusal
 
 if TYPE_CHECKING:
     from apr.train.ranks import Ranks
@@ -63,15 +62,9 @@ def run_on_ranks(job: "Callable[[Ranks], output.Result]") -> output.Result | int
         return ending.exit_code
 
 
-def leave(exit_code: int) -> None:
-    """End a rank that failed at once, where an orderly end would wait for the others.
-
-    They see its connections close, and torchrun its exit code. Returns for every other process.
-    """
-    if exit_code != EXIT_DONE and "TORCHELASTIC_RUN_ID" in os.environ:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(exit_code)
+def has_started_this() -> bool:
+    """Whether torchrun has started this process, and waits for its exit code."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def _use_own_cores(local_world_size: int) -> None:
