@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     stopping.end_like_ctrl_c()
     arguments = sys.argv[1:] if argv is None else argv
     exit_code = run(arguments)
-    # In order, an interrupted command would first compile whatever still waits in torch's queue, and
+    # In order, an interrupted command would first compile what still waits in torch's queue, and
     # a rank that failed would wait for the others, which see its connections close.
     is_failed_rank = exit_code != EXIT_DONE and torchrun.has_started_this()
     if exit_code == Interrupted.exit_code or is_failed_rank:
