@@ -51,24 +51,23 @@ def write_report(run_dir: Path, *, progress: Report = silent) -> Path:
 
 def _add_whole_set_readings(record: Record, history: History) -> None:
     """Put what run.json says about the whole held-out set on the curve, where no line does."""
-    if not history.is_present:
-        # Nothing says at which step the run ended.
-        return
     val = record.child("val")
     num_tokens = val.number("num_tokens")
     held_out = HeldOutSet(None if num_tokens is None else int(num_tokens), val.text("set_sha256"))
-    # Lines that name no set are taken for the whole one when they read as many tokens.
-    if any(
-        known.num_tokens == held_out.num_tokens and known.sha256 in {None, held_out.sha256}
-        for known in history.validation_losses
-    ):
-        return
     readings = [
         (0, record.number("init_loss_nats"), val.number("init_bits_per_byte")),
         (val.number("best_step"), val.number("best_loss_nats"), val.number("bits_per_byte")),
     ]
     if val.number("best_step") != history.end_step:
         readings.append((history.end_step, val.number("last_loss_nats"), None))
+    # Lines that name no set are taken for the whole one when they read as many tokens.
+    is_there = any(
+        known.num_tokens == held_out.num_tokens and known.sha256 in {None, held_out.sha256}
+        for known in history.validation_losses
+    )
+    # Without a log nothing says at which step the run ended.
+    if is_there or not history.is_present:
+        return
     for step, loss_nats, bits in readings:
         if step is not None and loss_nats is not None:
             history.add_validation(Validation(int(step), loss_nats, bits, held_out))
