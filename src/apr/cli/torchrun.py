@@ -56,7 +56,7 @@ def run_on_ranks(job: "Callable[[Ranks], output.Result]") -> output.Result | int
             try:
                 result = job(ranks)
             except (Refusal, Interrupted) as ending:
-                raise _ending_of(ranks, ending) from ending
+                raise _ending_of(ranks, ending) from None
             return result if ranks.is_first else result.exit_code
     except _SaidByFirst as ending:
         return ending.exit_code
