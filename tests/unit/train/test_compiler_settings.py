@@ -1,5 +1,7 @@
 """What a compiled run demands of torch's compiler, beside the kernels themselves."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch._dynamo import config as tracing
@@ -9,18 +11,22 @@ from torch._inductor import config as compiling
 from apr.train.acceleration import Acceleration
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_compiled_loss_goes_by_settings_that_are_known_to_be_right(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """By default reductions are mixed, DDP cuts blocks, and a limit ends in eager kernels."""
-    for owner, name, value in (
-        (compiling.triton, "mix_order_reduction", True),
-        (tracing, "optimize_ddp", True),
-        (tracing, "fail_on_recompile_limit_hit", False),
-        (tracing, "recompile_limit", 8),
+@pytest.fixture
+def torch_defaults() -> Iterator[None]:
+    """By default reductions are mixed, DDP cuts blocks, and a limit ends in eager kernels.
+
+    By torch's own patch: pytest's takes a setting away where it should give it back.
+    """
+    with (
+        compiling.patch({"triton.mix_order_reduction": True}),
+        tracing.patch(optimize_ddp=True, fail_on_recompile_limit_hit=False, recompile_limit=8),
     ):
-        monkeypatch.setattr(owner, name, value)
+        yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_compiled_loss_goes_by_settings_that_are_known_to_be_right(torch_defaults: None) -> None:
     acceleration = Acceleration(torch.device("cpu"), torch.float32, True, ())
     head_loss = acceleration.head_loss_function()
     assert compiling.triton.mix_order_reduction is False
@@ -28,7 +34,7 @@ def test_a_compiled_loss_goes_by_settings_that_are_known_to_be_right(
     assert tracing.optimize_ddp is False
     # One shape more than the limit: an error, where torch would go on uncompiled.
     torch._dynamo.reset()
-    monkeypatch.setattr(tracing, "recompile_limit", 1)
+    tracing.recompile_limit = 1
     weight_VD = torch.randn(7, 4, requires_grad=True)
 
     def lose(rows: int) -> None:
@@ -37,7 +43,6 @@ def test_a_compiled_loss_goes_by_settings_that_are_known_to_be_right(
     lose(1)
     with pytest.raises(FailOnRecompileLimitHit):
         lose(2)
-    torch._dynamo.reset()
 
 
 def test_an_eager_run_says_nothing_of_a_compiler() -> None:
