@@ -4,6 +4,7 @@ The truth lies in a hashed manifest that is written last; the reader opens only 
 directory that holds anything else is refused, for reading and for writing.
 """
 
+import os
 import shutil
 import signal
 import subprocess
@@ -13,10 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.run_data import RunData
 from tests.shard_files import TEXTS, encode, manifest_value, write_corpus
 from tests.tokenizer_files import tokenizer
 
 from apr.errors import DamagedFile, Refusal
+from apr.jobs.pretrain import pretrain
+from apr.jobs.resume import resume
+from apr.jobs.sitting import Listener
 from apr.shards.provenance import PROVENANCE_NAME, read_provenance
 from apr.shards.reader import ShardReader
 
@@ -110,6 +115,68 @@ def test_two_shards_of_one_size_that_were_swapped_are_noticed(tmp_path: Path) ->
     assert [shard.num_tokens for shard in manifest.shards] == [20, 20]
     swap_two_shards(output)
     assert refusal_id(output) == "shards.hash-mismatch"
+
+
+def opened_long_ago(directory: Path) -> ShardReader:
+    """A reader whose files were last written to before it was opened, as a run's are."""
+    for path in directory.glob("shard-*.bin"):
+        os.utime(path, (1, 1))
+    return ShardReader.open(directory)
+
+
+@pytest.mark.parametrize(
+    ("plant", "id"),
+    [
+        (flip_one_byte, "shards.hash-mismatch"),
+        (cut_one_token, "shards.size"),
+        (empty_a_shard, "shards.size"),
+    ],
+)
+def test_a_shard_written_to_under_its_reader_is_noticed(
+    shards: Path, plant: Callable[[Path], object], id: str
+) -> None:
+    """Unnoticed, what was cut off kills the process, and what was changed is trained on."""
+    reader = opened_long_ago(shards)
+    reader.read(0, reader.num_tokens)
+    plant(shards)
+    for _ in range(2):
+        with pytest.raises(DamagedFile) as refused:
+            reader.read(0, reader.num_tokens)
+        assert refused.value.id == id
+
+
+def test_a_shard_that_is_the_same_again_is_read_on(shards: Path) -> None:
+    """Touched, copied over itself, replaced by name, or gone: what was opened is still there."""
+    reader = opened_long_ago(shards)
+    path, ids = shards / "shard-00000.bin", reader.read(0, reader.num_tokens)
+    data = path.read_bytes()
+    other = shards / "other"
+    other.write_bytes(bytes(len(data)))
+    for change in (path.touch, lambda: path.write_bytes(data), lambda: other.replace(path)):
+        change()
+        assert reader.read(0, reader.num_tokens).tolist() == ids.tolist()
+    path.unlink()
+    assert reader.read(0, reader.num_tokens).tolist() == ids.tolist()
+
+
+def test_a_run_ends_where_its_shards_are_written_to_and_goes_on_when_they_are_back(
+    run_data: RunData, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(run_data.train, tmp_path / "train"))
+    config = run_data.config(tmp_path / "run", dataset=data, checkpoint_every=1)
+    path, asked = data / "shard-00000.bin", iter(range(3))
+    whole = path.read_bytes()
+
+    def cut_after_three_steps() -> bool:
+        if next(asked, None) is None:
+            path.write_bytes(whole[:4])
+        return False
+
+    with pytest.raises(DamagedFile) as refused:
+        pretrain(config, listener=Listener(should_stop=cut_after_three_steps))
+    assert refused.value.id == "shards.size"
+    path.write_bytes(whole)
+    assert resume(config.run_dir)["outcome"] == "budget_exhausted"
 
 
 def test_bare_shards_of_another_tool_are_not_guessed_at(tmp_path: Path) -> None:

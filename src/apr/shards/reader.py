@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from apr.errors import DamagedFile, Refusal
+from apr.errors import Refusal
 from apr.files import io_refusals, sha256_file
 from apr.progress import Progress, Report, silent
 from apr.shards.layout import TOKEN_DTYPE, Index, index_name, read_index
-from apr.shards.manifest import Manifest, ShardFile, read_manifest
+from apr.shards.manifest import Manifest, read_manifest
+from apr.shards.mapped_shard import MappedShard, damaged, require_file
 from apr.shards.threads import by_threads
 
 # The allocator gives larger pieces back to the system each time, which clears them again.
@@ -33,7 +34,7 @@ class ShardReader:
         manifest: Manifest,
         manifest_sha256: str,
         *,
-        tokens: list[NDArray[np.uint32]],
+        tokens: list[MappedShard],
         indexes: list[Index],
     ) -> None:
         self.directory = directory
@@ -72,10 +73,13 @@ class ShardReader:
         """
         manifest, manifest_sha256 = read_manifest(directory)
         _require_no_foreign_files(directory, manifest)
-        tokens = [_map_tokens(directory, shard) for shard in manifest.shards]
+        tokens = [
+            MappedShard(directory / shard.file, size_bytes=shard.size_bytes, sha256=shard.sha256)
+            for shard in manifest.shards
+        ]
         indexes = [
             read_index(
-                _require_file(directory / index_name(shard.file)),
+                require_file(directory / index_name(shard.file)),
                 num_tokens=shard.num_tokens,
                 num_documents=shard.num_documents,
             )
@@ -96,7 +100,10 @@ class ShardReader:
         return len(self.document_ends)
 
     def read(self, start: int, stop: int) -> NDArray[np.uint32]:
-        """The ids at positions start to stop of the stream, across shard borders, as a copy."""
+        """The ids at positions start to stop of the stream, across shard borders, as a copy.
+
+        Refuses: as `MappedShard.read`.
+        """
         self._require_within(start, stop)
         ids = np.empty(stop - start, dtype=np.uint32)
         shard_index = int(np.searchsorted(self._ends, start, side="right"))
@@ -104,7 +111,7 @@ class ShardReader:
         while filled < len(ids):
             shard = self._tokens[shard_index]
             offset = start + filled - (int(self._ends[shard_index]) - len(shard))
-            part = shard[offset : offset + len(ids) - filled]
+            part = shard.read(offset, offset + len(ids) - filled)
             ids[filled : filled + len(part)] = part
             filled += len(part)
             shard_index += 1
@@ -170,26 +177,6 @@ def _require_no_foreign_files(directory: Path, manifest: Manifest) -> None:
         )
 
 
-def _require_file(path: Path) -> Path:
-    if path.is_file():
-        return path
-    raise _damaged(
-        "shards.file-missing",
-        path,
-        "something that is no regular file" if path.exists() else "nothing",
-        "the file that the manifest names",
-    )
-
-
-def _map_tokens(directory: Path, shard: ShardFile) -> NDArray[np.uint32]:
-    path = _require_file(directory / shard.file)
-    with io_refusals(path):
-        size_bytes = path.stat().st_size
-        if size_bytes != shard.size_bytes:
-            raise _damaged("shards.size", path, f"{size_bytes} bytes", f"{shard.size_bytes} bytes")
-        return np.memmap(path, dtype=TOKEN_DTYPE, mode="r")
-
-
 def _verify(directory: Path, manifest: Manifest, num_threads: int, progress: Report) -> None:
     scan = _Scan(manifest, progress)
     paths = [directory / shard.file for shard in manifest.shards]
@@ -200,7 +187,7 @@ def _verify(directory: Path, manifest: Manifest, num_threads: int, progress: Rep
         index_path = directory / index_name(shard.file)
         _require_hash(index_path, sha256_file(index_path), shard.index_sha256)
         if found.largest_id >= manifest.vocab_size:
-            raise _damaged(
+            raise damaged(
                 "shards.id-range",
                 path,
                 f"id {found.largest_id}",
@@ -208,7 +195,7 @@ def _verify(directory: Path, manifest: Manifest, num_threads: int, progress: Rep
             )
         num_separators += found.num_separators
     if manifest.eos_token_id is not None and num_separators != manifest.eos_token_count:
-        raise _damaged(
+        raise damaged(
             "shards.separators",
             directory,
             f"{num_separators} times id {manifest.eos_token_id}",
@@ -258,14 +245,4 @@ class _Scan:
 
 def _require_hash(path: Path, found: str, expected: str) -> None:
     if found != expected:
-        raise _damaged("shards.hash-mismatch", path, f"sha256 {found}", f"sha256 {expected}")
-
-
-def _damaged(id: str, path: Path, found: str, expected: str) -> DamagedFile:
-    return DamagedFile(
-        id,
-        path,
-        found=found,
-        expected=expected,
-        fix="copy the whole directory again, or encode the corpus again",
-    )
+        raise damaged("shards.hash-mismatch", path, f"sha256 {found}", f"sha256 {expected}")

@@ -18,6 +18,7 @@ from apr.files import sha256_bytes
 from apr.progress import Progress, Report, silent
 from apr.shards.layout import TOKEN_DTYPE, Index, index_bytes, shard_name
 from apr.shards.manifest import EosPolicy, Manifest, Repaired, ShardFile, Statistics
+from apr.shards.mapped_shard import MappedShard
 from apr.shards.reader import ShardReader
 from apr.shards.repairing.bare import BareShards, list_bare
 from apr.shards.repairing.borders import Borders, find_borders
@@ -198,7 +199,10 @@ def _reader(
         bare.directory,
         manifest,
         "",
-        tokens=[np.memmap(file, dtype=TOKEN_DTYPE, mode="r") for file in bare.files],
+        tokens=[
+            MappedShard(file, size_bytes=shard.size_bytes, sha256=None)
+            for file, shard in zip(bare.files, manifest.shards, strict=True)
+        ],
         indexes=[
             Index(
                 int(ends[-1]),
