@@ -254,6 +254,10 @@ def test_the_memory_of_a_card_that_is_not_here(capsys: Captured) -> None:
     memory = plan_of(capsys, "--device", "h200")["memory"]
     assert memory["available_bytes"] == 139 << 30
     assert "h200" in memory["available_source"]
+    # Its host is not here either; what a checkpoint's copy takes there is known.
+    assert memory["host"]["available_bytes"] is None
+    assert memory["host"]["peak_bytes"] > 12 * 494_032_768
+    assert plan_of(capsys, "--device", "cpu")["memory"]["host"] is None
     assert plan_of(capsys, "--device", "rtx4090")["memory"]["verdict"] == "FAIL"
 
 

@@ -20,6 +20,7 @@ from apr.jobs.pretrain import preflight, pretrain
 from apr.train.device_memory import DeviceMemory, read_device_memory, read_host_memory
 from apr.train.disk import DiskEstimate, estimate_disk
 from apr.train.gates import Gate, judge
+from apr.train.host_memory import beside_the_devices
 from apr.train.memory import estimate_memory
 from apr.train.resources_gate import check_disk, check_memory
 from apr.train.workload import Workload
@@ -76,6 +77,54 @@ def test_f40_the_rust_tools_count_of_parameters_would_be_seen() -> None:
     assert wrong == 526_992_256
     right = estimate_memory(replace(WORK, architecture=shape)).parts["fp32 weights"]
     assert right == 4 * 494_032_768 != 4 * wrong
+
+
+CARD = DeviceMemory(1 << 40, "a card", on_cpu=False)
+
+
+def host_gate(available_bytes: int | None, work: Workload, num_local_ranks: int = 1) -> Gate:
+    host = DeviceMemory(available_bytes, "its host")
+    return judge(
+        "preflight.memory",
+        lambda: check_memory(work, CARD, host=host, num_local_ranks=num_local_ranks),
+    )
+
+
+def test_the_copy_of_a_checkpoint_has_to_fit_into_the_host_of_a_card() -> None:
+    """Unseen, the first checkpoint of a model that a card holds ends in the host's killer."""
+    seven_billion = replace(
+        WORK, architecture=preset("qwen2-7b", tokenizer_vocab_size=0), on_cpu=False
+    )
+    parts = beside_the_devices(seven_billion, 1)
+    # Weights and two moments of each, in fp32.
+    assert parts["checkpoint snapshot"] == 12 * seven_billion.architecture.num_parameters
+    enough = int(sum(parts.values()) / 0.95) + 2
+    assert host_gate(enough, seven_billion).verdict == "PASS"
+    assert "beside it about" in host_gate(enough, seven_billion).found
+    short = host_gate(enough - 4, seven_billion)
+    assert short.verdict == "FAIL"
+    assert "of the host's memory" in short.found
+    assert "free memory of the host" in short.fix
+    assert host_gate(None, seven_billion).verdict == "UNKNOWN"
+    # A card that is too small is what is said first.
+    small = DeviceMemory(GIB, "a small card", on_cpu=False)
+    host = DeviceMemory(GIB, "its host")
+    assert "a small card" in check_memory(seven_billion, small, host=host).expected
+
+
+def test_the_ranks_of_a_host_take_its_memory_together() -> None:
+    alone = replace(WORK, on_cpu=False)
+    copied, dealt_out = (beside_the_devices(replace(alone, num_shards=n), 4) for n in (1, 4))
+    one, snapshot = beside_the_devices(alone, 1), "checkpoint snapshot"
+    # Of copies the first rank writes one; of parts each writes its moments, once together.
+    assert copied[snapshot] == dealt_out[snapshot] == one[snapshot]
+    assert copied["interpreter"] == 4 * one["interpreter"]
+    # Two hosts of two ranks: half of the moments are on the other one.
+    half = beside_the_devices(replace(alone, num_shards=4), 2)
+    assert half[snapshot] == 8 * alone.architecture.num_parameters
+    both = int(sum(copied.values()) / 0.95) + 2
+    assert host_gate(both, alone, 4).verdict == "PASS"
+    assert host_gate(both - 4, alone, 4).verdict == "FAIL"
 
 
 def place(root: Path, files: dict[str, str]) -> None:

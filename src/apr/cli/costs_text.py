@@ -27,6 +27,7 @@ def costs_lines(costs: dict[str, Any]) -> list[str]:
         f"memory      {format_bytes(memory['peak_bytes'])} at the peak, {memory['moment']}; "
         f"{_offered(memory['available_bytes'], memory, 'available')}: {memory['verdict']}",
         *_parts(memory["parts"]),
+        *_host(memory["host"]),
         f"disk        {format_bytes(disk['peak_bytes'])} at the fullest, "
         f"{format_bytes(disk['end_bytes'])} at the end; "
         f"{_offered(disk['free_bytes'], disk, 'free')}: {disk['verdict']}",
@@ -63,6 +64,17 @@ def _time(time: dict[str, Any]) -> str:
         f"{format_duration(time['hours'] * 3600)} ({time['hours']:.3g} hours) at "
         f"{time['tokens_per_s']:.0f} tokens/s, {time['tokens_per_s_source']}"
     )
+
+
+def _host(host: dict[str, Any] | None) -> list[str]:
+    """What a run on a CUDA device takes of its host."""
+    if host is None:
+        return []
+    offered = _offered(host["available_bytes"], host, "available")
+    return [
+        f"host memory {format_bytes(host['peak_bytes'])} beside the device; {offered}",
+        *_parts(host["parts"]),
+    ]
 
 
 def _offered(size_bytes: int | None, facts: dict[str, Any], word: str) -> str:

@@ -9,15 +9,17 @@ from typing import Any
 from apr.architecture import CONVENTIONS, Architecture
 from apr.train.config import TrainConfig
 from apr.train.copies import Copies
-from apr.train.device_memory import DeviceMemory, read_device_memory
+from apr.train.device_memory import DeviceMemory, read_device_memory, read_host_memory
 from apr.train.disk import estimate_disk, free_bytes
 from apr.train.gates import judge
+from apr.train.host_memory import beside_the_devices
 from apr.train.inputs import Inputs
 from apr.train.memory import estimate_memory
 from apr.train.ranks import ALONE, Ranks
 from apr.train.rate import Rate
 from apr.train.resources_gate import check_disk, check_memory, workload
 from apr.train.token_budget import CHEAP_EPOCHS, effective_tokens, zone
+from apr.train.workload import Workload
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def costs_of(
             config,
             architecture,
             num_documents,
-            device=device_memory or read_device_memory(config.device),
+            device=device_memory,
             ranks=ranks,
         ),
         "disk": _disk(config, architecture, tokenizer_bytes),
@@ -130,25 +132,42 @@ def _memory(
     architecture: Architecture,
     num_documents: int,
     *,
-    device: DeviceMemory,
+    device: DeviceMemory | None,
     ranks: Ranks,
 ) -> dict[str, Any]:
-    device = device.shared_by(ranks.local_world_size)
+    """Of the device that is given, or of the configured one, which is here and so is its host."""
+    is_here = device is None
+    device = (device or read_device_memory(config.device)).shared_by(ranks.local_world_size)
+    host = read_host_memory() if is_here and not device.on_cpu else None
     work = workload(config, architecture, device, num_documents=num_documents, ranks=ranks)
     estimate = estimate_memory(work)
-    gate = judge("preflight.memory", lambda: check_memory(work, device))
-    available: dict[str, Any] = {"available_bytes": device.available_bytes}
-    available["available_source" if device.available_bytes else "available_bytes_reason"] = (
-        device.source
+    gate = judge(
+        "preflight.memory",
+        lambda: check_memory(work, device, host=host, num_local_ranks=ranks.local_world_size),
     )
     return {
         "peak_bytes": estimate.peak_bytes,
         "moment": estimate.moment,
         "parts": estimate.parts,
-        **available,
+        **_available(device),
+        **_host(work, host, ranks),
         "verdict": gate.verdict,
         "fix": gate.fix or None,
     }
+
+
+def _host(work: Workload, host: DeviceMemory | None, ranks: Ranks) -> dict[str, Any]:
+    """What lies beside a device that has a memory of its own."""
+    if work.on_cpu:
+        return {"host": None, "host_reason": "the model is in its memory"}
+    parts = beside_the_devices(work, ranks.local_world_size)
+    available = _available(host or DeviceMemory(None, "it is not here"))
+    return {"host": {"peak_bytes": sum(parts.values()), "parts": parts, **available}}
+
+
+def _available(device: DeviceMemory) -> dict[str, Any]:
+    word = "available_source" if device.available_bytes else "available_bytes_reason"
+    return {"available_bytes": device.available_bytes, word: device.source}
 
 
 def _disk(config: TrainConfig, architecture: Architecture, tokenizer_bytes: int) -> dict[str, Any]:

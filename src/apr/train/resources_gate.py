@@ -9,9 +9,15 @@ from pathlib import Path
 from apr.architecture import Architecture
 from apr.train.attention_preference import preferred_way
 from apr.train.config import TrainConfig
-from apr.train.device_memory import USABLE, DeviceMemory, read_device_memory
+from apr.train.device_memory import (
+    USABLE,
+    DeviceMemory,
+    read_device_memory,
+    read_host_memory,
+)
 from apr.train.disk import DiskEstimate, estimate_disk, free_bytes
 from apr.train.gates import Finding, Gate, judge
+from apr.train.host_memory import beside_the_devices
 from apr.train.inputs import Inputs
 from apr.train.memory import MemoryEstimate, estimate_memory, largest_fitting
 from apr.train.ranks import ALONE, Ranks
@@ -61,16 +67,36 @@ def workload(
 def check_run_memory(
     config: TrainConfig, inputs: Inputs, device_name: str, ranks: Ranks = ALONE
 ) -> Finding:
-    """The device of a rank has the memory that it takes."""
+    """The device of a rank has the memory that it takes, and so has the host of a CUDA device."""
     device = read_device_memory(device_name).shared_by(ranks.local_world_size)
     work = workload(
         config, inputs.architecture, device, num_documents=inputs.num_documents, ranks=ranks
     )
-    return check_memory(work, device)
+    host = None if device.on_cpu else read_host_memory()
+    return check_memory(work, device, host=host, num_local_ranks=ranks.local_world_size)
 
 
-def check_memory(work: Workload, device: DeviceMemory) -> Finding:
-    """The peak of a run stays below what the device has for it."""
+def check_memory(
+    work: Workload,
+    device: DeviceMemory,
+    *,
+    host: DeviceMemory | None = None,
+    num_local_ranks: int = 1,
+) -> Finding:
+    """The peak of a run stays below what the device has for it, and its rest below the host's.
+
+    `host` is that of a device with a memory of its own, where that host is known.
+    """
+    found = _check_device(work, device)
+    if host is None or found.verdict != "PASS":
+        return found
+    beside = _check_host(work, host, num_local_ranks)
+    if beside.verdict != "PASS":
+        return beside
+    return replace(found, found=f"{found.found}; beside it {beside.found}")
+
+
+def _check_device(work: Workload, device: DeviceMemory) -> Finding:
     estimate = estimate_memory(work)
     usable_bytes = device.usable_bytes
     if device.available_bytes is None or usable_bytes is None:
@@ -87,6 +113,27 @@ def check_memory(work: Workload, device: DeviceMemory) -> Finding:
         f"{_largest_parts(estimate)}",
         f"below {USABLE:.0%} of {format_bytes(device.available_bytes)}, {device.source}",
         "" if fits else _how_to_fit(work, usable_bytes),
+    )
+
+
+def _check_host(work: Workload, host: DeviceMemory, num_local_ranks: int) -> Finding:
+    parts = beside_the_devices(work, num_local_ranks)
+    needed_bytes, usable_bytes = sum(parts.values()), host.usable_bytes
+    needed = f"about {format_bytes(needed_bytes)} of the host's memory"
+    if host.available_bytes is None or usable_bytes is None:
+        return Finding(
+            "UNKNOWN",
+            f"{needed}; {host.source}",
+            "a host whose memory can be read",
+            "--waive preflight.memory=REASON once you know that it fits",
+        )
+    fits = needed_bytes < usable_bytes
+    return Finding(
+        "PASS" if fits else "FAIL",
+        f"{needed}, of which {format_bytes(parts['checkpoint snapshot'])} for the copy that a "
+        "checkpoint is written from",
+        f"below {USABLE:.0%} of {format_bytes(host.available_bytes)}, {host.source}",
+        "" if fits else "free memory of the host, choose one with more, or a smaller --arch",
     )
 
 
