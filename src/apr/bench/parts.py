@@ -66,6 +66,7 @@ def sum_parts(
     architecture: Architecture,
     *,
     sequence_length: int,
+    micro_batch_tokens: int,
     num_steps: int,
     elapsed_s: float,
     data_wait_s: float,
@@ -79,7 +80,12 @@ def sum_parts(
     totals = dict.fromkeys(PART_NAMES, 0.0)
     unnamed_s = 0.0
     for operation in operations:
-        part = part_of(operation, architecture, sequence_length=sequence_length)
+        part = part_of(
+            operation,
+            architecture,
+            sequence_length=sequence_length,
+            micro_batch_tokens=micro_batch_tokens,
+        )
         if part == "other" and any(word in operation.name for word in _COMPILED_WORDS):
             unnamed_s += operation.own_s
         totals[part] += operation.own_s
@@ -104,11 +110,17 @@ def sum_parts(
     return Parts(elapsed_s / num_steps, seconds | dict.fromkeys(reasons), reasons)
 
 
-def part_of(operation: Operation, architecture: Architecture, *, sequence_length: int) -> str:
+def part_of(
+    operation: Operation,
+    architecture: Architecture,
+    *,
+    sequence_length: int,
+    micro_batch_tokens: int,
+) -> str:
     """The part that one operation belongs to."""
     name = operation.name
     words = f"{name} {operation.kernel}".lower()
-    is_wide = any(architecture.vocab_size in shape for shape in operation.shapes)
+    is_wide = _is_of_logits(operation, architecture.vocab_size, micro_batch_tokens)
     label = operation.kernel or name
     if any(word in each for each in (name, *operation.parents) for word in _OPTIMIZER_WORDS):
         return "optimizer"
@@ -132,6 +144,20 @@ def part_of(operation: Operation, architecture: Architecture, *, sequence_length
 
 def _has(text: str, words: tuple[str, ...]) -> bool:
     return any(word in text for word in words)
+
+
+def _is_of_logits(operation: Operation, vocab_size: int, micro_batch_tokens: int) -> bool:
+    """Whether an operation is on something as wide as the vocabulary.
+
+    Where a micro-batch has as many tokens, so is whatever is as long: logits are both at once.
+    """
+    sizes = list(operation.shapes)
+    factors = sizes[:2] if operation.name == "aten::mm" else sizes[1:3]
+    if operation.name in _PRODUCTS and len(factors) == 2:
+        left, right = factors
+        sizes = [(*left, *right[1:])]
+    needed = 2 if vocab_size == micro_batch_tokens else 1
+    return any(size.count(vocab_size) >= needed for size in sizes)
 
 
 def _is_of_scores(operation: Operation, architecture: Architecture, sequence_length: int) -> bool:

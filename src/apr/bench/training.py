@@ -125,6 +125,7 @@ class Training:
             operations,
             self.work.architecture,
             sequence_length=self.work.config.seq_length,
+            micro_batch_tokens=self.work.micro_batch_size * self.work.config.seq_length,
             num_steps=_PROFILED_STEPS,
             elapsed_s=elapsed_s,
             data_wait_s=sum(self.data_wait_s[before:]),

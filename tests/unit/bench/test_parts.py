@@ -48,11 +48,31 @@ NORM = "triton_red_fused__to_copy_add_mean_mul_pow_rsqrt_3"
     ],
 )
 def test_the_part_of_an_operation(operation: Operation, part: str) -> None:
-    assert part_of(operation, REFERENCE, sequence_length=T) == part
+    assert part_of(operation, REFERENCE, sequence_length=T, micro_batch_tokens=4096) == part
+
+
+@pytest.mark.parametrize(
+    ("operation", "part"),
+    [
+        (Operation("aten::mm", 1.0, ((V, D), (D, F))), "matmuls"),
+        (Operation("aten::mm", 1.0, ((F, V), (V, D), (F, D))), "matmuls"),
+        (Operation("aten::addmm", 1.0, ((F,), (V, D), (D, F))), "matmuls"),
+        (Operation("aten::mm", 1.0, ((V, D), (D, V))), "head"),
+        (Operation("aten::mm", 1.0, ((V, V), (V, D), (V, D))), "head"),
+        (Operation("aten::fill_", 1.0, ((V, V),)), "head"),
+        (Operation("aten::mul", 1.0, ((V, D),)), "elementwise"),
+    ],
+)
+def test_a_micro_batch_of_as_many_tokens_as_the_vocabulary_has_entries(
+    operation: Operation, part: str
+) -> None:
+    """Every product was taken for the head's."""
+    assert part_of(operation, REFERENCE, sequence_length=T, micro_batch_tokens=V) == part
 
 
 def summed(*operations: Operation, elapsed_s: float = 10.0, **changes: Any) -> Parts:
-    options = {"sequence_length": T, "num_steps": 2, "data_wait_s": 1.0} | changes
+    options = {"sequence_length": T, "micro_batch_tokens": 4096, "num_steps": 2, "data_wait_s": 1.0}
+    options |= changes
     shape = options.pop("architecture", REFERENCE)
     return sum_parts(operations, shape, elapsed_s=elapsed_s, **options)
 
