@@ -16,10 +16,11 @@ from apr.jobs.run_ceiling import utilization_facts
 from apr.model.generate import generate
 from apr.model.weights import end_of_text_ids, load_model, save_weights
 from apr.report.page import write_report
-from apr.train.checkpoint import Ending, TrainState, checkpoint_dir, load_weights, read_state
+from apr.train.checkpoint import checkpoint_dir, load_weights, read_state
 from apr.train.held_out_file import ROWS_FILE, write_rows
 from apr.train.parts import whole_weights
 from apr.train.run_record import RunRecord, resume_command
+from apr.train.train_state import Ending, TrainState
 from apr.train.trainer import Trainer
 from apr.train.validation import ValidationResult
 

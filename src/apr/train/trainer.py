@@ -23,7 +23,6 @@ from apr.train.agreement import (
     require_agreement,
 )
 from apr.train.batches import Batch
-from apr.train.checkpoint import Ending, TrainState
 from apr.train.checkpoint_writer import CheckpointWriter
 from apr.train.guards import require_converging, require_finite_weights
 from apr.train.improvement import note_validation
@@ -35,6 +34,7 @@ from apr.train.run_record import StepLog
 from apr.train.schedule import learning_rate_at
 from apr.train.skipped_step import SkippedFacts, save_skipped_step, skipped_step_dir
 from apr.train.step import StepNotApplied, StepResult, train_step
+from apr.train.train_state import Ending, TrainState
 from apr.train.validation import ValidationResult
 
 

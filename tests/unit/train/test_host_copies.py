@@ -12,9 +12,10 @@ from tests.unit.train.checkpoint_fixture import trained
 from torch import Tensor
 
 from apr.errors import DamagedFile
-from apr.train.checkpoint import TrainState, checkpoint_dir, require_verified
+from apr.train.checkpoint import checkpoint_dir, require_verified
 from apr.train.checkpoint_writer import CheckpointWriter
 from apr.train.host_copies import HostCopies
+from apr.train.train_state import TrainState
 
 
 class OnCuda(Tensor):
