@@ -25,12 +25,13 @@ from apr.train.inputs import open_inputs
 from apr.train.loss import summed_loss
 from apr.train.mixture import BatchPart
 from apr.train.optimizer import build_optimizer
+from apr.train.origin import Origin
 from apr.train.prefetch import Batches
 from apr.train.prepare import PreparedRun, prepare
 from apr.train.run_record import StepLog
 from apr.train.skipped_step import load_skipped_step, skipped_step_dir
 from apr.train.train_state import TrainState
-from apr.train.trainer import Origin, Trainer
+from apr.train.trainer import Trainer
 
 Planted = Callable[[torch.Tensor, Any], torch.Tensor]
 

@@ -102,10 +102,11 @@ def _write_model(
     """Write RUN/model.apr and the losses of its held-out rows; read the model back."""
     path = record.run_dir / "model.apr"
     tokens_seen = read_state(checkpoint_dir(record.run_dir, best_step)).tokens_seen
-    provenance = trainer.provenance(
+    provenance = trainer.origin.chain(
+        trainer.run.inputs,
         "best checkpoint of a run",
-        best_step,
-        tokens_seen,
+        step=best_step,
+        tokens_seen=tokens_seen,
         val_loss_nats=best.loss_nats,
         val_set_sha256=best.set_sha256,
         val_num_tokens=best.num_tokens,
