@@ -25,13 +25,13 @@ from apr.errors import Refusal
 from apr.jobs.pretrain import pretrain
 from apr.shards.encode import encode_corpus
 from apr.tokenizer.tokenizer import Tokenizer
-from apr.train.checkpoint import TrainState
 from apr.train.config import TrainConfig
 from apr.train.inputs import open_inputs
 from apr.train.loss import summed_loss
 from apr.train.prepare import prepare
 from apr.train.repeatable import repeatable
 from apr.train.step import accumulate
+from apr.train.train_state import TrainState
 
 Options = dict[str, Any]
 

@@ -19,17 +19,19 @@ from tests.run_data import RunData
 from apr.errors import Refusal
 from apr.jobs.pretrain import pretrain
 from apr.report.page import write_report
-from apr.train.checkpoint import TrainState, latest_checkpoint, read_state
+from apr.train.checkpoint import latest_checkpoint, read_state
 from apr.train.checkpoint_writer import CheckpointWriter
 from apr.train.inputs import open_inputs
 from apr.train.loss import summed_loss
 from apr.train.mixture import BatchPart
 from apr.train.optimizer import build_optimizer
+from apr.train.origin import Origin
 from apr.train.prefetch import Batches
 from apr.train.prepare import PreparedRun, prepare
 from apr.train.run_record import StepLog
 from apr.train.skipped_step import load_skipped_step, skipped_step_dir
-from apr.train.trainer import Origin, Trainer
+from apr.train.train_state import TrainState
+from apr.train.trainer import Trainer
 
 Planted = Callable[[torch.Tensor, Any], torch.Tensor]
 

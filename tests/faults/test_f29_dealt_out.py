@@ -12,8 +12,9 @@ from apr.model.init import initialize
 from apr.model.transformer import Transformer
 from apr.model.weights import save_model
 from apr.tokenizer.tokenizer import Tokenizer
-from apr.train.checkpoint import TrainState, save_checkpoint
+from apr.train.checkpoint import save_checkpoint
 from apr.train.optimizer import build_optimizer
+from apr.train.train_state import TrainState
 
 pytestmark = pytest.mark.slow
 

@@ -19,13 +19,14 @@ from tests.unit.train.selftest.planted import config, model_with_biases
 from apr.model.transformer import Transformer
 from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.batches import Batch
-from apr.train.checkpoint import TrainState, load_checkpoint
+from apr.train.checkpoint import load_checkpoint
 from apr.train.config import TrainConfig
 from apr.train.gates import Finding
 from apr.train.loss import summed_loss
 from apr.train.schedule import learning_rate_at
 from apr.train.selftest.continuation import Continuing, check_resume, check_save_load
 from apr.train.step import StepResult, train_step
+from apr.train.train_state import TrainState
 
 
 def micro_batches(step: int) -> list[Batch]:

@@ -21,7 +21,7 @@ from apr.train.gates import UPSTREAM_IDS, parse_waivers
 from apr.train.loss import summed_loss
 from apr.train.replay import replay_skipped
 from apr.train.skipped_step import SkippedFacts, load_skipped_step, save_skipped_step
-from apr.train.step import accumulate
+from apr.train.step import accumulate_batch
 
 PROOFS = [
     "selftest.causal-leak",
@@ -176,13 +176,7 @@ def test_a_step_that_overflowed_is_computed_again(
 
 def measured(model: Transformer, batch: Batch) -> tuple[float, float]:
     """Loss and gradient norm as a step in fp32 has them."""
-    loss_nats = accumulate(
-        model,
-        batch.split(2),
-        num_tokens=batch.num_counted_tokens,
-        document_mask=True,
-        summed_loss=summed_loss,
-    )
+    loss_nats = accumulate_batch(model, batch, summed_loss, document_mask=True, num_parts=2)
     norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters()])  # pyright: ignore
     return loss_nats, float(norm)
 

@@ -25,7 +25,6 @@ from apr.model.init import fresh_weights, initialize
 from apr.model.transformer import Transformer
 from apr.train.agreement import digest_of_tensors, digest_of_text, require_agreement
 from apr.train.batches import IGNORED_TARGET, Batch
-from apr.train.checkpoint import TrainState
 from apr.train.inputs import open_inputs
 from apr.train.loss import summed_loss
 from apr.train.optimizer import build_optimizer
@@ -35,6 +34,7 @@ from apr.train.ranks import Ranks
 from apr.train.spread import spread
 from apr.train.start import Weights
 from apr.train.step import train_step
+from apr.train.train_state import TrainState
 from apr.train.units_gathered import ONE_UNIT_BYTES
 from apr.train.validation import subset, validate
 

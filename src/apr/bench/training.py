@@ -27,13 +27,14 @@ from apr.progress import Progress, Report, silent
 from apr.train.acceleration import Acceleration, choose_acceleration
 from apr.train.allocator import keep_freed_memory
 from apr.train.batches import TokenRows
-from apr.train.checkpoint import SnapshotMemory, TrainState, take_snapshot
 from apr.train.gates import judge
 from apr.train.gradients_gate import check_gradients
 from apr.train.mixture import BatchOrder, Mixture
 from apr.train.optimizer import build_optimizer
 from apr.train.repeatable import repeatable
+from apr.train.snapshot import SnapshotMemory, take_snapshot
 from apr.train.step import train_step
+from apr.train.train_state import TrainState
 
 # Small, so that random weights stay random; not zero, so that the optimizer has work to do.
 _LEARNING_RATE = 1e-4

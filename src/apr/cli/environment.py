@@ -1,4 +1,4 @@
-"""What the command sets in its environment, for the libraries that read it when they are loaded."""
+"""What the command sets in its environment, for the libraries that read it when first used."""
 
 import os
 
@@ -19,3 +19,8 @@ def set_own() -> None:
 def of_strangers() -> dict[str, str | None]:
     """What to change for a process that should find the environment as apr found it."""
     return dict.fromkeys(_SET_HERE)
+
+
+def make_cuda_repeatable() -> None:
+    """Set what cuBLAS reads when it is first used, and is not repeatable without."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

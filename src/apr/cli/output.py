@@ -1,7 +1,7 @@
-"""The one place that knows stdout and stderr: results, refusals, progress.
+"""The one place that knows stdout and stderr, with `progress_line`: results, refusals, messages.
 
 stdout carries the result (one JSON object with `--json`, in every ending); stderr carries
-progress and refusals.
+refusals, messages and progress.
 """
 
 import json
@@ -9,24 +9,21 @@ import os
 import re
 import shlex
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import click
 
+from apr.cli.clean_text import clean
+from apr.cli.progress_line import ProgressLine
 from apr.cli.streams import discard_stdout
 from apr.errors import Interrupted, IoFailed, Refusal
-from apr.progress import Progress, Report, silent
-from apr.units import format_bytes, format_count, format_duration
+from apr.progress import Report, silent
 
 PLAIN_INTERVAL_S = 10.0
 _LIVE_INTERVAL_S = 0.1
-_CONTROL = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-)
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -97,7 +94,7 @@ def emit_refusal(refusal: Refusal, *, as_json: bool) -> int:
 
 def emit_usage_error(error: click.UsageError, *, as_json: bool) -> int:
     """Print a command line that cannot be parsed, as a refusal with exit code 2."""
-    _ProgressLine.close_open()
+    ProgressLine.close_open()
     with suppress(OSError):
         error.show(file=sys.stderr)
     if as_json:
@@ -140,18 +137,13 @@ def notify(text: str) -> None:
         _print_error(text)
 
 
-def clean(text: str) -> str:
-    """Text without control characters, so that no file can drive the terminal."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
 def command_line(*words: object) -> str:
     """A command as a person can paste it, whatever a file's name does to a terminal."""
     return " ".join(_quoted(str(word)) for word in words)
 
 
 def _quoted(word: str) -> str:
-    if not (_CONTROL.search(word) or "\n" in word):
+    if clean(word) == word and "\n" not in word:
         return shlex.quote(word)
     # Bash, zsh and POSIX of 2024 read $'...'; every byte that is not plain is spelled in it.
     spelled = [
@@ -171,78 +163,7 @@ def progress(*, plain_interval_s: float = PLAIN_INTERVAL_S) -> Report:
     live = (
         sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     )
-    return _ProgressLine(live=live, interval_s=_LIVE_INTERVAL_S if live else plain_interval_s)
-
-
-class _ProgressLine:
-    """One rewritten line on a terminal; one plain line per interval elsewhere."""
-
-    # A terminal has one line that can be open, whoever writes the next one.
-    _on_terminal: ClassVar["_ProgressLine | None"] = None
-
-    def __init__(self, *, live: bool, interval_s: float) -> None:
-        self._live = live
-        self._interval_s = interval_s
-        self._activity: str | None = None
-        self._started_s = 0.0
-        self._first_done = 0
-        self._shown_s = 0.0
-
-    def __call__(self, progress: Progress) -> None:
-        now_s = time.monotonic()
-        if progress.activity != self._activity:
-            self.close_open()
-            self._activity = progress.activity
-            self._started_s = self._shown_s = now_s
-            self._first_done = progress.done
-            if self._live:
-                self._write(progress, now_s)
-            return
-        finished = progress.total is not None and progress.done >= progress.total
-        worth_a_line = now_s - self._shown_s >= self._interval_s
-        if worth_a_line or (finished and now_s - self._started_s > 2.0):
-            self._shown_s = now_s
-            self._write(progress, now_s)
-        if finished:
-            self.close_open()
-
-    def _write(self, progress: Progress, now_s: float) -> None:
-        line = clean(_describe(progress, now_s - self._started_s, self._first_done))
-        if self._live:
-            if _ProgressLine._on_terminal is not self:
-                self.close_open()
-            sys.stderr.write(f"\r\x1b[2K{line}")
-            _ProgressLine._on_terminal = self
-        else:
-            sys.stderr.write(f"{line}\n")
-        sys.stderr.flush()
-
-    @staticmethod
-    def close_open() -> None:
-        """End the line that is open, so that what is written next has one of its own."""
-        if _ProgressLine._on_terminal is not None:
-            _ProgressLine._on_terminal = None
-            with suppress(OSError):
-                sys.stderr.write("\n")
-                sys.stderr.flush()
-
-
-def _describe(progress: Progress, elapsed_s: float, first_done: int) -> str:
-    amount = format_bytes if progress.unit == "bytes" else format_count
-    unit = "" if progress.unit == "bytes" else f" {progress.unit}"
-    parts = [f"{progress.activity}: {amount(progress.done)}"]
-    if progress.total is not None:
-        parts[0] += f" of {amount(progress.total)}"
-    parts[0] += unit
-    made = progress.done - first_done
-    if elapsed_s > 0.5 and made > 0:
-        rate = made / elapsed_s
-        parts.append(f"{amount(rate)}{unit}/s")
-        if progress.total is not None:
-            parts.append(f"ETA {format_duration((progress.total - progress.done) / rate)}")
-    if progress.detail:
-        parts.append(progress.detail)
-    return "  ".join(parts)
+    return ProgressLine(live=live, interval_s=_LIVE_INTERVAL_S if live else plain_interval_s)
 
 
 def _print_json(value: dict[str, Any], *, exit_code: int) -> int:
@@ -260,7 +181,7 @@ def _as_escape(match: re.Match[str]) -> str:
 
 def _print(text: str, *, exit_code: int) -> int:
     """Write to stdout and return the exit code, which says so where a success went unheard."""
-    _ProgressLine.close_open()
+    ProgressLine.close_open()
     try:
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
@@ -281,6 +202,6 @@ def _print(text: str, *, exit_code: int) -> int:
 
 
 def _print_error(text: str) -> None:
-    _ProgressLine.close_open()
+    ProgressLine.close_open()
     with suppress(OSError):
         click.echo(clean(text), err=True)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from apr.cli import output
+from apr.cli.environment import make_cuda_repeatable
 from apr.cli.gate_table import gate_lines
 from apr.cli.pretrain import command as pretrain
-from apr.cli.pretrain import make_cuda_repeatable
 from apr.cli.typed import typed_again
 from apr.cli.values import LOCAL_PATH
 from apr.train.flags import FIELD_OF_FLAG

@@ -16,10 +16,11 @@ from apr.jobs.run_ceiling import utilization_facts
 from apr.model.generate import generate
 from apr.model.weights import end_of_text_ids, load_model, save_weights
 from apr.report.page import write_report
-from apr.train.checkpoint import Ending, TrainState, checkpoint_dir, load_weights, read_state
+from apr.train.checkpoint import checkpoint_dir, load_weights, read_state
 from apr.train.held_out_file import ROWS_FILE, write_rows
 from apr.train.parts import whole_weights
 from apr.train.run_record import RunRecord, resume_command
+from apr.train.train_state import Ending, TrainState
 from apr.train.trainer import Trainer
 from apr.train.validation import ValidationResult
 
@@ -101,10 +102,11 @@ def _write_model(
     """Write RUN/model.apr and the losses of its held-out rows; read the model back."""
     path = record.run_dir / "model.apr"
     tokens_seen = read_state(checkpoint_dir(record.run_dir, best_step)).tokens_seen
-    provenance = trainer.provenance(
+    provenance = trainer.origin.chain(
+        trainer.run.inputs,
         "best checkpoint of a run",
-        best_step,
-        tokens_seen,
+        step=best_step,
+        tokens_seen=tokens_seen,
         val_loss_nats=best.loss_nats,
         val_set_sha256=best.set_sha256,
         val_num_tokens=best.num_tokens,

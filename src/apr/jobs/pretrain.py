@@ -17,7 +17,6 @@ from apr.jobs.record import first_record
 from apr.jobs.run_lock import hold_run
 from apr.jobs.sitting import SILENT, Listener, sit
 from apr.train.allocator import keep_freed_memory
-from apr.train.checkpoint import TrainState
 from apr.train.config import (
     TrainConfig,
     absolute_paths,
@@ -50,6 +49,7 @@ from apr.train.rate import Rate
 from apr.train.repeatable import repeatable
 from apr.train.run_record import require_no_run
 from apr.train.spread import spread
+from apr.train.train_state import TrainState
 from apr.train.unseen_text import why_not_unseen
 
 # Behind these a model cannot be built, or its numbers would say nothing.

@@ -16,7 +16,7 @@ from apr.train.run_record import ENDED_WELL, RunRecord, config_in_force, resume_
 
 if TYPE_CHECKING:
     # `apr tokenize show-batch` reads a record, and should not load torch.
-    from apr.train.checkpoint import TrainState
+    from apr.train.train_state import TrainState
 
 # What a resume reads, and of what kind it must be.
 _KINDS: dict[str, type] = {

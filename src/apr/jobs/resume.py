@@ -28,13 +28,7 @@ from apr.train.changes import (
     require_target_ahead,
     still_ended,
 )
-from apr.train.checkpoint import (
-    TrainState,
-    latest_checkpoint,
-    load_progress,
-    read_state,
-    weights_of,
-)
+from apr.train.checkpoint import latest_checkpoint, load_progress, read_state, weights_of
 from apr.train.config import TrainConfig, absolute_paths
 from apr.train.gates import Gate, apply_waivers, judge, require_passed
 from apr.train.init_file import InitFile, read_init
@@ -47,6 +41,7 @@ from apr.train.repeatable import repeatable
 from apr.train.run_record import RunRecord, now, steps_logged_after
 from apr.train.spread import spread
 from apr.train.token_budget_gate import check_token_budget
+from apr.train.train_state import TrainState
 
 
 def resume(

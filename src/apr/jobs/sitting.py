@@ -13,14 +13,15 @@ from apr.jobs.run_ceiling import note_ceiling
 from apr.jobs.shared_directory import require_shared
 from apr.progress import Report, silent
 from apr.report.page import write_report
-from apr.train.checkpoint import TrainState
 from apr.train.checkpoint_writer import CheckpointWriter
 from apr.train.mixture import BatchPart
 from apr.train.optimizer import applied_settings
+from apr.train.origin import Origin
 from apr.train.prefetch import Batches, prefetched
 from apr.train.prepare import PreparedRun
 from apr.train.run_record import RunRecord, StepLog, resume_command
-from apr.train.trainer import Origin, Trainer
+from apr.train.train_state import TrainState
+from apr.train.trainer import Trainer
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,4 @@
-"""Whether all ranks are still computing the same run: 64 bits of each thing that must be equal.
-
-Replicas that drift apart go on training, each on its own model, and no loss shows it. Parameters
-and moments are compared where every rank holds all of them; where they are dealt out, what decides
-the step is.
-"""
+"""Whether ranks agree: 64 bits of each thing that must be equal on all of them."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -14,7 +9,6 @@ from torch import Tensor
 from apr.errors import Refusal
 from apr.train.ranks import Ranks
 
-EVERY_STEPS = 100
 _FIX = (
     "continue from the last checkpoint with --resume; if it happens again, look at the memory and "
     "the driver of these ranks' machine"

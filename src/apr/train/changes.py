@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from apr.errors import Refusal, UsageRefusal
-from apr.train.checkpoint import Ending, TrainState
 from apr.train.config import TrainConfig, resolve_config
 from apr.train.schedule import learning_rate_at
+from apr.train.train_state import Ending, TrainState
 
 Kind = Literal["free", "said", "moved", "refused"]
 

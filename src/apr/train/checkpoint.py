@@ -6,11 +6,10 @@ count. The weights are an `.apr` file of their own. What is written is a snapsho
 may go on meanwhile.
 """
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -22,137 +21,14 @@ from apr.files import atomic_directory, read_json, sha256_file, write_json
 from apr.model.transformer import Transformer
 from apr.model.weights import opened_weights, save_weights
 from apr.tokenizer.tokenizer import Tokenizer
-from apr.train.guards import GuardState
-from apr.train.host_copies import HostCopies
-from apr.train.optimizer import load_state_tensors, state_tensors
-from apr.train.optimizer_state import Share, StoredState, write_share
-from apr.train.parts import are_dealt_out, own_part, put_weights
-from apr.train.ranks import ALONE, Ranks
+from apr.train.optimizer import load_state_tensors
+from apr.train.optimizer_state import StoredState, write_share
+from apr.train.parts import put_weights
+from apr.train.snapshot import RNG, Snapshot, take_snapshot
+from apr.train.train_state import TrainState
 
 _SCHEMA = "apr-checkpoint-v1"
 _LISTING_LIMIT_BYTES = 1 << 20
-_RNG = "rng/torch"
-
-
-Ending = Literal["target_met", "budget_exhausted", "early_stop", "interrupted"]
-
-
-@dataclass
-class TrainState:
-    """Everything a resume needs beside weights, moments and RNG.
-
-    The data cursor is `step`: batches are a function of it. `ended` is the word of a run that
-    needs no further step. `start_loss_nats` is the periodic set's loss before step 1.
-    """
-
-    step: int = 0
-    tokens_seen: int = 0
-    tokens_by_source: list[int] = field(default_factory=list[int])
-    """Of `tokens_seen`, those of each source."""
-    best_step: int | None = None
-    best_loss_nats: float | None = None
-    improved_loss_nats: float | None = None
-    stale_validations: int = 0
-    start_loss_nats: float | None = None
-    guard: GuardState = field(default_factory=GuardState)
-    ended: Ending | None = None
-    train_s: float = 0.0
-    data_s: float = 0.0
-    validation_s: float = 0.0
-    checkpoint_s: float = 0.0
-    """What checkpoints held up the training."""
-    checkpoint_write_s: float = 0.0
-    """What writing them took in the background, beside the training."""
-
-    def __post_init__(self) -> None:
-        """Take the guard's state as JSON has it, too."""
-        if isinstance(self.guard, dict):
-            self.guard = GuardState(**self.guard)
-
-    @property
-    def elapsed_s(self) -> float:
-        """Time spent on the run so far, over all its sittings."""
-        return self.train_s + self.validation_s + self.checkpoint_s
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Everything a checkpoint holds, as it was at one moment, in memory of its own on the CPU."""
-
-    architecture: Architecture
-    weights: dict[str, Tensor]
-    """Whole, and with the first rank alone."""
-    share: Share
-    """This rank's part of the optimizer's state, or all of it; the RNG is with the first."""
-    state: TrainState
-    settle: Callable[[], None] = lambda: None
-    """Returns once the tensors are there, and refuses those that are not what they should be."""
-
-
-class SnapshotMemory:
-    """Where the snapshots of one run are taken, one after the other."""
-
-    def __init__(self) -> None:
-        self.weights, self.moments = HostCopies(), HostCopies()
-
-    def hold(self) -> None:
-        """Have the device take the snapshot before anything that it is asked for from now on."""
-        self.weights.hold()
-        self.moments.hold()
-
-    def settle(self) -> None:
-        """Return once the snapshot is there.
-
-        Refuses: checkpoint.read-back.
-        """
-        self.weights.wait()
-        self.moments.wait()
-
-    def release(self) -> None:
-        """Give the memory back; the last snapshot is gone with it."""
-        self.weights.release()
-        self.moments.release()
-
-
-def take_snapshot(
-    model: Transformer,
-    optimizer: torch.optim.Optimizer,
-    state: TrainState,
-    *,
-    ranks: Ranks = ALONE,
-    memory: SnapshotMemory | None = None,
-) -> Snapshot:
-    """Copy weights, moments, RNG and state; whoever goes on training changes none of the copies.
-
-    With a `memory` the device may still be copying: whoever reads settles first, and whoever
-    changes a weight or a moment holds before. What was taken into it before is gone. Weights that
-    are dealt out over ranks are put together for the first, one tensor after the other, for which
-    all ranks must ask at once.
-    """
-    weights = dict(model.named_parameters())
-    num_ranks = ranks.world_size if are_dealt_out(weights.values()) else 1
-    own = {name: own_part(tensor) for name, tensor in state_tensors(model, optimizer).items()}
-    assert not state.tokens_seen or len(own) >= len(weights), "an optimizer without its moments"
-    into = memory or SnapshotMemory()
-    parts = into.moments.take({name: part for name, (part, _) in own.items()})
-    if ranks.is_first:
-        parts[_RNG] = torch.get_rng_state()
-    snapshot = Snapshot(
-        architecture=model.architecture,
-        weights=into.weights.take(weights, keep=ranks.is_first),
-        share=Share(
-            parts,
-            {name: extent for name, (_, extent) in own.items() if extent is not None},
-            ranks.rank if num_ranks > 1 else 0,
-            num_ranks,
-        ),
-        state=copy.deepcopy(state),
-        settle=into.settle,
-    )
-    if memory is None:
-        into.settle()
-        into.release()
-    return snapshot
 
 
 def checkpoint_dir(run_dir: Path, step: int) -> Path:
@@ -283,10 +159,10 @@ def load_progress(
     state = read_state(directory)
     try:
         with StoredState(directory) as stored:
-            rng_state = stored[_RNG]
+            rng_state = stored[RNG]
             # Before the first applied update an optimizer has no state.
             if len(stored) > 1 or state.tokens_seen:
-                load_state_tensors(model, optimizer, stored, beside={_RNG})
+                load_state_tensors(model, optimizer, stored, beside={RNG})
     except (SafetensorError, KeyError) as err:
         raise _damaged(directory, f"{type(err).__name__}: {err}") from err
     torch.set_rng_state(rng_state.cpu())

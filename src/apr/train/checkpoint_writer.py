@@ -19,18 +19,13 @@ import torch
 from apr.errors import IoFailed, PathNotFound
 from apr.model.transformer import Transformer
 from apr.tokenizer.tokenizer import Tokenizer
-from apr.train.checkpoint import (
-    Snapshot,
-    SnapshotMemory,
-    TrainState,
-    checkpoint_dir,
-    take_snapshot,
-    write_checkpoint,
-)
+from apr.train.checkpoint import checkpoint_dir, write_checkpoint
 from apr.train.optimizer_state import collect_shares, leave_share, meeting_place
 from apr.train.parts import are_dealt_out
 from apr.train.ranks import ALONE, Ranks
 from apr.train.retention import Retention, clear_leftovers
+from apr.train.snapshot import Snapshot, SnapshotMemory, take_snapshot
+from apr.train.train_state import TrainState
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle

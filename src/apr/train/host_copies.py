@@ -38,14 +38,11 @@ class HostCopies:
         self._taken: torch.Event | None = None
         self._sums: Tensor | None = None
 
-    def take(
-        self, live: Mapping[str, Tensor], *, keep: bool = True, is_checked: bool | None = None
-    ) -> dict[str, Tensor]:
+    def take(self, live: Mapping[str, Tensor], *, keep: bool = True) -> dict[str, Tensor]:
         """Have every tensor copied as it is now; what is dealt out is put together first.
 
         Nobody may read a copy before `wait` has returned. Every rank must ask for what is dealt out
-        at the same time; those that do not `keep` it get nothing. `is_checked` is whether the
-        copies are compared, which only those have to be that a device takes beside its work.
+        at the same time; those that do not `keep` it get nothing.
         """
         self._device = next(iter(live.values())).device if live else self._device
         on_cuda = self._device.type == "cuda"
@@ -56,7 +53,8 @@ class HostCopies:
         sums: list[Tensor] = []
         for name, tensor in live.items():
             together = whole(tensor).detach()
-            if keep and (on_cuda if is_checked is None else is_checked):
+            # On a CPU a copy is there before anything can change what it is of.
+            if keep and on_cuda:
                 sums.append(_words(together).sum())
             if keep and not is_beside:
                 self._copies[name].copy_(together, non_blocking=True)

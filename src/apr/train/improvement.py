@@ -1,6 +1,6 @@
 """When a validation counts as an improvement: what best means, and what patience measures from."""
 
-from apr.train.checkpoint import TrainState
+from apr.train.train_state import TrainState
 from apr.train.validation import ValidationResult
 
 

@@ -97,7 +97,7 @@ def train_step(
         )
     set_learning_rate(optimizer, learning_rate)
     optimizer.zero_grad(set_to_none=not exchange.keeps_gradients)
-    losses = _accumulate(
+    losses = accumulate(
         model,
         micro_batches,
         num_tokens=num_tokens,
@@ -130,34 +130,14 @@ def accumulate(
     document_mask: bool,
     summed_loss: SummedLoss,
     exchange: GradientExchange = NO_EXCHANGE,
-) -> float:
+) -> list[Tensor]:
     """Add the gradient of the mean loss over `num_tokens` to the parameters.
 
-    Returns this rank's part of that loss; the gradient is that of all ranks.
+    Returns the part of that loss of each micro-batch, which the device may still be computing; the
+    gradient is that of all ranks.
 
     Units: nats per counted token.
     """
-    losses = _accumulate(
-        model,
-        micro_batches,
-        num_tokens=num_tokens,
-        document_mask=document_mask,
-        summed_loss=summed_loss,
-        exchange=exchange,
-    )
-    return math.fsum(torch.stack(losses).cpu().tolist())
-
-
-def _accumulate(
-    model: Transformer,
-    micro_batches: Sequence[Batch],
-    *,
-    num_tokens: int,
-    document_mask: bool,
-    summed_loss: SummedLoss,
-    exchange: GradientExchange,
-) -> list[Tensor]:
-    """The same, with the part of each micro-batch still on the device."""
     losses: list[Tensor] = []
     for number, batch in enumerate(micro_batches, start=1):
         inputs, targets, documents = to_device(batch, model, document_mask=document_mask)
@@ -167,10 +147,6 @@ def _accumulate(
             (loss * exchange.ranks.world_size).backward()
         losses.append(loss.detach())
     return losses
-
-
-def _norm(tensors: Sequence[Tensor]) -> Tensor:
-    return whole(torch.nn.utils.get_total_norm(tensors))
 
 
 def accumulate_batch(
@@ -188,13 +164,14 @@ def accumulate_batch(
     Units: nats per counted token.
     """
     model.zero_grad(set_to_none=True)
-    return accumulate(
+    losses = accumulate(
         model,
         batch.split(num_parts),
         num_tokens=batch.num_counted_tokens,
         document_mask=document_mask,
         summed_loss=summed_loss,
     )
+    return math.fsum(torch.stack(losses).cpu().tolist())
 
 
 def to_device(
@@ -212,6 +189,10 @@ def to_device(
         torch.from_numpy(batch.target_ids_BT).to(device, non_blocking=True),
         documents,
     )
+
+
+def _norm(tensors: Sequence[Tensor]) -> Tensor:
+    return whole(torch.nn.utils.get_total_norm(tensors))
 
 
 def _where(step: int, micro_batches: Sequence[Batch]) -> str:

@@ -4,52 +4,31 @@ Everything that decides a step is in `TrainState`, the weights and the optimizer
 stopped at any point and resumed goes through the same states as one that was not.
 """
 
-import json
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from apr.progress import Progress, Report
-from apr.train.agreement import (
-    EVERY_STEPS,
-    digest_of_tensors,
-    digest_of_text,
-    require_agreement,
-)
 from apr.train.batches import Batch
-from apr.train.checkpoint import Ending, TrainState
 from apr.train.checkpoint_writer import CheckpointWriter
-from apr.train.guards import require_converging, require_finite_weights
-from apr.train.improvement import note_validation
-from apr.train.optimizer import applied_learning_rate, applied_settings, state_tensors
-from apr.train.parts import are_dealt_out, whole_weights
+from apr.train.guards import require_finite_weights
+from apr.train.origin import Origin
 from apr.train.prefetch import Batches
 from apr.train.prepare import PreparedRun
 from apr.train.run_record import StepLog
+from apr.train.same_run import EVERY_STEPS, require_same_run
 from apr.train.schedule import learning_rate_at
-from apr.train.skipped_step import SkippedFacts, save_skipped_step, skipped_step_dir
+from apr.train.skipped_step import skipped_step_dir
+from apr.train.skipping import keep_skipped
 from apr.train.step import StepNotApplied, StepResult, train_step
+from apr.train.train_state import Ending, TrainState
 from apr.train.validation import ValidationResult
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where the weights of a run come from: its own record, and what it started from."""
-
-    run_record_sha256: str
-    init_sha256: str | None = None
-    tokens_seen_before: int | None = 0
-    """Tokens the initial model had seen; None where nobody says."""
-    provenance: tuple[dict[str, Any], ...] = ()
-    """The initial model's own chain, which is carried on."""
-    carried: Mapping[str, Any] = field(default_factory=dict)
-    """Its free keys that hold for these weights too."""
+from apr.train.validation_verdict import judge_validation
 
 
 @dataclass(frozen=True)
@@ -88,7 +67,7 @@ class Trainer:
         if state.step == 0:
             state.start_loss_nats = self._validate(state).loss_nats
         ranks = self.run.ranks
-        self._require_agreement(state)
+        require_same_run(self.run, self.optimizer, state)
         while state.ended is None:
             stop, save = ranks.any(should_stop(), should_save())
             if stop:
@@ -101,10 +80,11 @@ class Trainer:
             self._one_step(state)
             self.checkpoints.poll(state)
             if state.step % EVERY_STEPS == 0:
-                self._require_agreement(state)
+                require_same_run(self.run, self.optimizer, state)
             is_due = state.step % (config.checkpoint_every or config.eval_every) == 0
             if state.step == config.num_steps or state.step % config.eval_every == 0:
-                is_due |= self._validate_and_judge(state)
+                judge_validation(self.run, state, self._validate(state), progress=self.progress)
+                is_due |= state.best_step == state.step
             # The verdict is saved with the step: a run killed while it ends must end the same way.
             if is_due or state.ended:
                 self._checkpoint(state)
@@ -112,54 +92,6 @@ class Trainer:
         # What the first rank has written, the others read at the end of the run.
         ranks.wait()
         return state.ended
-
-    def _require_agreement(self, state: TrainState) -> None:
-        """Compare with the other ranks whatever must be the same on each.
-
-        Refuses: ranks.differ.
-        """
-        ranks = self.run.ranks
-        if not ranks.are_many:
-            return
-        told = asdict(state)
-        digests = {
-            # Seconds are each rank's own.
-            "the state": digest_of_text(
-                json.dumps({key: told[key] for key in told if not key.endswith("_s")})
-            ),
-            "the learning rate": digest_of_text(
-                str(applied_settings(self.optimizer)) + str(applied_learning_rate(self.optimizer))
-            ),
-            "the next rows": digest_of_text(
-                str([each.tolist() for each in self.run.order.rows(state.step + 1)])
-            ),
-        }
-        parameters = dict(self.run.model.named_parameters())
-        if not are_dealt_out(parameters.values()):
-            moments = state_tensors(self.run.model, self.optimizer)
-            digests |= {
-                "the parameters": digest_of_tensors(parameters.values()),
-                "the optimizer": digest_of_tensors(moments.values()),
-            }
-        require_agreement(ranks, state.step, digests)
-
-    def provenance(
-        self, what: str, step: int, tokens_seen: int, **measured: Any
-    ) -> list[dict[str, Any]]:
-        """Where weights of this run come from, as a container carries it."""
-        entry = {
-            "what": what,
-            "run_record_sha256": self.origin.run_record_sha256,
-            "train_manifests_sha256": [shards.manifest_sha256 for shards in self.run.inputs.train],
-            "val_manifest_sha256": self.run.inputs.val and self.run.inputs.val.manifest_sha256,
-            "tokenizer_fingerprint": self.run.inputs.tokenizer.fingerprint,
-            "step": step,
-            "tokens_seen": tokens_seen,
-        }
-        if self.origin.init_sha256 is not None:
-            entry["init_sha256"] = self.origin.init_sha256
-            entry["tokens_seen_before"] = self.origin.tokens_seen_before
-        return [*self.origin.provenance, entry | measured]
 
     def _one_step(self, state: TrainState) -> None:
         config, started_s = self.run.config, time.monotonic()
@@ -226,7 +158,7 @@ class Trainer:
         require_finite_weights(self.run.model, step=state.step, ranks=self.run.ranks)
         state.guard.skipped(state.step)
         directory = skipped_step_dir(self.run_dir, state.step)
-        self._keep_skipped(directory, state, refusal)
+        keep_skipped(directory, self.run, state, refusal, self.origin)
         self.log.append("skip", step=state.step, id=refusal.id, found=refusal.found)
         num_skipped = state.guard.num_skipped_lately(state.step)
         replay = f"apr selftest --replay {shlex.quote(str(directory))}"
@@ -236,35 +168,6 @@ class Trainer:
             refusal.fix = f"compute it again: {replay}; {refusal.fix}"
             raise refusal
         self.notify(f"step {state.step} was not applied: {refusal.found}; see {replay}")
-
-    def _keep_skipped(self, directory: Path, state: TrainState, refusal: StepNotApplied) -> None:
-        config, ranks, (loss_nats, grad_norm) = (
-            self.run.config,
-            self.run.ranks,
-            refusal.measured,
-        )
-        weights = whole_weights(self.run.model, keep=ranks.is_first)
-        if not ranks.is_first:
-            return
-        batch = self.run.order.batch(state.step)
-        save_skipped_step(
-            directory,
-            self.run.inputs.architecture,
-            weights,
-            self.run.inputs.tokenizer,
-            batch,
-            SkippedFacts(
-                step=state.step,
-                loss_nats=loss_nats,
-                grad_norm=grad_norm,
-                rows=list(batch.row_indices),
-                precision="bf16" if config.precision == "bf16" else "fp32",
-                document_mask=config.document_mask,
-                grad_accum=config.num_micro_batches * ranks.world_size,
-                what=f"{refusal.id}: {refusal.found}",
-            ),
-            self.provenance("before a step that was not applied", state.step, state.tokens_seen),
-        )
 
     def _added_by_source(self, state: TrainState, micro_batches: Sequence[Batch]) -> list[int]:
         """The tokens of every source after these batches, which were trained on."""
@@ -276,25 +179,6 @@ class Trainer:
         ]
         assert sum(by_source) == state.tokens_seen, "tokens by source are not the tokens seen"
         return by_source
-
-    def _validate_and_judge(self, state: TrainState) -> bool:
-        """Whether the weights are the best so far; whether the run has ended is in the state."""
-        periodic, config = self._validate(state), self.run.config
-        known = [each for each in (state.best_loss_nats, state.start_loss_nats) if each is not None]
-        require_converging(
-            periodic,
-            best_loss_nats=min(known, default=None),
-            factor=config.divergence_factor,
-            vocab_size=self.run.inputs.architecture.vocab_size,
-        )
-        note_validation(state, periodic, min_delta=config.min_delta)
-        if self._target_reached(periodic):
-            state.ended = "target_met"
-        elif state.step == config.num_steps:
-            state.ended = "budget_exhausted"
-        elif state.stale_validations >= config.patience:
-            state.ended = "early_stop"
-        return state.best_step == state.step
 
     def _validate(self, state: TrainState) -> ValidationResult:
         started_s = time.monotonic()
@@ -313,23 +197,14 @@ class Trainer:
         )
         return result
 
-    def _target_reached(self, periodic: ValidationResult) -> bool:
-        """A target met on the subset counts only when the whole set agrees."""
-        target = self.run.config.target_val_loss
-        if target is None or periodic.loss_nats > target:
-            return False
-        if periodic.set_sha256 == self.run.whole_set.sha256:
-            return True
-        whole = self.run.validate(
-            self.run.whole_set, activity="confirming the target", progress=self.progress
-        )
-        return whole.loss_nats <= target
-
     def _checkpoint(self, state: TrainState) -> None:
         # Before the first update there is no optimizer state, and nothing to lose.
         if state.step == 0:
             return
-        self._require_agreement(state)
+        require_same_run(self.run, self.optimizer, state)
         self.checkpoints.save(
-            state, provenance=self.provenance("checkpoint", state.step, state.tokens_seen)
+            state,
+            provenance=self.origin.chain(
+                self.run.inputs, "checkpoint", step=state.step, tokens_seen=state.tokens_seen
+            ),
         )

@@ -7,6 +7,8 @@ import click
 import pytest
 
 from apr.cli import main, output
+from apr.cli.clean_text import clean
+from apr.cli.progress_line import ProgressLine
 from apr.errors import Interrupted, IoFailed, Refusal
 from apr.progress import Progress
 
@@ -73,7 +75,7 @@ def test_json_after_the_end_of_options_is_an_argument(capsys: pytest.CaptureFixt
 
 
 def test_control_characters_become_visible() -> None:
-    assert output.clean("a\x1b[2Jb\r\x9bc\u202ed\te\n") == "a\ufffd[2Jb\ufffd\ufffdc\ufffdd\te\n"
+    assert clean("a\x1b[2Jb\r\x9bc\u202ed\te\n") == "a\ufffd[2Jb\ufffd\ufffdc\ufffdd\te\n"
 
 
 def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -84,7 +86,7 @@ def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     def command() -> None:
         report = output.progress()
         report(Progress("counting", 0, 100, "tokens"))
-        if isinstance(report, output._ProgressLine):
+        if isinstance(report, ProgressLine):
             report._started_s -= 10.0
             report._shown_s -= 10.0
         report(Progress("counting", 50, 100, "tokens", "\x1b[31mred"))

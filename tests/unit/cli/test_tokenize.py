@@ -105,7 +105,7 @@ def test_lines_of_progress_come_as_often_as_is_asked(
     """A clock that moves a second at each look stands in for a long encoding."""
     tokenizer().save(here / "tok")
     seconds = iter(range(1_000_000))
-    monkeypatch.setattr("apr.cli.output.time.monotonic", lambda: float(next(seconds)))
+    monkeypatch.setattr("apr.cli.progress_line.time.monotonic", lambda: float(next(seconds)))
     line = "encode-corpus --corpus a.jsonl --tokenizer tok --encoder reference --num-workers 1"
     num_lines: list[int] = []
     for interval_s in (0.5, 1000):

@@ -14,7 +14,7 @@ from apr.model.transformer import Transformer
 from apr.train.batches import Batch
 from apr.train.loss import summed_loss
 from apr.train.memory import estimate_memory
-from apr.train.step import accumulate
+from apr.train.step import accumulate_batch
 from apr.train.workload import Workload
 
 SAVED = ("activations", "attention scores and masks")
@@ -25,14 +25,7 @@ def found(
 ) -> tuple[float, dict[str, torch.Tensor]]:
     model.compute_dtype = dtype
     model.model.recomputes_blocks = recomputed
-    model.zero_grad(set_to_none=True)
-    loss = accumulate(
-        model,
-        [batch],
-        num_tokens=batch.num_counted_tokens,
-        document_mask=True,
-        summed_loss=summed_loss,
-    )
+    loss = accumulate_batch(model, batch, summed_loss, document_mask=True)
     return loss, gradients(model)
 
 

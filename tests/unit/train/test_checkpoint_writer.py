@@ -13,17 +13,15 @@ from tests.unit.train.checkpoint_fixture import Trained, trained
 
 from apr.errors import DamagedFile, IoFailed
 from apr.train.checkpoint import (
-    Snapshot,
-    SnapshotMemory,
-    TrainState,
     checkpoint_dir,
     load_checkpoint,
     require_verified,
     save_checkpoint,
-    take_snapshot,
     write_checkpoint,
 )
 from apr.train.checkpoint_writer import CheckpointWriter
+from apr.train.snapshot import Snapshot, SnapshotMemory, take_snapshot
+from apr.train.train_state import TrainState
 
 
 def nothing() -> None:

@@ -12,9 +12,10 @@ from tests.unit.train.checkpoint_fixture import trained
 from torch import Tensor
 
 from apr.errors import DamagedFile
-from apr.train.checkpoint import TrainState, checkpoint_dir, require_verified
+from apr.train.checkpoint import checkpoint_dir, require_verified
 from apr.train.checkpoint_writer import CheckpointWriter
 from apr.train.host_copies import HostCopies
+from apr.train.train_state import TrainState
 
 
 class OnCuda(Tensor):
@@ -32,13 +33,37 @@ class Stream:
     def wait_stream(self, other: "Stream") -> None:
         self.told.append(f"{self.name} waits for {other.name}")
 
-    def wait_event(self, event: str) -> None:
-        self.told.append(f"{self.name} waits for {event}")
+    def wait_event(self, event: SimpleNamespace) -> None:
+        self.told.append(f"{self.name} waits for {event.of}")
 
     def record_event(self) -> Any:
-        done = SimpleNamespace(synchronize=lambda: self.told.append(f"host waits for {self.name}"))
         self.told.append(f"{self.name} is noted")
-        return done
+        return SimpleNamespace(
+            of=self.name, synchronize=lambda: self.told.append(f"host waits for {self.name}")
+        )
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a CUDA device, and the library behind it, would be asked for, in order."""
+    asked = list[str]()
+
+    @contextmanager
+    def on(stream: Stream) -> Generator[None]:
+        asked.append(f"copies on {stream.name}")
+        yield
+
+    library = SimpleNamespace(
+        cudaHostRegister=lambda _at, size, _flags: asked.append(f"lock {size}") or 0,
+        cudaHostUnregister=lambda _at: asked.append("unlock"),
+    )
+    training = Stream("training", asked)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda _device: Stream("beside", asked))
+    monkeypatch.setattr(torch.cuda, "stream", on)
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _device=None: training)
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: library)
+    return asked
 
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -85,43 +110,34 @@ def test_who_does_not_keep_a_copy_has_no_memory_for_it() -> None:
     copies.wait()
 
 
+@pytest.mark.usefixtures("told")
 @pytest.mark.parametrize("name", ["matrix", "count", "half", "transposed", "bytes"])
 def test_a_copy_that_is_not_what_was_there_is_refused(name: str) -> None:
     """As one is that was taken while an update was under way."""
-    live, copies = tensors(), HostCopies()
-    taken = copies.take(live, is_checked=True)
+    live = {each: tensor.as_subclass(OnCuda) for each, tensor in tensors().items()}
+    copies = HostCopies()
+    taken = copies.take(live)
     copies.wait()
-    copies.take(live, is_checked=True)
+    copies.take(live)
     taken[name].view(-1)[-1] += 1
     with pytest.raises(DamagedFile, match=name) as refused:
         copies.wait()
     assert refused.value.id == "checkpoint.read-back"
-    # Nothing is compared where the device has waited: on a CPU.
     copies.take(live)
-    taken[name].view(-1)[-1] += 1
+    copies.wait()
+    copies.release()
+
+
+def test_nothing_is_compared_where_the_device_has_waited() -> None:
+    """On a CPU: whoever changes a copy that is there changes it knowingly."""
+    live, copies = tensors(), HostCopies()
+    taken = copies.take(live)
+    taken["matrix"].add_(1)
     copies.wait()
 
 
-def test_the_order_in_which_a_device_would_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_order_in_which_a_device_would_be_asked(told: list[str]) -> None:
     """Without one: that it copies beside its work, after what it was asked for before."""
-    told = list[str]()
-
-    @contextmanager
-    def on(stream: Stream) -> Generator[None]:
-        told.append(f"copies on {stream.name}")
-        yield
-
-    library = SimpleNamespace(
-        cudaHostRegister=lambda _at, size, _flags: told.append(f"lock {size}") or 0,
-        cudaHostUnregister=lambda _at: told.append("unlock"),
-    )
-    training = Stream("training", told)
-    monkeypatch.setattr(torch.cuda, "Stream", lambda _device: Stream("beside", told))
-    monkeypatch.setattr(torch.cuda, "stream", on)
-    monkeypatch.setattr(torch.cuda, "device", nullcontext)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda _device=None: training)
-    monkeypatch.setattr(torch.cuda, "cudart", lambda: library)
-    monkeypatch.setattr(training, "wait_event", lambda _event: told.append("training waits"))
     live, copies = {"a": torch.randn(5, 6).as_subclass(OnCuda)}, HostCopies()
     taken = copies.take(live)
     copies.hold()
@@ -133,7 +149,7 @@ def test_the_order_in_which_a_device_would_be_asked(monkeypatch: pytest.MonkeyPa
         "beside waits for training",
         "copies on beside",
         "beside is noted",
-        "training waits",
+        "training waits for beside",
         "host waits for beside",
         "host waits for beside",
         "unlock",

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from apr.train.checkpoint import TrainState
 from apr.train.improvement import note_validation
 from apr.train.row_losses import RowLosses
+from apr.train.train_state import TrainState
 from apr.train.validation import ValidationResult
 
 

@@ -14,8 +14,8 @@ from tests.unit.train.batch_fixture import random_batch
 
 from apr.errors import DamagedFile
 from apr.train.batches import Batch
-from apr.train.checkpoint import TrainState
 from apr.train.prefetch import pinned_copy, prefetched
+from apr.train.train_state import TrainState
 
 LAST_STEP = 6
 

@@ -15,7 +15,7 @@ from apr.train.batches import Batch
 from apr.train.config import TrainConfig, resolve_config
 from apr.train.loss import summed_loss
 from apr.train.optimizer import applied_learning_rate, build_optimizer
-from apr.train.step import StepResult, accumulate, train_step
+from apr.train.step import StepResult, accumulate, accumulate_batch, train_step
 
 
 def config(**options: Any) -> TrainConfig:
@@ -89,13 +89,7 @@ def test_f25_accumulation_weights_every_token_alike() -> None:
     for num_parts in (1, 2, 4, 8):
         model = tiny_model()
         losses.append(
-            accumulate(
-                model,
-                batch.split(num_parts),
-                num_tokens=sum(counted),
-                document_mask=True,
-                summed_loss=summed_loss,
-            )
+            accumulate_batch(model, batch, summed_loss, document_mask=True, num_parts=num_parts)
         )
         grads.append(gradients(model))
     for loss, grad in zip(losses[1:], grads[1:], strict=True):

@@ -12,7 +12,7 @@ from torch import Tensor
 from apr.model.transformer import Transformer
 from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.batches import Batch
-from apr.train.checkpoint import TrainState, load_checkpoint, save_checkpoint
+from apr.train.checkpoint import load_checkpoint, save_checkpoint
 from apr.train.config import TrainConfig
 from apr.train.gates import Finding
 from apr.train.guards import GuardState
@@ -22,6 +22,7 @@ from apr.train.selftest.distances import LARGEST_GPU_DISTANCE, differing, farthe
 from apr.train.selftest.overfit import Step
 from apr.train.selftest.small_run import few_layers_of, layers_of, size_of
 from apr.train.step import SummedLoss
+from apr.train.train_state import TrainState
 
 _HALF = 2
 _OTHER_SEED = 20_260_101
