@@ -63,14 +63,17 @@ def check_val_overlap(
     )
 
 
-def are_comparable(shards: Sequence[Described], tokenizer: Tokenizer) -> bool:
-    """Whether a document has one hash on both sides, where they meet; the held-out side is last."""
+def are_comparable(shards: Sequence[Described], tokenizer: Tokenizer | None) -> bool:
+    """Whether a document has one hash on both sides, where they meet; the held-out side is last.
+
+    The tokenizer decides where one of them was repaired.
+    """
     sides = [each.manifest for each in shards]
     if any(side.repaired and side.eos_policy == "none" for side in sides):
         return False
     held_out = sides[-1]
     is_mixed = any((side.repaired is None) != (held_out.repaired is None) for side in sides)
-    return not is_mixed or tokenizer.definition.normalizer is None
+    return not is_mixed or (tokenizer is not None and tokenizer.definition.normalizer is None)
 
 
 def check_split(train: Sequence[Described], val: Described | None) -> Finding:
