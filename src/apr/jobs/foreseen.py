@@ -4,11 +4,11 @@ The checks are those of the run itself. One that also reads tokens or weights is
 it fails: that it will pass, nobody knows yet.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from apr.architecture import Architecture
 from apr.errors import Refusal
@@ -23,6 +23,7 @@ from apr.train.gates import (
     Finding,
     Gate,
     apply_waivers,
+    as_gate,
     finding_of_refusal,
     judge,
     require_passed,
@@ -36,26 +37,31 @@ from apr.train.held_out_gate import (
 from apr.train.run_record import require_no_run
 from apr.train.tokenizer_gate import check_tokenizer, check_vocab_size
 
-_Checks = dict[str, Callable[[], Finding]]
-
 
 def foreseen_gates(
     config: TrainConfig, inputs: DescribedInputs, architecture: Architecture
 ) -> list[Gate]:
     """The gates that can be judged now, waivers applied; none for what was not named."""
     tokenizer, shards, init = inputs.tokenizer, inputs.shards, inputs.init
-    checks: _Checks = {}
+    gates: list[Gate] = []
     if len(shards) + (tokenizer is not None) + (init is not None) > 1:
-        checks["preflight.tokenizer-fingerprint"] = lambda: check_tokenizer(tokenizer, shards, init)
+        gates.append(
+            judge(
+                "preflight.tokenizer-fingerprint", lambda: check_tokenizer(tokenizer, shards, init)
+            )
+        )
     if (entries := inputs.vocab_size) is not None:
-        checks["preflight.vocab-size"] = lambda: check_vocab_size(
-            entries, architecture.vocab_size, is_initial=init is not None
+        rows, is_initial = architecture.vocab_size, init is not None
+        gates.append(
+            judge(
+                "preflight.vocab-size",
+                lambda: check_vocab_size(entries, rows, is_initial=is_initial),
+            )
         )
     if inputs.train and inputs.val_documents:
-        checks |= _checks_of_given(config, inputs, inputs.val_documents)
+        gates += _against_given(config, inputs, inputs.val_documents)
     elif len(inputs.train) == 1:
-        checks |= _checks_of_reserve(config, inputs)
-    gates = [judge(id, check) for id, check in checks.items()]
+        gates += _of_what_is_set_aside(config, inputs)
     if shards:
         text = judge("preflight.data-degenerate", lambda: check_statistics(shards))
         gates += [text] if text.blocks else []
@@ -92,42 +98,47 @@ def foreseen_ids(
     return first + [id for id in UPSTREAM_IDS if id in blocking]
 
 
-def _checks_of_given(config: TrainConfig, inputs: DescribedInputs, val: SourceDocuments) -> _Checks:
+def _against_given(
+    config: TrainConfig, inputs: DescribedInputs, val: SourceDocuments
+) -> list[Gate]:
     """Held-out shards that were named, against the training documents."""
     directory, train = Path(val.name), inputs.train_documents
-    checks: _Checks = {
-        "preflight.val-empty": lambda: check_val_empty(config, directory, val.num_tokens)
-    }
+    gates = [
+        judge("preflight.val-empty", lambda: check_val_empty(config, directory, val.num_tokens))
+    ]
     # Behind a repair, the tokenizer decides whether hashes can be compared.
     is_decided = inputs.tokenizer or not any(each.manifest.repaired for each in inputs.shards)
     if is_decided and all(len(each.hashes) for each in (*train, val)):
-        checks["preflight.val-overlap"] = lambda: check_val_overlap(
-            [each.hashes for each in train],
-            val.hashes,
-            are_comparable=are_comparable(inputs.shards, inputs.tokenizer),
-        )
-    return checks | {"preflight.split-certificate": lambda: check_split(inputs.train, inputs.val)}
+        hashes = [each.hashes for each in train]
+        gates.append(judge("preflight.val-overlap", lambda: _overlap(inputs, hashes, val.hashes)))
+    gates.append(
+        judge("preflight.split-certificate", lambda: check_split(inputs.train, inputs.val))
+    )
+    return gates
 
 
-def _checks_of_reserve(config: TrainConfig, inputs: DescribedInputs) -> _Checks:
+def _of_what_is_set_aside(config: TrainConfig, inputs: DescribedInputs) -> list[Gate]:
     """The documents that a run would set aside of its only source, if their ends are known."""
     (documents,) = inputs.train_documents
     directory, ends = Path(documents.name), np.cumsum(documents.sizes)
     if not len(ends):
-        return {}
+        return []
     try:
         border = reserve(
             directory, ends, sequence_length=config.seq_length, batch_size=config.batch_size
         )
     except Refusal as refusal:
-        found = finding_of_refusal(refusal)
-        return {"preflight.val-empty": lambda: found}
+        return [as_gate("preflight.val-empty", finding_of_refusal(refusal))]
     first = int(np.searchsorted(ends, border)) + 1
-    return {
-        "preflight.val-empty": lambda: check_val_empty(config, directory, border),
-        "preflight.val-overlap": lambda: check_val_overlap(
-            [documents.hashes[first:]],
-            documents.hashes[:first],
-            are_comparable=are_comparable(inputs.shards, inputs.tokenizer),
-        ),
-    }
+    train, held_out = [documents.hashes[first:]], documents.hashes[:first]
+    return [
+        judge("preflight.val-empty", lambda: check_val_empty(config, directory, border)),
+        judge("preflight.val-overlap", lambda: _overlap(inputs, train, held_out)),
+    ]
+
+
+def _overlap(
+    inputs: DescribedInputs, train: list[NDArray[np.uint8]], held_out: NDArray[np.uint8]
+) -> Finding:
+    comparable = are_comparable(inputs.shards, inputs.tokenizer)
+    return check_val_overlap(train, held_out, are_comparable=comparable)

@@ -97,9 +97,10 @@ def measure_prepared(run: PreparedRun, *, limit_s: float) -> Rate:
 def _rate(step_s: list[float], config: TrainConfig, acceleration: Acceleration) -> Rate:
     kernels = "compiled" if acceleration.compiled else "eager"
     beside = "compiling, validations" if acceleration.compiled else "validations"
+    steps = f"{len(step_s)} steps" if len(step_s) > 1 else "1 step"
     return Rate(
         config.batch_tokens / statistics.median(step_s),
-        f"measured just now: the median of {len(step_s)} steps on {acceleration.device}, "
+        f"measured just now: the median of {steps} on {acceleration.device}, "
         f"{acceleration.precision}, {kernels}; {beside} and checkpoints come on top",
     )
 
