@@ -152,6 +152,20 @@ def test_the_throughput_of_an_earlier_run(trained: Path, capsys: Captured) -> No
     assert "sequence length 32" in other["tokens_per_s_reason"]
 
 
+@pytest.mark.parametrize("tokens_per_s", [5e-324, 1e308, 0, True, "9", None])
+def test_a_throughput_that_no_machine_has_is_none(
+    trained: Path, tmp_path: Path, capsys: Captured, tokens_per_s: object
+) -> None:
+    record = json.loads((trained / "run.json").read_text())
+    record["throughput"]["tokens_per_s_end_to_end"] = tokens_per_s
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    words = ["--arch", "tiny", "--vocab-size", 512, "--seq-length", 32, "--like", tmp_path]
+    time = planned(capsys, *words)["time"]
+    assert time["tokens_per_s"] is None
+    assert "no tokens per second that a machine has" in time["hours_reason"]
+    assert run(["plan", "--device", "cpu", *map(str, words)]) == 0
+
+
 def test_a_throughput_measured_here(capsys: Captured) -> None:
     tiny = ("--arch", "tiny", "--vocab-size", 512, "--batch-size", 2, "--seq-length", 32)
     measured = planned(capsys, *tiny, "--measure")["time"]
@@ -382,6 +396,8 @@ def test_a_command_that_lacks_something_is_not_advised(
     lacking: str,
 ) -> None:
     (tmp_path / "manifest.json").write_bytes((run_data.train / "manifest.json").read_bytes())
+    # What no file can be called is no tokenizer on record.
+    (tmp_path / "encode.json").write_text(json.dumps({"tokenizer": "x" * 5000}))
     paths = {
         "manifest": ("--dataset", tmp_path),
         "small": ("--dataset", sources[0]),

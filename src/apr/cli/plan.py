@@ -11,13 +11,13 @@ from apr.cli.costs_text import costs_lines
 from apr.cli.planned_run import next_run
 from apr.cli.roofline_text import roofline_lines
 from apr.cli.values import LOCAL_PATH, Dataset, Share
+from apr.train.flags import TOKENS_PER_S
 from apr.units import format_count
 
 if TYPE_CHECKING:
     from apr.jobs.plan import RunPlan
 
-# Beyond any machine; a float that cannot be divided by makes no sense either.
-_RATES = Share(min=1e-3, max=1e12)
+_RATES = Share(min=TOKENS_PER_S[0], max=TOKENS_PER_S[1])
 
 
 @click.command("plan", short_help="Say what a run takes, before it starts.")
@@ -77,10 +77,9 @@ def command(
     With the name of a card its roofline is shown: the time of a token part by part, at assumed
     rates, or at measured ones where they exist; --like RUN is held against it.
 
-    What apr pretrain would refuse of the shards, the tokenizer and the model of --init is said, and
-    ends with exit code 5, as far as it shows without reading tokens and weights; what a run takes
-    and its token budget are answers, and do not. Nothing is written, and no weight is made unless
-    --measure asks for it.
+    Shards, tokenizer, --init and run directory that apr pretrain would refuse are said and end with
+    exit code 5, as far as it shows without reading tokens. Too little memory, disk or text is an
+    answer, and exit code 0. Nothing is written, and no weight is made unless --measure asks for it.
     """  # noqa: D301  click reads the escaped character
     given = {flag: value for flag, value in flags.items() if value is not None and value != ()}
     for one, other, both in (

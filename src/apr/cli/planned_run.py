@@ -1,5 +1,6 @@
 """The run that was planned, as the command that judges it."""
 
+from contextlib import suppress
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,9 @@ def _filled_in(found: "RunPlan") -> dict[str, Any]:
         filled["run_dir"] = next(place for place in places if not place.exists())
     if "tokenizer" in found.unnamed and "dataset" not in found.unnamed:
         recorded = recorded_path(found.config.dataset[0].path)
-        filled |= {"tokenizer": recorded} if recorded and recorded.exists() else {}
+        # A name that no file can have is no place either.
+        with suppress(OSError):
+            filled |= {"tokenizer": recorded} if recorded and recorded.exists() else {}
     return filled
 
 
