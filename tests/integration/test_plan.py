@@ -257,6 +257,14 @@ def test_the_largest_number_of_tokens_has_a_plan(capsys: Captured) -> None:
     assert facts["num_steps"] == -(-(10**18) // ((1 << 20) * 1024))
 
 
+def test_the_mode_decides_which_optimizer_may_go_on(trained: Path, capsys: Captured) -> None:
+    muon = ("--init", trained / "model.apr", "--seq-length", 32, "--optimizer", "muon")
+    refused = planned(capsys, *muon, code=2)["refused"]
+    assert refused["id"] == "config.muon-finetune"
+    config = planned(capsys, *muon, "--mode", "from-scratch")["config"]
+    assert (config["mode"], config["optimizer"]) == ("from-scratch", "muon")
+
+
 def test_a_damaged_manifest_is_refused(run_data: RunData, tmp_path: Path, capsys: Captured) -> None:
     (tmp_path / "manifest.json").write_bytes((run_data.train / "manifest.json").read_bytes()[:-9])
     refused = planned(capsys, *BASE, "--dataset", tmp_path, code=4)["refused"]
