@@ -75,8 +75,9 @@ def plan(
 
     `options` are fields of the configuration, as `resolve_config` takes them, and none is demanded;
     `device` may also name a card that is not here. `tokens` stands for a number of steps, rounded
-    up. The shape is that of a preset, or of the model in the container `init`, whose tensors are
-    not read. `rates_path` holds rates that were measured on the device. What `apr pretrain` would
+    up. The shape is that of a preset, or of the model in the container `init`, of whose tensors
+    none is read but a tied head beside its embedding. `rates_path` holds rates that were measured
+    on the device; `notify` and `progress` hear of a measurement. What `apr pretrain` would
     refuse is in the answer as far as manifests, indexes, the tokenizer and metadata tell.
 
     Refuses: config.vocab-size-unknown, config.sequence-too-long, config.mixture-repeated,
