@@ -7,7 +7,6 @@ Every fault is planted in the `.apr` file or in an option; the verdict is the on
 import json
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +31,8 @@ from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.gates import Gate
 from apr.train.init_file import read_init
 from apr.train.init_loss_gate import check_initial_loss
-from apr.train.inputs import open_inputs
-from apr.train.preflight import check_vocab_size
 from apr.train.row_losses import RowLosses
+from apr.train.tokenizer_gate import check_vocab_size
 from apr.train.validation import ValidationResult
 from apr.units import format_count
 
@@ -92,6 +90,7 @@ def test_the_harmless_twin_passes_and_compares_with_the_recorded_loss(
     waived = {name for name, gate in gates.items() if gate.verdict != "PASS"}
     assert waived == {"token-budget"}
     assert "as the file records on this set" in gates["init-loss"].expected
+    assert gates["vocab-size"].upstream_id == "FALSIFY-APR-PRETRAIN-ARCH-009"
     copied = verdicts(run_data, tmp_path, rewritten(base, tmp_path / "copy.apr"))
     assert copied["init-tensors"].verdict == copied["init-loss"].verdict == "PASS"
 
@@ -297,13 +296,11 @@ def test_f41_a_model_without_a_tokenizer_cannot_be_compared(
 
 @pytest.mark.parametrize(("rows", "verdict"), [(512, "PASS"), (600, "PASS"), (511, "FAIL")])
 def test_f14_a_model_may_have_spare_rows_and_no_row_too_few(
-    run_data: RunData, tmp_path: Path, rows: int, verdict: str
+    run_data: RunData, rows: int, verdict: str
 ) -> None:
     """Qwen2.5 is the known case: 151,665 ids for 151,936 rows."""
-    init = read_init(tmp_path / "nowhere.apr")
-    inputs = open_inputs(run_data.config(tmp_path / "run"))
-    shape = replace(inputs.architecture, vocab_size=rows)
-    finding = check_vocab_size(replace(inputs, architecture=shape, init=init))
+    entries = Tokenizer.load(run_data.tokenizer).vocab_size
+    finding = check_vocab_size(entries, rows, is_initial=True)
     assert finding.verdict == verdict
     expected = {"PASS": "FALSIFY-APR-PRETRAIN-ARCH-009", "FAIL": "FALSIFY-APR-PRETRAIN-ARCH-010"}
     assert finding.upstream_id == expected[verdict]

@@ -130,7 +130,7 @@ def test_one_number_everywhere(
     flags = run_data.flags(tmp_path / "run")[2:]
     named = [word for each in datasets for word in ("--dataset", str(each))]
     words = ["plan", "--arch", "tiny", "--device", "cpu", "--num-steps", "8", "--batch-size", "4"]
-    words += ["--seq-length", "32", *named]
+    words += ["--seq-length", "32", "--val-shard", str(run_data.val), *named]
     plan = _json(capsys, words, code=0)
     dry = _json(capsys, ["pretrain", "--dry-run", *flags, *named], code=0)
     pretrain(run_data.config(tmp_path / "run", dataset=datasets))

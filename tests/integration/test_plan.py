@@ -152,6 +152,20 @@ def test_the_throughput_of_an_earlier_run(trained: Path, capsys: Captured) -> No
     assert "sequence length 32" in other["tokens_per_s_reason"]
 
 
+@pytest.mark.parametrize("tokens_per_s", [5e-324, 1e308, 0, True, "9", None])
+def test_a_throughput_that_no_machine_has_is_none(
+    trained: Path, tmp_path: Path, capsys: Captured, tokens_per_s: object
+) -> None:
+    record = json.loads((trained / "run.json").read_text())
+    record["throughput"]["tokens_per_s_end_to_end"] = tokens_per_s
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    words = ["--arch", "tiny", "--vocab-size", 512, "--seq-length", 32, "--like", tmp_path]
+    time = planned(capsys, *words)["time"]
+    assert time["tokens_per_s"] is None
+    assert "no tokens per second that a machine has" in time["hours_reason"]
+    assert run(["plan", "--device", "cpu", *map(str, words)]) == 0
+
+
 def test_a_throughput_measured_here(capsys: Captured) -> None:
     tiny = ("--arch", "tiny", "--vocab-size", 512, "--batch-size", 2, "--seq-length", 32)
     measured = planned(capsys, *tiny, "--measure")["time"]
@@ -217,6 +231,15 @@ def test_f24_every_option_changes_the_plan(capsys: Captured, change: tuple[objec
         ((*BASE, "--dataset", "nowhere"), "files.not-found", 3),
         ((*BASE, "--like", "nowhere"), "run.not-found", 3),
         ((*BASE, "--tokens", 5), "usage", 2),
+        (("--arch", "tiny", "--vocab-size", 512, "--tokens", 10**18), "config.invalid", 2),
+        (("--arch", "tiny", "--vocab-size", 10**13), "config.invalid", 2),
+        ((*BASE, "--batch-size", 10**13), "config.invalid", 2),
+        ((*BASE, "--optimizer", "muon", "--mode", "finetune"), "config.init-missing", 2),
+        ((*BASE, "--dataset", __file__), "shards.not-a-directory", 4),
+        ((*BASE, "--val-shard", __file__), "shards.not-a-directory", 4),
+        ((*BASE, "--tokenizer", __file__), "tokenizer.damaged", 4),
+        (("--config", __file__), "config.not-toml", 4),
+        ((*BASE, "--device", "cuda:99"), "device.unknown", 2),
         ((*BASE, "--init", __file__), "usage", 2),
         ((*BASE, "--measure", "--tokens-per-s", 5), "usage", 2),
         ((*BASE, "--tokens-per-s", "nan"), "usage", 2),
@@ -226,6 +249,20 @@ def test_what_cannot_be_planned_is_refused(
     capsys: Captured, words: tuple[object, ...], id: str, code: int
 ) -> None:
     assert planned(capsys, *words, code=code)["refused"]["id"] == id
+
+
+def test_the_largest_number_of_tokens_has_a_plan(capsys: Captured) -> None:
+    base = ("--arch", "tiny", "--vocab-size", 512, "--batch-size", 1 << 20)
+    facts = planned(capsys, *base, "--tokens", 10**18)
+    assert facts["num_steps"] == -(-(10**18) // ((1 << 20) * 1024))
+
+
+def test_the_mode_decides_which_optimizer_may_go_on(trained: Path, capsys: Captured) -> None:
+    muon = ("--init", trained / "model.apr", "--seq-length", 32, "--optimizer", "muon")
+    refused = planned(capsys, *muon, code=2)["refused"]
+    assert refused["id"] == "config.muon-finetune"
+    config = planned(capsys, *muon, "--mode", "from-scratch")["config"]
+    assert (config["mode"], config["optimizer"]) == ("from-scratch", "muon")
 
 
 def test_a_damaged_manifest_is_refused(run_data: RunData, tmp_path: Path, capsys: Captured) -> None:
@@ -248,24 +285,33 @@ def test_a_run_file_is_planned_as_it_would_run(
     assert planned(capsys, "--config", run_file, "--num-steps", 400)["num_steps"] == 400
 
 
-def test_nothing_is_written_and_torch_stays_away(tmp_path: Path) -> None:
+def test_nothing_is_written_and_torch_stays_away(
+    run_data: RunData, trained: Path, tmp_path: Path
+) -> None:
     program = (
         "import sys; from apr.cli.main import run\n"
         "code = run(sys.argv[1:])\n"
         "assert 'torch' not in sys.modules\n"
         "sys.exit(code)"
     )
-    words = ["plan", *map(str, QWEN), "--num-steps", "1000", "--device", "cpu"]
-    done = subprocess.run(
-        [sys.executable, "-c", program, *words],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "494,032,768" in done.stdout
-    assert list(tmp_path.iterdir()) == []
+
+    def said(*words: object) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", program, "plan", "--device", "cpu", *map(str, words)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert list(tmp_path.iterdir()) == []
+        return done.stdout
+
+    assert "494,032,768" in said(*QWEN, "--num-steps", "1000")
+    data = ["--dataset", run_data.train, "--val-shard", run_data.val]
+    data += ["--tokenizer", run_data.tokenizer, "--init", trained / "model.apr"]
+    steps = ["--num-steps", 8, "--batch-size", 4, "--seq-length", 32, "--run-dir", "run"]
+    assert "next:\n" in said(*data, *steps)
 
 
 def test_the_next_command_can_be_pasted(
@@ -285,20 +331,135 @@ def test_the_next_command_can_be_pasted(
     assert found["planned_tokens"] == 20 * 4 * 32
 
 
-def test_what_does_not_fit_is_not_advised(tmp_path: Path, capsys: Captured) -> None:
+def advised(capsys: Captured, *words: object) -> list[str]:
+    """The command that a plan says comes next, as a shell would take it apart."""
+    capsys.readouterr()
+    assert run(["plan", *map(str, words)]) == 0
+    _, _, following = capsys.readouterr().out.partition("\nnext:\n")
+    return shlex.split(following)
+
+
+def test_the_next_command_says_what_was_said(
+    run_data: RunData, sources: tuple[Path, Path], tmp_path: Path, capsys: Captured
+) -> None:
+    """Nothing that follows from it: defaults and probes are those of the machine that runs."""
+    shape = ["--arch", "tiny", "--seq-length", "64", "--batch-size", "8"]
+    known = ["--tokenizer", run_data.tokenizer, "--run-dir", tmp_path / "run", *shape]
+    small, large = sources
+    mixed = ["--dataset", f"{small}=0.7", "--dataset", f"{large}=0.3", "--val-shard", run_data.val]
+    command = advised(
+        capsys, *known, *mixed, "--tokens", 10_000, "--tokens-per-s", 5, "--no-compile"
+    )
+    assert command[:3] == ["apr", "pretrain", "--dry-run"]
+    flags = command[3:]
+    places = [index for index, flag in enumerate(flags) if flag == "--dataset"]
+    assert [flags[index + 1] for index in places] == [f"{small}=0.7", f"{large}=0.3"]
+    rest = [flag for index, flag in enumerate(flags) if {index, index - 1}.isdisjoint(places)]
+    said = [*map(str, known), "--val-shard", str(run_data.val), "--num-steps", "20", "--no-compile"]
+    assert sorted(rest) == sorted(said)
+    card = advised(capsys, *known, "--dataset", run_data.train, "--device", "h200")
+    assert card[card.index("--device") + 1] == "cuda"
+    assert card[card.index("--precision") + 1] == "bf16"
+
+
+def test_what_a_run_file_says_is_left_to_it(
+    run_data: RunData, tmp_path: Path, capsys: Captured
+) -> None:
+    run_file = tmp_path / "run.toml"
+    run_file.write_text(
+        f'dataset = "{run_data.train}"\nval_shard = "{run_data.val}"\nmode = "from-scratch"\n'
+        f'tokenizer = "{run_data.tokenizer}"\nrun_dir = "{tmp_path / "run"}"\n'
+        'arch = "tiny"\nnum_steps = 20\nbatch_size = 4\nseq_length = 32\nlearning_rate = 0.01\n'
+        'device = "cpu"\n[waive]\n"preflight.token-budget" = "a test"\n'
+    )
+    assert advised(capsys, "--config", run_file)[3:] == ["--config", str(run_file)]
+    command = advised(capsys, "--config", run_file, "--tokens", 5000, "--batch-size", 8)
+    assert command[3:] == [
+        "--config", str(run_file), "--batch-size", "8", "--num-steps", "20",
+    ]  # fmt: skip
+    assert run([*command[1:], "--json"]) == 0
+    config = json.loads(capsys.readouterr().out)["config"]
+    assert (config["num_steps"], config["batch_size"]) == (20, 8)
+    assert config["learning_rate"] == 0.01
+    assert config["val_shard"] == str(run_data.val)
+    # 5000 tokens at the 4 sequences of the file are 40 steps.
+    assert planned(capsys, "--config", run_file, "--tokens", 5000)["num_steps"] == 40
+
+
+@pytest.mark.parametrize(
+    ("given", "lacking"),
+    [
+        ((), "--dataset, --tokenizer"),
+        (("manifest",), "--tokenizer"),
+        (("tokenizer",), "--dataset"),
+        (("small", "large", "tokenizer"), "--val-shard"),
+    ],
+)
+def test_a_command_that_lacks_something_is_not_advised(
+    run_data: RunData,
+    sources: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: Captured,
+    given: tuple[str, ...],
+    lacking: str,
+) -> None:
+    (tmp_path / "manifest.json").write_bytes((run_data.train / "manifest.json").read_bytes())
+    # What no file can be called is no tokenizer on record.
+    (tmp_path / "encode.json").write_text(json.dumps({"tokenizer": "x" * 5000}))
+    paths = {
+        "manifest": ("--dataset", tmp_path),
+        "small": ("--dataset", sources[0]),
+        "large": ("--dataset", sources[1]),
+        "tokenizer": ("--tokenizer", run_data.tokenizer),
+    }
+    words = [str(word) for name in given for word in paths[name]]
+    shape = ["--vocab-size", "512", "--num-steps", "9", "--seq-length", "32", "--batch-size", "1"]
+    assert run(["plan", "--device", "cpu", "--arch", "tiny", *shape, *words]) == 0
+    said = capsys.readouterr().out
+    assert said.endswith(f"\napr pretrain also needs {lacking}\n")
+    assert "next:" not in said
+
+
+def test_a_place_and_the_tokenizer_on_record_are_proposed(
+    sources: tuple[Path, Path],
+    run_data: RunData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shape = ["--device", "cpu", "--arch", "tiny", "--seq-length", "32", "--batch-size", "1"]
+    words = [*shape, "--dataset", sources[0]]
+    tokenizer = ["--tokenizer", str(run_data.tokenizer / "tokenizer.json")]
+    assert advised(capsys, *words)[-4:] == ["--run-dir", "runs/first", *tokenizer]
+    (tmp_path / "runs" / "first").mkdir(parents=True)
+    assert advised(capsys, *words, *tokenizer)[-2:] == ["--run-dir", "runs/2"]
+
+
+def test_what_does_not_fit_is_not_advised(
+    run_data: RunData, tmp_path: Path, capsys: Captured
+) -> None:
     # A card with its memory stands for this machine, whose own is not known here.
     card = ["plan", "--device", "h200", "--arch", "llama-370m", "--run-dir", str(tmp_path / "r")]
+    card += ["--vocab-size", "512", "--dataset", str(run_data.train), "--batch-size", "8"]
+    card += ["--val-shard", str(run_data.val), "--tokenizer", str(run_data.tokenizer)]
+    card += ["--seq-length", "256"]
     assert run(card) == 0
     assert "\nnext:\n  apr pretrain --dry-run" in capsys.readouterr().out
-    assert run([*card, "--batch-size", "4096", "--grad-accum", "1"]) == 0
+    # No held-out shards fill such a batch: what fits is asked of a plan without data.
+    many_rows = ["plan", "--device", "h200", "--arch", "llama-370m", "--batch-size", "4096"]
+    assert run([*many_rows, "--grad-accum", "1"]) == 0
     said = capsys.readouterr().out
     assert "next:" not in said
+    assert "also needs" not in said
     assert "to fit memory: " in said
+    assert "refuse this run: preflight.token-budget, preflight.memory\n" in said
     many = ["--num-steps", "900000", "--eval-every", "1", "--keep", "900000"]
     assert run([*card, *many]) == 0
     said = capsys.readouterr().out
     assert "next:" not in said
     assert "to fit disk: free space" in said
+    assert "preflight.disk-space" in said
 
 
 def test_a_dry_run_says_what_the_run_takes(run_data: RunData, tmp_path: Path) -> None:

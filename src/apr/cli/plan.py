@@ -8,24 +8,27 @@ import click
 from apr.architecture import PRESET_NAMES
 from apr.cli import output
 from apr.cli.costs_text import costs_lines
+from apr.cli.planned_run import next_run
 from apr.cli.roofline_text import roofline_lines
-from apr.cli.values import LOCAL_PATH, Share
+from apr.cli.values import LOCAL_PATH, Dataset, Share
+from apr.train.flags import TOKENS_PER_S
 from apr.units import format_count
 
 if TYPE_CHECKING:
     from apr.jobs.plan import RunPlan
 
-# Beyond any machine; a float that cannot be divided by makes no sense either.
-_RATES = Share(min=1e-3, max=1e12)
+_RATES = Share(min=TOKENS_PER_S[0], max=TOKENS_PER_S[1])
 
 
 @click.command("plan", short_help="Say what a run takes, before it starts.")
 @click.option("--arch", help=f"Preset of the model's shape: {', '.join(PRESET_NAMES)}.")
 @click.option("--init", type=LOCAL_PATH, help="An .apr file: plan for its model instead.")
-@click.option("--dataset", "datasets", type=LOCAL_PATH, multiple=True, help="Shards; repeatable.")
+@click.option("--dataset", type=Dataset(), multiple=True, help="Shards; repeatable.")
+@click.option("--val-shard", type=LOCAL_PATH, help="Held-out shards.")
 @click.option("--tokenizer", type=LOCAL_PATH, help="The shards' tokenizer.")
 @click.option("--run-dir", type=LOCAL_PATH, help="Where the run would be written.")
 @click.option("--config", "config_path", type=LOCAL_PATH, help="TOML file of a run.")
+@click.option("--mode", type=click.Choice(["from-scratch", "finetune"]), help="Regime of the run.")
 @click.option("--vocab-size", type=int, help="Rows of the embedding.")
 @click.option("--tokens", type=click.IntRange(1, 1 << 60), help="Tokens; or give --num-steps.")
 @click.option("--num-steps", type=int, help="Optimizer updates.")
@@ -46,13 +49,16 @@ _RATES = Share(min=1e-3, max=1e12)
 @click.option("--compile/--no-compile", default=None, help="Compiled kernels take less memory.")
 @click.option("--tokens-per-s", type=_RATES, help="Throughput to compute hours with.")
 @click.option("--like", type=LOCAL_PATH, help="Take the throughput of this finished run.")
-@click.option("--measure", is_flag=True, help="Measure the throughput here, in about 20 s.")
+@click.option(
+    "--measure",
+    is_flag=True,
+    help="Measure the throughput here, with the kernels of the run: about 20 s, and up to a minute "
+    "more to compile them.",
+)
 @output.standard_options
 @click.pass_context
 def command(
     ctx: click.Context,
-    init: Path | None,
-    datasets: tuple[Path, ...],
     config_path: Path | None,
     tokens: int | None,
     tokens_per_s: float | None,
@@ -71,13 +77,15 @@ def command(
     With the name of a card its roofline is shown: the time of a token part by part, at assumed
     rates, or at measured ones where they exist; --like RUN is held against it.
 
-    Nothing is written, and no weight is read or made unless --measure asks for it.
+    Shards, tokenizer, --init and run directory that apr pretrain would refuse are said and end with
+    exit code 5, as far as it shows without reading tokens. Too little memory, disk or text is an
+    answer, and exit code 0. Nothing is written, and no weight is made unless --measure asks for it.
     """  # noqa: D301  click reads the escaped character
-    given = {flag: value for flag, value in flags.items() if value is not None}
+    given = {flag: value for flag, value in flags.items() if value is not None and value != ()}
     for one, other, both in (
         ("--tokens", "--num-steps", tokens is not None and "num_steps" in given),
-        ("--init", "--arch", init is not None and "arch" in given),
-        ("--init", "--vocab-size", init is not None and "vocab_size" in given),
+        ("--init", "--arch", "init" in given and "arch" in given),
+        ("--init", "--vocab-size", "init" in given and "vocab_size" in given),
     ):
         if both:
             raise click.UsageError(f"{one} and {other} say the same thing; give one of them.", ctx)
@@ -89,22 +97,20 @@ def command(
     found = plan(
         given,
         config_path=config_path,
-        datasets=datasets,
         tokens=tokens,
-        init=init,
         speed=Speed(tokens_per_s, like, measure),
         rates_path=rates,
+        notify=output.notify,
+        progress=output.progress(),
     )
+    changes = {"num_steps": found.config.num_steps} if tokens is not None else {}
+    missing, words = next_run(found, given | changes, config_path)
     return output.Result(
         data=found.facts | {"config": found.known_config()},
-        text=_text(found),
-        next_commands=() if _does_not_fit(found) else (_dry_run(found, config_path),),
+        text="\n".join([_text(found), *missing]),
+        next_commands=words,
+        refusal=found.refusal,
     )
-
-
-def _does_not_fit(found: "RunPlan") -> bool:
-    """Whether a dry run of the same options would be refused for what it takes."""
-    return "FAIL" in (found.facts["memory"]["verdict"], found.facts["disk"]["verdict"])
 
 
 def _text(found: "RunPlan") -> str:
@@ -126,7 +132,10 @@ def _text(found: "RunPlan") -> str:
     valid = facts["expected_loss"][0].get("validity")
     if valid:
         lines.append(f"  {valid}")
-    return "\n".join([*lines, "", *_budget_lines(facts["token_budget"])])
+    lines += ["", *_budget_lines(facts["token_budget"])]
+    if ids := facts["would_be_refused_by"]:
+        lines += ["", f"apr pretrain would refuse this run: {', '.join(ids)}"]
+    return "\n".join(lines)
 
 
 def _budget_lines(budget: dict[str, Any]) -> list[str]:
@@ -145,26 +154,3 @@ def _budget_lines(budget: dict[str, Any]) -> list[str]:
         f"none: {budget['largest_sufficient_preset_reason']}"
     )
     return [wanted, f"  would be met by    {how}", f"  or by the preset   {largest}"]
-
-
-def _dry_run(found: "RunPlan", config_path: Path | None) -> str:
-    """The command that judges this very run; what the plan does not know is in capitals."""
-    config = found.config
-    words: list[object] = ["apr", "pretrain", "--dry-run"]
-    if config_path:
-        words += ["--config", config_path]
-    for directory in found.datasets or (config.dataset[0].path,):
-        words += ["--dataset", directory]
-    words += ["--tokenizer", config.tokenizer, "--run-dir", config.run_dir]
-    words += ["--init", found.init] if found.init else ["--arch", config.arch or ""]
-    if config.vocab_size:
-        words += ["--vocab-size", config.vocab_size]
-    words += ["--optimizer", config.optimizer] if config.optimizer != "adamw" else []
-    names = ("num_steps", "batch_size", "seq_length", "grad_accum", "eval_every", "keep")
-    for name in (*names, "device", "precision"):
-        if (value := getattr(config, name)) is not None:
-            words += [f"--{name.replace('_', '-')}", value]
-    for name in ("compile", "activation_checkpointing"):
-        if (value := getattr(config, name)) is not None:
-            words.append(f"--{'' if value else 'no-'}{name.replace('_', '-')}")
-    return output.command_line(*words)

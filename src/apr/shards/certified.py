@@ -14,8 +14,8 @@ from apr.corpus.certificate import (
     write_certificate,
 )
 from apr.errors import DamagedFile
+from apr.shards.described import Described
 from apr.shards.manifest import CertifiedSide
-from apr.shards.reader import ShardReader
 
 
 def certify_shards(
@@ -52,15 +52,15 @@ def find_certificate(certificate: Path | None, corpus: Sequence[Path | str]) -> 
     return _beside(corpus) if certificate is None else certificate
 
 
-def certificate_of(reader: ShardReader) -> Certificate | None:
+def certificate_of(shards: Described) -> Certificate | None:
     """The certificate that shards were encoded under; None where they name none.
 
     Refuses: shards.certificate-missing, shards.certificate-differs, and as read_certificate.
     """
-    named = reader.manifest.certificate
+    named = shards.manifest.certificate
     if named is None:
         return None
-    path = reader.directory / CERTIFICATE_NAME
+    path = shards.directory / CERTIFICATE_NAME
     if not path.is_file():
         raise DamagedFile(
             "shards.certificate-missing",
@@ -70,7 +70,7 @@ def certificate_of(reader: ShardReader) -> Certificate | None:
             fix="copy the whole directory again, or encode the corpus again",
         )
     certificate, sha256 = read_certificate(path)
-    side = certificate.side_of(reader.manifest.documents_sha256)
+    side = certificate.side_of(shards.manifest.documents_sha256)
     if (sha256, side) != (named.sha256, named.side):
         raise DamagedFile(
             "shards.certificate-differs",

@@ -1,11 +1,13 @@
 """preflight.data-degenerate: whether what a run reads is text, and decodes to it."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from apr.shards.degeneracy import Measured, judge_documents, judge_statistics
+from apr.shards.described import Described
 from apr.shards.reader import ShardReader
 from apr.shards.verifying.round_trip import RoundTrip, compare_documents, text_problem
 from apr.tokenizer.tokenizer import Tokenizer
@@ -14,6 +16,10 @@ from apr.train.sources import short_names
 
 _MAX_DOCUMENTS = 64
 _MAX_TOKENS = 1 << 21
+_FIX = (
+    "look at the text (apr tokenize explain, show-batch) and leave out what is none; if it is "
+    "meant to be so, --waive preflight.data-degenerate=REASON"
+)
 
 
 def check_degenerate(readers: list[ShardReader], tokenizer: Tokenizer) -> Finding:
@@ -26,9 +32,27 @@ def check_degenerate(readers: list[ShardReader], tokenizer: Tokenizer) -> Findin
                 for name, reader in zip(names, readers, strict=True)
             ]
         ),
-        fix="look at the text (apr tokenize explain, show-batch) and leave out what is none; if it "
-        "is meant to be so, --waive preflight.data-degenerate=REASON",
+        fix=_FIX,
     )
+
+
+def check_statistics(shards: Sequence[Described]) -> Finding:
+    """The part of it that manifests alone can tell: statistics in their bands."""
+    names = short_names([each.directory for each in shards])
+    findings = [
+        _outside(name, judge_statistics(each.manifest)) or Finding("PASS", f"{name}: inside", "")
+        for name, each in zip(names, shards, strict=True)
+    ]
+    return replace(worst(findings), fix=_FIX)
+
+
+def _outside(name: str, measured: list[Measured]) -> Finding | None:
+    """What lies outside of its band, if anything does."""
+    outside = [value for value in measured if not value.is_inside]
+    if not outside:
+        return None
+    found = ", ".join(f"{value} ({value.meaning})" for value in outside)
+    return Finding("FAIL", f"{name}: {found}", ", ".join(value.band for value in outside))
 
 
 def _check_one(name: str, reader: ShardReader, tokenizer: Tokenizer) -> Finding:
@@ -36,10 +60,8 @@ def _check_one(name: str, reader: ShardReader, tokenizer: Tokenizer) -> Finding:
         found = f"{name}: made with another tokenizer, so its text is not known"
         return Finding("UNKNOWN", found, "the tokenizer that made the shards")
     measured = judge_statistics(reader.manifest) + judge_documents(reader, tokenizer)
-    outside = [value for value in measured if not value.is_inside]
-    if outside:
-        found = ", ".join(f"{value} ({value.meaning})" for value in outside)
-        return Finding("FAIL", f"{name}: {found}", ", ".join(value.band for value in outside))
+    if outside := _outside(name, measured):
+        return outside
     expected = "decoded documents that have the hash of the original text"
     if reader.manifest.repaired is not None:
         found = f"{name}: a repaired manifest knows no original text"

@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from apr.errors import Refusal
 from apr.shards.reader import ShardReader
@@ -54,7 +57,12 @@ def plan_data(
             "given",
         )
     (shards,) = train
-    border = _reserve(shards, sequence_length=sequence_length, batch_size=batch_size)
+    border = reserve(
+        shards.directory,
+        shards.document_ends,
+        sequence_length=sequence_length,
+        batch_size=batch_size,
+    )
     return DataPlan(
         mix([TokenRows(shards, border, shards.num_tokens, sequence_length)], weights),
         TokenRows(shards, 0, border, sequence_length),
@@ -66,16 +74,27 @@ def _whole(shards: ShardReader, sequence_length: int) -> TokenRows:
     return TokenRows(shards, 0, shards.num_tokens, sequence_length)
 
 
-def _reserve(shards: ShardReader, *, sequence_length: int, batch_size: int) -> int:
-    """Where the documents to set aside end in the stream."""
+def reserve(
+    directory: Path,
+    document_ends: NDArray[np.integer[Any]],
+    *,
+    sequence_length: int,
+    batch_size: int,
+) -> int:
+    """Where in the stream of `directory` the documents to set aside end.
+
+    Shapes: document_ends [N], the last one being the number of tokens.
+
+    Refuses: preflight.val-empty, as `plan_data`.
+    """
     wanted = 16 * batch_size * sequence_length + 1
-    ends = shards.document_ends
-    border = int(ends[min(np.searchsorted(ends, wanted), len(ends) - 1)])
-    if shards.num_tokens - border < sequence_length + 1:
+    num_tokens = int(document_ends[-1])
+    border = int(document_ends[min(np.searchsorted(document_ends, wanted), len(document_ends) - 1)])
+    if num_tokens - border < sequence_length + 1:
         raise Refusal(
             "preflight.val-empty",
-            shards.directory,
-            found=f"{shards.num_tokens} tokens, {border} of them in the documents to set aside",
+            directory,
+            found=f"{num_tokens} tokens, {border} of them in the documents to set aside",
             expected=f"{wanted} tokens to hold out and more to train on",
             fix="encode a held-out corpus and pass it with --val-shard",
             upstream_id="FALSIFY-PRETRAIN-VAL-SHARD-003",

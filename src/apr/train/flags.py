@@ -14,6 +14,8 @@ EVAL_EVERY = 100
 PATIENCE = 5
 KEEP = 2
 SEED = 42
+TOKENS_PER_S = (1e-3, 1e12)
+"""A throughput lies between these: no machine is slower or faster."""
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ def read_init(path: Path, *, progress: Report = silent) -> InitFile:
         nonlocal seen
         with Container.open(path) as container:
             container.verify(progress=progress)
-            seen = _facts(container)
+            seen = replace(_facts(container), sha256=sha256_file(path))
         found = f"{format_bytes(path.stat().st_size)}, sha256 {seen.sha256:.12}, every byte sound"
         return Finding("PASS", found, "an .apr file whose every byte is sound")
 
@@ -127,6 +127,15 @@ def read_init(path: Path, *, progress: Report = silent) -> InitFile:
     gates.append(judge("preflight.init-family", _reached(gates, family)))
     gates.append(judge("preflight.init-tensors", _reached(gates, tensors)))
     return replace(seen, gates=tuple(gates))
+
+
+def describe_init(path: Path) -> InitFile:
+    """What an initial file says of itself, and its shape; no gate is judged, no weight is read.
+
+    Refuses: as `Container.open` and `require_contents`.
+    """
+    with Container.open(path) as container:
+        return replace(_facts(container), architecture=require_contents(container))
 
 
 def _reached(before: list[Gate], check: Callable[[], Finding]) -> Callable[[], Finding]:
@@ -180,7 +189,6 @@ def _facts(container: Container) -> InitFile:
     return InitFile(
         container.path,
         (),
-        sha256=sha256_file(container.path),
         tokenizer=tokenizer,
         tokenizer_reason=None if tokenizer else reason,
         provenance=tuple(entries),

@@ -2,49 +2,73 @@
 
 import statistics
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from apr.architecture import Architecture
 from apr.errors import Refusal
-from apr.model.init import initialize
+from apr.model.init import fresh_weights
 from apr.model.transformer import Transformer
+from apr.progress import Progress, Report, silent
 from apr.train.acceleration import Acceleration, choose_acceleration
 from apr.train.allocator import keep_freed_memory
 from apr.train.batches import Batch
+from apr.train.compiling import COMPILING, will_compile
 from apr.train.config import TrainConfig
 from apr.train.optimizer import build_optimizer
 from apr.train.prepare import PreparedRun
+from apr.train.ranks import Ranks
 from apr.train.rate import Rate
 from apr.train.repeatable import repeatable
+from apr.train.start import whole_model
 from apr.train.step import NO_EXCHANGE, GradientExchange, SummedLoss, train_step
 
 _PROBE_WIDTH = 1024
 _MOST_STEPS = 5
 
 
-def measure_rate(config: TrainConfig, architecture: Architecture, *, limit_s: float) -> Rate:
-    """Train a fresh model of this shape for a few steps and forget it.
+def measure_rate(
+    config: TrainConfig,
+    architecture: Architecture,
+    *,
+    limit_s: float,
+    notify: Callable[[str], None] = lambda _text: None,
+    progress: Report = silent,
+) -> Rate:
+    """Train a fresh model of this shape for a few steps, as the run would, and forget it.
 
-    Kernels are compiled only where the configuration says so, because compiling takes longer than
-    measuring. The first step warms up and does not count. What cannot be done within about
-    `limit_s`, by the speed of a matrix product, is not tried.
+    Precision, kernels and attention are those that the run would choose. The first step warms up,
+    which compiles kernels where the run is long enough for it, and does not count. What cannot be
+    done within about `limit_s` afterwards, by the speed of a matrix product, is not tried.
 
     Refuses: config.device-unavailable, config.no-compiler, config.attention-unavailable.
     """
-    chosen = config.model_copy(update={"compile": bool(config.compile)})
     keep_freed_memory()
-    with repeatable(config.device, seed=config.seed):
-        acceleration = choose_acceleration(chosen, architecture)
-        if too_long := _too_long(chosen, architecture, acceleration, limit_s):
+    with repeatable(config.device, seed=config.seed, deterministic=config.deterministic):
+        if will_compile(config, architecture):
+            notify(COMPILING)
+        acceleration = choose_acceleration(config, architecture)
+        for notice in acceleration.notices:
+            notify(notice)
+        if too_long := _too_long(config, architecture, acceleration, limit_s):
             return Rate(None, too_long)
-        model = Transformer(architecture)
-        initialize(model, seed=config.seed)
-        acceleration.apply_to(model)
-        model.to(acceleration.device)
-        summed_loss = acceleration.loss_function()
-        return _rate(_time_steps(model, chosen, summed_loss, limit_s=limit_s), chosen, acceleration)
+        model = whole_model(
+            architecture,
+            acceleration,
+            fresh_weights(architecture, seed=config.seed),
+            recomputes_blocks=bool(config.activation_checkpointing),
+        )
+        step_s = _time_steps(
+            model,
+            config,
+            acceleration.loss_function(),
+            limit_s=limit_s,
+            compiled=acceleration.compiled,
+            progress=progress,
+        )
+        return _rate(step_s, config, acceleration)
 
 
 def measure_prepared(run: PreparedRun, *, limit_s: float) -> Rate:
@@ -58,7 +82,12 @@ def measure_prepared(run: PreparedRun, *, limit_s: float) -> Rate:
         return Rate(None, too_long or "not measured: another rank would take too long")
     try:
         step_s = _time_steps(
-            run.model, config, run.summed_loss, limit_s=limit_s, exchange=run.exchange
+            run.model,
+            config,
+            run.summed_loss,
+            limit_s=limit_s,
+            compiled=run.acceleration.compiled,
+            exchange=run.exchange,
         )
     except Refusal as refusal:
         return Rate(None, f"not measured: {refusal.id}: {refusal.found}")
@@ -67,10 +96,12 @@ def measure_prepared(run: PreparedRun, *, limit_s: float) -> Rate:
 
 def _rate(step_s: list[float], config: TrainConfig, acceleration: Acceleration) -> Rate:
     kernels = "compiled" if acceleration.compiled else "eager"
+    beside = "compiling, validations" if acceleration.compiled else "validations"
+    steps = f"{len(step_s)} steps" if len(step_s) > 1 else "1 step"
     return Rate(
         config.batch_tokens / statistics.median(step_s),
-        f"measured just now: the median of {len(step_s)} steps on {acceleration.device}, "
-        f"{acceleration.precision}, {kernels}; validations and checkpoints come on top",
+        f"measured just now: the median of {steps} on {acceleration.device}, "
+        f"{acceleration.precision}, {kernels}; {beside} and checkpoints come on top",
     )
 
 
@@ -80,24 +111,18 @@ def _time_steps(
     summed_loss: SummedLoss,
     *,
     limit_s: float,
+    compiled: bool,
     exchange: GradientExchange = NO_EXCHANGE,
+    progress: Report = silent,
 ) -> list[float]:
-    """Seconds of each step after the first; of the first when there is time for no other."""
+    """Seconds of each step after the first, as many as `limit_s` allows, at least one.
+
+    Only where the first took longer than that without compiling anything, it has to do.
+    """
     optimizer = build_optimizer(model, config)
-    random = np.random.default_rng(config.seed)
-    rows = config.batch_size // exchange.ranks.world_size
-    shape = (rows, config.seq_length + 1)
-    ids = random.integers(model.architecture.vocab_size, size=shape)
-    batch = Batch(
-        np.ascontiguousarray(ids[:, :-1]),
-        np.ascontiguousarray(ids[:, 1:]),
-        np.zeros((rows, config.seq_length), np.int64),
-        tuple(range(rows)),
-    )
-    micro_batches = batch.split(config.num_micro_batches)
-    times_s: list[float] = []
-    started_s = time.perf_counter()
-    for step in range(1, _MOST_STEPS + 2):
+    micro_batches = _made_up(model, config, exchange.ranks).split(config.num_micro_batches)
+
+    def step_s(step: int) -> float:
         before_s = time.perf_counter()
         # Reading the loss waits for a CUDA device to finish.
         train_step(
@@ -111,11 +136,32 @@ def _time_steps(
             summed_loss=summed_loss,
             exchange=exchange,
         )
-        now_s = time.perf_counter()
-        times_s.append(now_s - before_s)
-        if any(exchange.ranks.any(now_s - started_s + times_s[-1] > limit_s)):
+        elapsed_s = time.perf_counter() - before_s
+        progress(Progress("measuring", step, _MOST_STEPS + 1, "steps"))
+        return elapsed_s
+
+    first_s = step_s(1)
+    if any(exchange.ranks.any(first_s > limit_s and not compiled)):
+        return [first_s]
+    times_s: list[float] = []
+    for step in range(2, _MOST_STEPS + 2):
+        times_s.append(step_s(step))
+        if any(exchange.ranks.any(sum(times_s) + times_s[-1] > limit_s)):
             break
-    return times_s[1:] or times_s
+    return times_s
+
+
+def _made_up(model: Transformer, config: TrainConfig, ranks: Ranks) -> Batch:
+    """What one rank would read of a batch: ids at random, each row one document."""
+    random = np.random.default_rng(config.seed)
+    rows = config.batch_size // ranks.world_size
+    ids = random.integers(model.architecture.vocab_size, size=(rows, config.seq_length + 1))
+    return Batch(
+        np.ascontiguousarray(ids[:, :-1]),
+        np.ascontiguousarray(ids[:, 1:]),
+        np.zeros((rows, config.seq_length), np.int64),
+        tuple(range(rows)),
+    )
 
 
 def _too_long(

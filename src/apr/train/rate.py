@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from apr.architecture import Architecture
+from apr.train.flags import TOKENS_PER_S
 from apr.train.run_record import RunRecord
 
 
@@ -27,8 +28,10 @@ def rate_of_run(record: RunRecord, architecture: Architecture, *, sequence_lengt
         device = record.data["environment"].get("device_name", "an unnamed device")
     except (KeyError, TypeError, AttributeError) as err:
         return Rate(None, f"the record of {name} lacks {err}")
-    if not isinstance(measured, int | float) or isinstance(measured, bool) or not measured > 0:
-        return Rate(None, f"{name} measured no tokens per second")
+    slowest, fastest = TOKENS_PER_S
+    is_number = isinstance(measured, int | float) and not isinstance(measured, bool)
+    if not (is_number and slowest <= measured <= fastest):
+        return Rate(None, f"{name} measured no tokens per second that a machine has")
     if (num_parameters, its_length) != (architecture.num_parameters, sequence_length):
         return Rate(
             None,

@@ -2,7 +2,7 @@
 
 from apr.corpus.certificate import Certificate, ExactCheck, NearCheck, NgramCheck
 from apr.shards.certified import certificate_of
-from apr.shards.reader import ShardReader
+from apr.shards.described import Described
 from apr.train.gates import Finding
 
 _EXPECTED = "a certificate of these training and these held-out documents"
@@ -13,7 +13,7 @@ _FIX = (
 )
 
 
-def check_split_certificate(train: ShardReader, val: ShardReader | None) -> Finding:
+def check_split_certificate(train: Described, val: Described | None) -> Finding:
     """A certificate beside either side's shards names the documents of both sides.
 
     The certificate of the training documents may be a later one than that of the held-out ones,
@@ -58,7 +58,7 @@ def describe_checks(certificate: Certificate) -> str:
     return "; ".join(made + ([f"not looked for: {' and '.join(not_made)}"] if not_made else []))
 
 
-def _names(certificate: Certificate, train: ShardReader, val: ShardReader) -> bool:
+def _names(certificate: Certificate, train: Described, val: Described) -> bool:
     return (
         certificate.train.documents_sha256 == train.manifest.documents_sha256
         and certificate.held_out is not None
