@@ -128,10 +128,10 @@ def train(case: Case, num_steps: int) -> int:
     from apr.train.acceleration import Acceleration
     from apr.train.allocator import keep_freed_memory
     from apr.train.batches import Batch
-    from apr.train.config import resolve_config
     from apr.train.gradients_gate import check_gradients
     from apr.train.optimizer import build_optimizer
     from apr.train.repeatable import repeatable
+    from apr.train.resolved_config import resolve_config
     from apr.train.step import train_step
 
     nowhere = Path("unused")

@@ -123,9 +123,9 @@ def timed_side(
     from apr.model.init import initialize
     from apr.model.transformer import Transformer
     from apr.train.batches import Batch
-    from apr.train.config import resolve_config
     from apr.train.loss import summed_loss
     from apr.train.optimizer import build_optimizer, set_learning_rate
+    from apr.train.resolved_config import resolve_config
     from apr.train.step import accumulate
 
     unused = {name: Path("unused") for name in ("dataset", "tokenizer", "run_dir")}

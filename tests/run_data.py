@@ -9,7 +9,8 @@ from apr.corpus.reading.jsonl import write_rows
 from apr.shards.encode import encode_corpus
 from apr.tokenizer.tokenizer import Tokenizer
 from apr.tokenizer.train import train_bpe
-from apr.train.config import TrainConfig, resolve_config
+from apr.train.config import TrainConfig
+from apr.train.resolved_config import resolve_config
 
 SOURCES = Path(__file__).resolve().parents[1] / "src" / "apr"
 VOCAB_SIZE = 512

@@ -175,7 +175,7 @@ class Setting:
         self, *, sequence_length: int, micro_batch_tokens: int, **choices: Any
     ) -> "TrainConfig":
         """A long run, as far as the choices of a run depend on its length."""
-        from apr.train.config import resolve_config
+        from apr.train.resolved_config import resolve_config
 
         nowhere = Path("unused")
         return resolve_config(

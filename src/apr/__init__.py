@@ -38,7 +38,7 @@ _PUBLIC: dict[str, str] = {
     "preflight": "apr.jobs.pretrain",
     "pretrain": "apr.jobs.pretrain",
     "replay": "apr.jobs.selftest",
-    "resolve_config": "apr.train.config",
+    "resolve_config": "apr.train.resolved_config",
     "resume": "apr.jobs.resume",
     "scan_corpus": "apr.corpus.scanning.scan",
     "selftest": "apr.jobs.selftest",

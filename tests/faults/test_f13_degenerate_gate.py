@@ -21,10 +21,11 @@ from apr.errors import Refusal
 from apr.jobs.pretrain import pretrain
 from apr.shards.encode import encode_corpus
 from apr.tokenizer.tokenizer import Tokenizer
-from apr.train.config import TrainConfig, resolve_config
+from apr.train.config import TrainConfig
 from apr.train.gates import Gate
 from apr.train.inputs import open_inputs
 from apr.train.preflight import check_data, check_files
+from apr.train.resolved_config import resolve_config
 
 
 def gate(config: TrainConfig) -> Gate:

@@ -29,8 +29,9 @@ from apr.jobs.sitting import Listener
 from apr.model.weights import load_model
 from apr.shards.encode import encode_corpus
 from apr.tokenizer.tokenizer import Tokenizer
-from apr.train.config import TrainConfig, resolve_config
+from apr.train.config import TrainConfig
 from apr.train.gates import Gate
+from apr.train.resolved_config import resolve_config
 
 pytestmark = pytest.mark.slow
 

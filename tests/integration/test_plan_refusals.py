@@ -22,11 +22,12 @@ from apr.jobs.plan import plan
 from apr.jobs.pretrain import pretrain
 from apr.shards.encode import encode_corpus
 from apr.tokenizer.tokenizer import Tokenizer
-from apr.train.config import TrainConfig, resolve_config
+from apr.train.config import TrainConfig
 from apr.train.gates import apply_waivers
 from apr.train.init_file import read_init
 from apr.train.inputs import open_inputs
 from apr.train.preflight import check_files
+from apr.train.resolved_config import resolve_config
 
 Captured = pytest.CaptureFixture[str]
 IDENTITY = ["preflight.tokenizer-fingerprint", "preflight.vocab-size"]

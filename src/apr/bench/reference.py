@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from apr.architecture import Architecture, preset
-from apr.train.config import TrainConfig, resolve_config
+from apr.train.config import TrainConfig
 from apr.train.division import divided
+from apr.train.resolved_config import resolve_config
 
 # Small enough for two cores, and of the proportions that larger models have.
 REFERENCE = Architecture(

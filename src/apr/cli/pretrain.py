@@ -203,8 +203,8 @@ def command(
     the run from there on: what no weight depends on freely, what later steps depend on with a line
     in the record, and what decided earlier steps not at all.
     """  # noqa: D301  click reads the escaped character
-    from apr.train.config import resolve_config
     from apr.train.gates import parse_waivers
+    from apr.train.resolved_config import resolve_config
 
     given = {
         FIELD_OF_FLAG.get(flag, flag): value

@@ -60,7 +60,7 @@ def command(
     apr selftest --config run.toml
     apr selftest --replay runs/first/skipped/step-00000117
     """  # noqa: D301  click reads the escaped character
-    from apr.train.config import resolve_config
+    from apr.train.resolved_config import resolve_config
 
     given = {
         FIELD_OF_FLAG.get(flag, flag): value

@@ -24,7 +24,8 @@ from apr.jobs.sitting import SILENT, Listener
 from apr.shards.encode import encode_corpus
 from apr.shards.reader import ShardReader
 from apr.tokenizer.train import train_bpe
-from apr.train.config import TrainConfig, resolve_config
+from apr.train.config import TrainConfig
+from apr.train.resolved_config import resolve_config
 from apr.train.run_record import RunRecord
 
 VOCAB_SIZE = 4096

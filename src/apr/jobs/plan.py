@@ -17,11 +17,12 @@ from apr.jobs.expectations import budget, expected_losses
 from apr.jobs.foreseen import foreseen_gates, foreseen_ids, foreseen_refusal
 from apr.jobs.planned_device import PlannedDevice, planned_device
 from apr.progress import Report, silent
-from apr.train.config import TrainConfig, resolve_config, within_positions
+from apr.train.config import TrainConfig, within_positions
 from apr.train.copies import count_copies
 from apr.train.division import divided
 from apr.train.inputs import require_positions
 from apr.train.rate import Rate, rate_of_run
+from apr.train.resolved_config import resolve_config
 from apr.train.run_record import RunRecord
 from apr.train.token_budget import effective_tokens
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from apr.errors import Refusal, UsageRefusal
-from apr.train.config import TrainConfig, resolve_config
+from apr.train.config import TrainConfig
+from apr.train.resolved_config import resolve_config
 from apr.train.schedule import learning_rate_at
 from apr.train.train_state import Ending, TrainState
 

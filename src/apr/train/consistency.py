@@ -1,16 +1,12 @@
 """Which fields of a configuration contradict each other."""
 
-from typing import TYPE_CHECKING
-
 from apr.errors import UsageRefusal
+from apr.train.config import TrainConfig
 from apr.train.device_option import require_device
 from apr.train.sources import require_mixture
 
-if TYPE_CHECKING:
-    from apr.train.config import TrainConfig
 
-
-def require_consistent(config: "TrainConfig") -> None:
+def require_consistent(config: TrainConfig) -> None:
     """Refuse a configuration, its defaults filled in, that cannot be meant.
 
     Refuses: config.mixture-weights, config.mixture-without-val, config.init-missing,
@@ -25,7 +21,7 @@ def require_consistent(config: "TrainConfig") -> None:
     require_device(config.device)
 
 
-def _require_start(config: "TrainConfig") -> None:
+def _require_start(config: TrainConfig) -> None:
     if config.mode == "finetune" and config.init is None:
         raise UsageRefusal(
             "config.init-missing",
@@ -53,7 +49,7 @@ def _require_start(config: "TrainConfig") -> None:
         )
 
 
-def _require_lengths(config: "TrainConfig") -> None:
+def _require_lengths(config: TrainConfig) -> None:
     assert config.warmup_steps is not None
     if config.batch_size % (config.grad_accum or 1):
         raise UsageRefusal(
@@ -81,7 +77,7 @@ def _require_lengths(config: "TrainConfig") -> None:
         )
 
 
-def _require_effects(config: "TrainConfig") -> None:
+def _require_effects(config: TrainConfig) -> None:
     if config.decay_fraction is not None and config.schedule != "wsd":
         raise UsageRefusal(
             "config.without-effect",

@@ -10,9 +10,9 @@ from tests.unit.train.batch_fixture import random_batch, tiny_model
 from apr.model.transformer import Transformer
 from apr.tokenizer.tokenizer import Tokenizer
 from apr.train.checkpoint import save_checkpoint
-from apr.train.config import resolve_config
 from apr.train.loss import summed_loss
 from apr.train.optimizer import build_optimizer, state_tensors
+from apr.train.resolved_config import resolve_config
 from apr.train.step import train_step
 from apr.train.train_state import TrainState
 

@@ -10,7 +10,8 @@ import pytest
 from apr.architecture import PRESET_NAMES
 from apr.cli import pretrain as pretrain_cli
 from apr.errors import Refusal
-from apr.train.config import TrainConfig, absolute_paths, resolve_config
+from apr.train.config import TrainConfig, absolute_paths
+from apr.train.resolved_config import resolve_config
 
 SOURCES = Path(__file__).resolve().parents[3] / "src" / "apr"
 REQUIRED: dict[str, Any] = {"dataset": Path("d"), "tokenizer": Path("t"), "run_dir": Path("r")}

@@ -18,10 +18,11 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from apr.architecture import preset
 from apr.progress import Progress
 from apr.train.compiling import COMPILING
-from apr.train.config import TrainConfig, resolve_config
+from apr.train.config import TrainConfig
 from apr.train.inputs import open_inputs
 from apr.train.measured_rate import measure_prepared, measure_rate
 from apr.train.prepare import PreparedRun, prepare
+from apr.train.resolved_config import resolve_config
 
 # The compiler's front end looks into what comes into a block, and torch is told to raise then.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")

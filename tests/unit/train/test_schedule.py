@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from apr.train.config import resolve_config
+from apr.train.resolved_config import resolve_config
 from apr.train.schedule import learning_rate_at
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from apr.cli.values import Dataset
 from apr.errors import Refusal, UsageRefusal
-from apr.train.config import TrainConfig, absolute_paths, resolve_config
+from apr.train.config import TrainConfig, absolute_paths
+from apr.train.resolved_config import resolve_config
 from apr.train.sources import Source, require_distinct, short_names
 
 OTHERS: dict[str, Any] = {"tokenizer": "t", "run_dir": "r", "val_shard": "v"}

@@ -12,9 +12,10 @@ from torch.nn import functional
 from apr.errors import Refusal
 from apr.model.transformer import Transformer
 from apr.train.batches import Batch
-from apr.train.config import TrainConfig, resolve_config
+from apr.train.config import TrainConfig
 from apr.train.loss import summed_loss
 from apr.train.optimizer import applied_learning_rate, build_optimizer
+from apr.train.resolved_config import resolve_config
 from apr.train.step import StepResult, accumulate, accumulate_batch, train_step
 
 

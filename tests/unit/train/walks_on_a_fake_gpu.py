@@ -25,11 +25,11 @@ from apr.model.transformer import Transformer
 from apr.train.acceleration import Acceleration
 from apr.train.agreement import digest_of_tensors
 from apr.train.attention_choice import WAYS
-from apr.train.config import resolve_config
 from apr.train.gradients_gate import check_gradients
 from apr.train.guards import require_finite_weights
 from apr.train.loss import masked_hidden_states, summed_loss
 from apr.train.optimizer import build_optimizer, load_state_tensors
+from apr.train.resolved_config import resolve_config
 from apr.train.snapshot import SnapshotMemory, take_snapshot
 from apr.train.step import SummedLoss, train_step
 from apr.train.train_state import TrainState

@@ -9,7 +9,8 @@ from tests.unit.train.batch_fixture import VOCAB_SIZE
 from apr.architecture import preset
 from apr.model.init import initialize
 from apr.model.transformer import Transformer
-from apr.train.config import TrainConfig, resolve_config
+from apr.train.config import TrainConfig
+from apr.train.resolved_config import resolve_config
 
 
 def config(**options: Any) -> TrainConfig:
