@@ -181,6 +181,24 @@ def test_a_model_without_a_tokenizer_is_given_one(tmp_path: Path) -> None:
 # --- the two commands
 
 
+def test_a_declared_separator_goes_there_and_back(
+    capsys: pytest.CaptureFixture[str], directory: Path, tmp_path: Path
+) -> None:
+    def separator(path: Path) -> object:
+        _, found = answer(capsys, "inspect", path)
+        return found["metadata"].get("apr.eos_token")
+
+    tokenizer = tmp_path / "tokenizer"
+    tokenizer_files.tokenizer().save(tokenizer)
+    import_model(directory, output=tmp_path / "a.apr", tokenizer=tokenizer, **QUICK)
+    assert separator(tmp_path / "a.apr") == tokenizer_files.EOS
+    for _ in range(2):
+        export = ["export", tmp_path / "a.apr", "--format", "hf", "-o", tmp_path / "hf"]
+        assert answer(capsys, *export, "--overwrite")[0] == 0
+    assert answer(capsys, "import", tmp_path / "hf", "-o", tmp_path / "b.apr")[0] == 0
+    assert separator(tmp_path / "b.apr") == tokenizer_files.EOS
+
+
 def test_import_from_the_command_line(
     capsys: pytest.CaptureFixture[str], directory: Path, tmp_path: Path
 ) -> None:
