@@ -468,7 +468,7 @@ def test_a_refused_import_leaves_nothing(
     fault(model)
     model.write(tmp_path / "theirs")
     before = listing(tmp_path)
-    words: list[object] = ["import", tmp_path / "theirs", "-o", tmp_path / "m.apr"]
+    words: list[object] = ["import", tmp_path / "theirs", "-o", tmp_path / "new" / "m.apr"]
     words += ["--quantize", quantize] if quantize else []
     code, found = answer(capsys, *words)
     assert (code, found["refused"]["id"]) == (5, id)
