@@ -254,8 +254,12 @@ def test_import_as_json(
 
 
 def test_export_from_the_command_line(
-    capsys: pytest.CaptureFixture[str], container: Path, tmp_path: Path
+    capsys: pytest.CaptureFixture[str],
+    container: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     target = tmp_path / "not" / "yet" / "there"
     assert run(["export", str(container), "--format", "hf", "-o", str(target)]) == 0
     said = capsys.readouterr().out
@@ -264,6 +268,9 @@ def test_export_from_the_command_line(
     assert "proof         512 tokens: logits of the written files within " in said
     assert "loads it without a warning, logits within " in said
     assert f"next:\n  apr import {target} -o back.apr\n" in said
+    (tmp_path / "back.apr").write_text("mine")
+    assert run(["export", str(container), "--format", "hf", "-o", str(tmp_path / "again")]) == 0
+    assert "-o back-2.apr\n" in capsys.readouterr().out
     code, found = answer(capsys, "export", container, "--format", "gguf", "-o", tmp_path / "m.gguf")
     assert code == 0
     assert found["files"] == ["m.gguf"]
