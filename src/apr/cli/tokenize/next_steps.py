@@ -84,14 +84,16 @@ def _encode(ctx: click.Context, corpus: Path, certificate: Path | None, target: 
 
 
 def _shards_of_other_side(directory: Path, manifest: Manifest) -> Path | None:
-    """Shards beside `directory` whose documents the certificate of either side names as both."""
+    """Shards beside `directory`, by its tokenizer, that a certificate names as the other side."""
     if manifest.certificate is None:
         return None
     for beside in sorted(directory.absolute().parent.iterdir()):
         found = None
         with suppress(Refusal):
             found = read_manifest(beside)[0]
-        if found is not None and _are_certified(directory, manifest, beside, found):
+        if found is None or found.tokenizer_fingerprint != manifest.tokenizer_fingerprint:
+            continue
+        if _are_certified(directory, manifest, beside, found):
             return directory.with_name(beside.name)
     return None
 
