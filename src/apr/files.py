@@ -195,20 +195,18 @@ def atomic_writer(path: Path) -> Generator[IO[bytes]]:
     Refuses: files.io-failed, files.not-found.
     Writes: `path`.
     """
-    with io_refusals(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with staging_file(path.parent, path.name) as (staged, handle):
-            # The descriptor stays open, and with it the lock, until the file has its name.
-            with os.fdopen(handle, "w+b", closefd=False) as target:
-                yield target
-                target.flush()
-                os.fsync(target.fileno())
-            # mkstemp makes the file private to its owner; what apr writes follows the umask.
-            umask = os.umask(0)
-            os.umask(umask)
-            staged.chmod(0o666 & ~umask)
-            staged.replace(path)
-            sync_directory(path.parent)
+    with io_refusals(path), staging_file(path.parent, path.name) as (staged, handle):
+        # The descriptor stays open, and with it the lock, until the file has its name.
+        with os.fdopen(handle, "w+b", closefd=False) as target:
+            yield target
+            target.flush()
+            os.fsync(target.fileno())
+        # mkstemp makes the file private to its owner; what apr writes follows the umask.
+        umask = os.umask(0)
+        os.umask(umask)
+        staged.chmod(0o666 & ~umask)
+        staged.replace(path)
+        sync_directory(path.parent)
 
 
 @contextmanager
@@ -270,11 +268,9 @@ def atomic_directory(path: Path, *, overwrite: bool = False) -> Generator[Path]:
     Refuses: files.exists, files.io-failed.
     """
     require_absent(path, overwrite=overwrite)
-    with io_refusals(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with staging_directory(path.parent, path.name) as staged:
-            yield staged
-            publish_directory(staged, path, overwrite=overwrite)
+    with io_refusals(path), staging_directory(path.parent, path.name) as staged:
+        yield staged
+        publish_directory(staged, path, overwrite=overwrite)
 
 
 def publish_directory(staged: Path, path: Path, *, overwrite: bool) -> None:

@@ -22,28 +22,47 @@ _SUFFIX = ".tmp"
 def staging_directory(parent: Path, name: str) -> Generator[Path]:
     """An empty directory in `parent` in which `name` is made; what is left of it goes at the end.
 
+    Where `parent` is missing it is made, and goes too when the block fails.
+
     Writes: the directory, and deletes those that dead processes left for the same name.
     """
-    _collect(parent, name)
-    staged, lock = _held(lambda: _empty_directory(parent, name), os.O_RDONLY)
-    try:
-        yield staged
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
-        os.close(lock)
+    with _made(parent):
+        _collect(parent, name)
+        staged, lock = _held(lambda: _empty_directory(parent, name), os.O_RDONLY)
+        try:
+            yield staged
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+            os.close(lock)
 
 
 @contextmanager
 def staging_file(parent: Path, name: str) -> Generator[tuple[Path, int]]:
     """As `staging_directory`, for a file; also a descriptor that reads and writes it."""
-    _collect(parent, name)
-    staged, descriptor = _held(lambda: _empty_file(parent, name), os.O_RDWR)
+    with _made(parent):
+        _collect(parent, name)
+        staged, descriptor = _held(lambda: _empty_file(parent, name), os.O_RDWR)
+        try:
+            yield staged, descriptor
+        finally:
+            with suppress(FileNotFoundError):
+                staged.unlink()
+            os.close(descriptor)
+
+
+@contextmanager
+def _made(directory: Path) -> Generator[None]:
+    """Make what is missing of `directory`; when the block fails it goes again, if it is empty."""
+    absolute = directory.absolute()
+    missing = [each for each in (absolute, *absolute.parents) if not each.exists()]
     try:
-        yield staged, descriptor
-    finally:
-        with suppress(FileNotFoundError):
-            staged.unlink()
-        os.close(descriptor)
+        directory.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for made in missing:
+            with suppress(OSError):
+                made.rmdir()
+        raise
 
 
 def _empty_directory(parent: Path, name: str) -> Path:

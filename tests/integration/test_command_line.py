@@ -68,6 +68,8 @@ def test_run_is_greedy_by_default_and_sampling_follows_the_seed(
         (["run", "nowhere.apr", "x", "--temperature", "1e-320"], 2, "run.sampling"),
         (["run", "nowhere.apr", "x", "--temperature", "1", "--seed", "9" * 23], 2, "run.sampling"),
         (["run", "nowhere.apr", "x", "--seed", "-1"], 2, "run.sampling"),
+        (["run", "nowhere.apr", "x", "--seed", "0"], 2, "run.sampling"),
+        (["run", "nowhere.apr", "x", "--seed", "0", "--temperature", "1"], 3, "files.not-found"),
         (["run", "{model}", "x" * 9000], 2, "run.prompt-too-long"),
         (["pretrain", "--resume", "nowhere"], 3, "files.not-found"),
         (["pretrain", "--resume", "{run}"], 5, "run.finished"),

@@ -52,6 +52,10 @@ def test_inspect_for_a_person(capsys: pytest.CaptureFixture[str], model: Path) -
     assert "word5" not in text
     assert "down_proj" not in text
     assert f"apr validate {model}" in text
+    # The format has no null for a size: 0 is what it writes for one that nobody recorded.
+    lines = dict(line.split(maxsplit=1) for line in text.splitlines() if " " in line.strip())
+    assert lines["total_size"] == lines["license"] == "not recorded"
+    assert lines["param_count"] == str(LLAMA.num_parameters)
     assert run(["inspect", str(model), "--tensors"]) == 0
     assert "model.layers.0.mlp.down_proj.weight" in capsys.readouterr().out
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.integration.test_pretrain import record_of, stop_after
@@ -90,6 +91,28 @@ def test_a_second_demo_shows_the_first_and_how_to_start_over(
     said = json.loads(capsys.readouterr().out)
     assert {"outcome", "val", "init_loss_nats", "model", "report"} <= said.keys()
     assert (finished / "run.json").read_bytes() == before
+
+
+def test_a_demo_that_was_stopped_before_its_first_step_begins_again(
+    documents: list[Document], tmp_path: Path
+) -> None:
+    root = tmp_path / "demo"
+    options: dict[str, Any] = {"documents": documents, "cache_directory": tmp_path / "cache"}
+
+    def stop_before_training(text: str) -> None:
+        if not text.startswith("corpus"):
+            raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            demo(root, num_steps=3, listener=Listener(notify=stop_before_training), **options)
+        assert DemoParts(root).val_shards.is_dir()
+        assert not (root / "run.json").exists()
+    (root / "thesis.tex").write_text("years of work")
+    with pytest.raises(Refusal) as refused:
+        demo(root, num_steps=3, **options)
+    assert refused.value.id == "files.foreign-content"
+    assert (root / "thesis.tex").read_text() == "years of work"
 
 
 def test_foreign_files_are_never_deleted(documents: list[Document], tmp_path: Path) -> None:

@@ -181,6 +181,24 @@ def test_a_model_without_a_tokenizer_is_given_one(tmp_path: Path) -> None:
 # --- the two commands
 
 
+def test_a_declared_separator_goes_there_and_back(
+    capsys: pytest.CaptureFixture[str], directory: Path, tmp_path: Path
+) -> None:
+    def separator(path: Path) -> object:
+        _, found = answer(capsys, "inspect", path)
+        return found["metadata"].get("apr.eos_token")
+
+    tokenizer = tmp_path / "tokenizer"
+    tokenizer_files.tokenizer().save(tokenizer)
+    import_model(directory, output=tmp_path / "a.apr", tokenizer=tokenizer, **QUICK)
+    assert separator(tmp_path / "a.apr") == tokenizer_files.EOS
+    for _ in range(2):
+        export = ["export", tmp_path / "a.apr", "--format", "hf", "-o", tmp_path / "hf"]
+        assert answer(capsys, *export, "--overwrite")[0] == 0
+    assert answer(capsys, "import", tmp_path / "hf", "-o", tmp_path / "b.apr")[0] == 0
+    assert separator(tmp_path / "b.apr") == tokenizer_files.EOS
+
+
 def test_import_from_the_command_line(
     capsys: pytest.CaptureFixture[str], directory: Path, tmp_path: Path
 ) -> None:
@@ -236,8 +254,12 @@ def test_import_as_json(
 
 
 def test_export_from_the_command_line(
-    capsys: pytest.CaptureFixture[str], container: Path, tmp_path: Path
+    capsys: pytest.CaptureFixture[str],
+    container: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     target = tmp_path / "not" / "yet" / "there"
     assert run(["export", str(container), "--format", "hf", "-o", str(target)]) == 0
     said = capsys.readouterr().out
@@ -246,6 +268,9 @@ def test_export_from_the_command_line(
     assert "proof         512 tokens: logits of the written files within " in said
     assert "loads it without a warning, logits within " in said
     assert f"next:\n  apr import {target} -o back.apr\n" in said
+    (tmp_path / "back.apr").write_text("mine")
+    assert run(["export", str(container), "--format", "hf", "-o", str(tmp_path / "again")]) == 0
+    assert "-o back-2.apr\n" in capsys.readouterr().out
     code, found = answer(capsys, "export", container, "--format", "gguf", "-o", tmp_path / "m.gguf")
     assert code == 0
     assert found["files"] == ["m.gguf"]
@@ -450,7 +475,7 @@ def test_a_refused_import_leaves_nothing(
     fault(model)
     model.write(tmp_path / "theirs")
     before = listing(tmp_path)
-    words: list[object] = ["import", tmp_path / "theirs", "-o", tmp_path / "m.apr"]
+    words: list[object] = ["import", tmp_path / "theirs", "-o", tmp_path / "new" / "m.apr"]
     words += ["--quantize", quantize] if quantize else []
     code, found = answer(capsys, *words)
     assert (code, found["refused"]["id"]) == (5, id)

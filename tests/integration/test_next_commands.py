@@ -88,6 +88,40 @@ def test_a_tokenizer_of_a_cleaned_corpus_leads_to_the_cleaned_shards(
     assert "--dataset shards/train --val-shard shards/val" in from_record
 
 
+def test_what_is_there_already_is_not_named_as_an_output(here: Path, capsys: Captured) -> None:
+    follow("apr corpus split in.jsonl -o data --val-fraction 0.2 --content-field text", capsys)
+    dedup = (
+        "apr corpus dedup data/train --held-out data/held-out --no-near --overwrite "
+        "--certificate data/certificate.json -o data/duplicates.jsonl"
+    )
+    for _ in range(2):
+        (decontaminate,) = follow(dedup, capsys)
+        certified = follow(decontaminate, capsys)[-1]
+    assert decontaminate.endswith(" -o data/contaminated.jsonl --overwrite")
+    assert "--remove data/contaminated.jsonl" in certified
+    for _ in range(2):
+        (encode,) = follow("apr tokenize train --corpus data/train -o tok --overwrite", capsys)
+        assert "--certificate data/contaminated.certificate.json" in encode
+        follow(f"{encode} --encoder reference", capsys)
+    (here / "runs" / "first").mkdir(parents=True)
+    (pretrain,) = follow("apr tokenize verify shards/train --tokenizer tok", capsys)
+    assert "--run-dir runs/first-2 --dry-run" in pretrain
+
+
+def test_shards_of_another_tokenizer_are_no_other_side(here: Path, capsys: Captured) -> None:
+    follow("apr corpus split in.jsonl -o data --val-fraction 0.2 --content-field text", capsys)
+    follow("apr tokenize train --corpus data/train -o tok", capsys)
+    follow("apr tokenize train --corpus data/train --vocab-size 270 -o small", capsys)
+    encode = "apr tokenize encode-corpus --encoder reference --corpus"
+    follow(f"{encode} data/held-out --tokenizer tok -o val", capsys)
+    _, held_out, pretrain = follow(f"{encode} data/train --tokenizer small -o train", capsys)
+    assert "--corpus data/held-out" in held_out
+    assert held_out.endswith("--tokenizer small -o held-out")
+    assert "--dataset train --val-shard held-out --tokenizer small" in pretrain
+    _, pretrain = follow(f"{encode} data/train --tokenizer tok -o train-2", capsys)
+    assert "--dataset train-2 --val-shard val --tokenizer tok" in pretrain
+
+
 @pytest.mark.parametrize("has_tokenizer", [True, False])
 def test_a_tokenizer_that_is_there_is_not_trained_again(
     here: Path, capsys: Captured, has_tokenizer: bool

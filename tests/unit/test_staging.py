@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -135,3 +137,29 @@ def test_old_directories_go_once_there_is_a_new_one(tmp_path: Path) -> None:
     with atomic_directory(tmp_path / "name"):
         assert (tmp_path / ".name.0123abcd.old").exists()
     assert names(tmp_path) == {"name"}
+
+
+@pytest.mark.parametrize("begin", [staging_directory, staging_file])
+def test_what_was_made_above_a_name_goes_with_a_failure(
+    tmp_path: Path, begin: Callable[..., AbstractContextManager[object]]
+) -> None:
+    (tmp_path / "there").mkdir()
+    parent = tmp_path / "there" / "new" / "newer"
+
+    def stopped(meanwhile: Callable[[], object]) -> None:
+        with begin(parent, "x"):
+            meanwhile()
+            raise KeyboardInterrupt
+
+    seen: list[bool] = []
+    with pytest.raises(KeyboardInterrupt):
+        stopped(lambda: seen.append(parent.is_dir()))
+    assert seen == [True]
+    assert [*tmp_path.rglob("*")] == [tmp_path / "there"]
+    # What somebody else put there meanwhile stays, and so does what is finished.
+    with pytest.raises(KeyboardInterrupt):
+        stopped(lambda: (parent.parent / "theirs").write_text("kept"))
+    assert [path.name for path in parent.parent.iterdir()] == ["theirs"]
+    with begin(parent, "x"):
+        pass
+    assert parent.is_dir()

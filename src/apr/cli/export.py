@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from apr.cli import output
+from apr.cli.free_name import free_name
 from apr.cli.values import LOCAL_PATH, MODEL_PATH, require_used
 from apr.units import format_bytes, format_duration
 
@@ -83,7 +84,9 @@ def command(
             overwrite=overwrite,
             progress=output.progress(),
         )
-        next_command = output.command_line("apr", "import", target, "-o", "back.apr")
+        next_command = output.command_line(
+            "apr", "import", target, "-o", free_name(Path("back.apr"))
+        )
     else:
         require_used(ctx, "max_shard_bytes", unless="with --format gguf")
         require_used(ctx, "without_tokenizer", unless="with --format gguf, which needs one")

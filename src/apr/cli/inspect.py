@@ -18,6 +18,8 @@ _SHOWN_ELSEWHERE = (
     "apr.eos_token",
     "apr.provenance",
 )
+# What the format writes for a key that it allows neither to be null nor to be left out.
+_UNSET: dict[str, object] = {"model_type": "", "total_size": 0, "param_count": 0}
 # Keys of an entry that are shown first, or that only a machine reads.
 _ENTRY_HEAD = ("what", "at", "by")
 _ENTRY_HASHES = ("previous_sha256", "entry_sha256")
@@ -76,7 +78,7 @@ def _text(found: dict[str, Any]) -> str:
         *(("provenance", line) for line in _provenance(found["provenance"])),
     ]
     lines += [
-        (key, _short(value))
+        (key, "not recorded" if value in (None, _UNSET.get(key)) else _short(value))
         for key, value in found["metadata"].items()
         if not key.startswith(_SHOWN_ELSEWHERE)
     ]
@@ -114,9 +116,10 @@ def _tokenizer(tokenizer: dict[str, Any] | None) -> str:
     if tokenizer is None:
         return "none"
     exact = "exact" if tokenizer["has_tokenizer_json"] else "without its tokenizer.json"
+    declared = tokenizer["eos_token"]
+    separator = "no separator declared" if declared is None else f"separator {_short(declared)}"
     return (
-        f"{tokenizer['vocab_size']} tokens, {tokenizer['num_merges']} merges, {exact}, "
-        f"separator {_short(tokenizer['eos_token'])}"
+        f"{tokenizer['vocab_size']} tokens, {tokenizer['num_merges']} merges, {exact}, {separator}"
     )
 
 

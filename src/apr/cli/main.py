@@ -58,6 +58,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     stopping.end_like_ctrl_c()
     arguments = sys.argv[1:] if argv is None else argv
     exit_code = run(arguments)
+    streams.finish()
     # In order, an interrupted command would first compile what still waits in torch's queue, and
     # a rank that failed would wait for the others, which see its connections close.
     is_failed_rank = exit_code != EXIT_DONE and torchrun.has_started_this()
@@ -78,8 +79,7 @@ def run(arguments: list[str]) -> int:
             return output.emit(result, as_json=as_json)
         return result if isinstance(result, int) else EXIT_DONE
     except click.exceptions.NoArgsIsHelpError as err:
-        click.echo(err.ctx.get_help())
-        return EXIT_DONE
+        return output.emit_help(err.ctx.get_help())
     except click.UsageError as err:
         return output.emit_usage_error(err, as_json=as_json)
     except Interrupted as err:

@@ -4,6 +4,7 @@ stdout carries the result (one JSON object with `--json`, in every ending); stde
 refusals, messages and progress.
 """
 
+import errno
 import json
 import os
 import re
@@ -19,7 +20,7 @@ import click
 from apr.cli.clean_text import clean
 from apr.cli.progress_line import ProgressLine
 from apr.cli.streams import discard_stdout
-from apr.errors import Interrupted, IoFailed, Refusal
+from apr.errors import EXIT_DONE, Interrupted, IoFailed, Refusal
 from apr.progress import Report, silent
 
 PLAIN_INTERVAL_S = 10.0
@@ -81,6 +82,11 @@ def emit(result: Result, *, as_json: bool) -> int:
     if refused:
         _print_error(str(refused))
     return exit_code
+
+
+def emit_help(text: str) -> int:
+    """Print a page of help on stdout and return the exit code."""
+    return _print(text, exit_code=EXIT_DONE)
 
 
 def emit_refusal(refusal: Refusal, *, as_json: bool) -> int:
@@ -189,12 +195,14 @@ def _print(text: str, *, exit_code: int) -> int:
         discard_stdout()  # The reader has seen enough.
     except OSError as err:
         discard_stdout()
+        is_closed = err.errno == errno.EBADF
+        mend = "leave stdout open" if is_closed else "free space"
         lost = IoFailed(
             "files.io-failed",
             "standard output",
-            found=err.strerror or str(err),
+            found="it is closed" if is_closed else err.strerror or str(err),
             expected="somewhere to write the result to",
-            fix="what was asked for is done, but its report is lost; free space before the next",
+            fix=f"what was asked for is done, but its report is lost; {mend} before the next",
         )
         _print_error(str(lost))
         return exit_code or lost.exit_code

@@ -44,14 +44,15 @@ class ProgressLine:
 
     def _write(self, progress: Progress, now_s: float) -> None:
         line = clean(_describe(progress, now_s - self._started_s, self._first_done))
-        if self._live:
-            if ProgressLine._on_terminal is not self:
-                self.close_open()
-            sys.stderr.write(f"\r\x1b[2K{line}")
-            ProgressLine._on_terminal = self
-        else:
-            sys.stderr.write(f"{line}\n")
-        sys.stderr.flush()
+        with suppress(OSError):  # What nobody can watch is done all the same.
+            if self._live:
+                if ProgressLine._on_terminal is not self:
+                    self.close_open()
+                sys.stderr.write(f"\r\x1b[2K{line}")
+                ProgressLine._on_terminal = self
+            else:
+                sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
 
     @staticmethod
     def close_open() -> None:

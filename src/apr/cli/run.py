@@ -22,7 +22,7 @@ from apr.cli.values import MODEL_PATH
 @click.option("--temperature", default=0.0, show_default=True, help="0 is greedy.")
 @click.option("--top-k", type=int, help="Sample among the K likeliest tokens.")
 @click.option("--top-p", type=float, help="Sample among the likeliest tokens of this mass.")
-@click.option("--seed", default=0, show_default=True, help="Decides the samples.")
+@click.option("--seed", type=int, help="Decides the samples [0].")
 @output.standard_options
 def command(
     model: Path,
@@ -31,7 +31,7 @@ def command(
     temperature: float,
     top_k: int | None,
     top_p: float | None,
-    seed: int,
+    seed: int | None,
 ) -> output.Result:
     """Continue PROMPT with the model in the .apr file MODEL.
 

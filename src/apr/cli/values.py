@@ -7,6 +7,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from apr.cli import output
+from apr.cli.free_name import free_name
 from apr.errors import PathNotFound
 
 _MODEL = "model.apr"
@@ -23,7 +25,7 @@ class _LocalPath(click.ParamType):
 
 
 class _ModelPath(_LocalPath):
-    """The path of an .apr file; a run directory, or a run without its model, is told apart."""
+    """The path of an .apr file; another kind of directory, or a run without its model, is told."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         path = super().convert(value, param, ctx)
@@ -34,6 +36,15 @@ class _ModelPath(_LocalPath):
                 found=f"a directory that holds {_MODEL}",
                 expected="an .apr file",
                 fix=f"name the file itself: {path / _MODEL}",
+            )
+        if (path / "config.json").is_file():
+            again = output.command_line("apr", "import", path, "-o", free_name(Path(_MODEL)))
+            raise PathNotFound(
+                "container.not-a-file",
+                path,
+                found="a directory with a config.json, as Hugging Face's libraries write them",
+                expected="an .apr file",
+                fix=f"import it first: {again}",
             )
         run_dir = path if path.is_dir() else path.parent
         is_missing = path.is_dir() or (path.name == _MODEL and not path.exists())

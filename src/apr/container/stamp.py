@@ -121,16 +121,14 @@ def stamp(
         entry = _entry(claims, changes, before, after, seen, layout.flag_names(dropped))
         entries = [*entries_of(before), chained(entries_of(before), entry)]
         after = after.with_free({free_keys.PROVENANCE: entries})
-        with io_refusals(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with staging_directory(target.parent, target.name) as staged:
-                copy = staged / target.name
-                _write(copy, after, container, progress)
-                written, flags = _require_same_tensors(copy, seen, progress)
-                if output is not None:
-                    require_absent(target, overwrite=overwrite)
-                copy.replace(target)
-                sync_directory(target.parent)
+        with io_refusals(target), staging_directory(target.parent, target.name) as staged:
+            copy = staged / target.name
+            _write(copy, after, container, progress)
+            written, flags = _require_same_tensors(copy, seen, progress)
+            if output is not None:
+                require_absent(target, overwrite=overwrite)
+            copy.replace(target)
+            sync_directory(target.parent)
     return Stamped(
         input=_file(path, seen),
         output=_file(target, written),

@@ -101,6 +101,8 @@ def demo(
     Interrupted as `pretrain` does.
     Writes: `root`: corpus/, tokenizer/, shards/ and the run directory's files.
     """
+    # What a demo leaves when it is stopped between its data and its first step is made anew.
+    overwrite = overwrite or _holds_only_data(root)
     _require_startable(root, overwrite=overwrite)
     config = demo_config(root, num_steps=num_steps, seed=seed)
     with atomic_directory(root, overwrite=overwrite) as staged:
@@ -188,10 +190,12 @@ def _prove_in_a_fresh_process(record: RunRecord) -> None:
     record.write()
 
 
+def _holds_only_data(root: Path) -> bool:
+    return DemoParts(root).val_shards.is_dir() and not (root / "run.json").exists()
+
+
 def _require_startable(root: Path, *, overwrite: bool) -> None:
-    # What a demo leaves when it is stopped between its data and its first step may be made anew.
-    only_data = DemoParts(root).val_shards.is_dir() and not (root / "run.json").exists()
-    require_absent(root, overwrite=overwrite or only_data)
+    require_absent(root, overwrite=overwrite)
     require_replaceable(root, names=_OUR_FILES, what="a demo")
     if root.exists():
         with hold_run(root):

@@ -82,22 +82,20 @@ def export_gguf(
         name=path.stem,
         license=source.said.get("license"),
     )
-    with io_refusals(output):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with staging_directory(output.parent, output.name) as staged:
-            written = staged / "model.gguf"
-            write_gguf(
-                written,
-                fields=described.fields,
-                tensors=gguf_tensors(handed_over.architecture, tensors),
-                progress=progress,
-            )
-            asked_s = time.perf_counter()
-            proof, roundings, reader = run_proof(judge_gguf, source, written, progress=progress)
-            proof = replace(proof, elapsed_s=time.perf_counter() - asked_s)
-            require_absent(output, overwrite=overwrite)
-            os.replace(written, output)
-            sync_directory(output.parent)
+    with io_refusals(output), staging_directory(output.parent, output.name) as staged:
+        written = staged / "model.gguf"
+        write_gguf(
+            written,
+            fields=described.fields,
+            tensors=gguf_tensors(handed_over.architecture, tensors),
+            progress=progress,
+        )
+        asked_s = time.perf_counter()
+        proof, roundings, reader = run_proof(judge_gguf, source, written, progress=progress)
+        proof = replace(proof, elapsed_s=time.perf_counter() - asked_s)
+        require_absent(output, overwrite=overwrite)
+        os.replace(written, output)
+        sync_directory(output.parent)
     return ExportedModel(
         path=output,
         source=path,

@@ -68,9 +68,8 @@ def export_hf(
         name: converted(tensor, float_format or _kept(tensor.dtype))
         for name, tensor in handed_over.tensors.items()
     }
-    with io_refusals(output):
-        output.parent.mkdir(parents=True, exist_ok=True)
-    with staging_directory(output.absolute().parent, output.name) as staging:
+    place = output.absolute().parent
+    with io_refusals(output), staging_directory(place, output.name) as staging:
         staged = staging / "model"
         write_hf_directory(
             staged,

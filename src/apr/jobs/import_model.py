@@ -131,9 +131,8 @@ def import_model(
     _require_tokenizer_fits(found)
     clock.lap("read")
     handed_over = between(found)
-    with io_refusals(output):
-        output.parent.mkdir(parents=True, exist_ok=True)
-    with staging_directory(output.absolute().parent, output.name) as staging:
+    place = output.absolute().parent
+    with io_refusals(output), staging_directory(place, output.name) as staging:
         tensors = _in_their_formats(handed_over, quantize, staging / "tensors", progress)
         clock.lap("formats")
         _require_exact_tensors(tensors, handed_over.architecture, where=source)

@@ -228,13 +228,14 @@ def _written(
     progress: Report,
 ) -> WrittenText:
     prompt_ids = _prompt_ids(tokenizer, prompt, model.architecture)
+    is_sampled = kind == "sampled"
     written = generate(
         model,
         prompt_ids,
         num_token_ids=tokenizer.vocab_size,
         max_new_tokens=NUM_TOKENS,
-        temperature=_TEMPERATURE if kind == "sampled" else 0.0,
-        seed=seed,
+        temperature=_TEMPERATURE if is_sampled else 0.0,
+        seed=seed if is_sampled else None,
         end_of_text_ids=() if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,),
         progress=progress,
     )

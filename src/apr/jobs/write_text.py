@@ -32,7 +32,7 @@ def write_text(
     temperature: float = 0.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     progress: Report = silent,
 ) -> WrittenText:
     """Continue `prompt` with the model in an `.apr` file.

@@ -37,14 +37,14 @@ def generate(
     temperature: float = 0.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     end_of_text_ids: Collection[int] = (),
     progress: Report = silent,
 ) -> Generation:
     """Continue a prompt with a key/value cache; temperature 0 takes the likeliest token.
 
     `num_token_ids` is the number of ids the tokenizer has; padded rows of the embedding beyond
-    it are never produced. The same seed gives the same text.
+    it are never produced. The same seed gives the same text; without one it is 0.
 
     Refuses: run.empty-prompt, run.prompt-too-long, run.sampling.
     """
@@ -53,7 +53,7 @@ def generate(
     )
     context = model.architecture.max_position_embeddings
     _require_prompt(prompt_token_ids, context)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed or 0)
     capacity = min(context, len(prompt_token_ids) + max_new_tokens)
     device = model.head_weight.device
     cache = KeyValueCache(
@@ -119,7 +119,7 @@ def _require_prompt(prompt_token_ids: Sequence[int], context: int) -> None:
 
 
 def require_sampling(
-    *, temperature: float, top_k: int | None, top_p: float | None, seed: int, num_new: int
+    *, temperature: float, top_k: int | None, top_p: float | None, seed: int | None, num_new: int
 ) -> None:
     """Refuse options that no text can be sampled with; it needs no model.
 
@@ -135,18 +135,24 @@ def require_sampling(
         ),
         ("--top-k", top_k, top_k is None or top_k >= 1, "1 or more"),
         ("--top-p", top_p, top_p is None or 0.0 < top_p <= 1.0, "above 0, at most 1"),
-        ("--seed", seed, 0 <= seed < 1 << _SEED_BITS, f"0 or more, below 2**{_SEED_BITS}"),
+        (
+            "--seed",
+            seed,
+            seed is None or 0 <= seed < 1 << _SEED_BITS,
+            f"0 or more, below 2**{_SEED_BITS}",
+        ),
         ("-n", num_new, num_new >= 1, "1 or more"),
     ):
         if not valid:
             raise UsageRefusal(
                 "run.sampling", name, found=value, expected=expected, fix="correct the option"
             )
-    if temperature == 0.0 and (top_k not in (None, 1) or top_p is not None):
+    has_choice = top_k not in (None, 1) or top_p is not None or seed is not None
+    if temperature == 0.0 and has_choice:
         raise UsageRefusal(
             "run.sampling",
             "--temperature",
             found="0, which always takes the likeliest token",
-            expected="a temperature above 0 with --top-k or --top-p",
+            expected="a temperature above 0 with --top-k, --top-p or --seed",
             fix="add --temperature 0.8, or drop the other option",
         )

@@ -170,6 +170,10 @@ def read_manifest(directory: Path) -> tuple[Manifest, str]:
 
 def _how_to_have_shards(directory: Path) -> str:
     names = [each.name for each in directory.iterdir() if not each.name.startswith(".")]
+    manifests = sorted(directory.glob(f"*/{MANIFEST_NAME}"))
+    below = [str(each.parent) for each in manifests if [*each.parent.glob("*.idx")]]
+    if below:
+        return f"name a directory of shards in it: {', '.join(below)}"
     if names and not any(name.endswith((".bin", ".idx")) for name in names):
         return (
             "if it holds text, encode that first: apr tokenize encode-corpus "

@@ -146,22 +146,12 @@ def write_directory(
     Refuses: tokenizer.merge-not-a-line, files.exists, files.foreign-content, files.io-failed.
     Writes: tokenizer.json, tokenizer_config.json, vocab.json, merges.txt, manifest.json.
     """
-    eos_token, imported = declaration.eos_token, declaration.imported
-    vocab = sorted(_listed_vocab(definition, imported).items(), key=lambda entry: entry[1])
-    manifest = TokenizerManifest(
-        schema="apr-tokenizer-v1",
-        tokenizer_sha256=sha256_bytes(json_bytes),
-        fingerprint=definition.fingerprint,
-        vocab_size=len(vocab),
-        merges_count=len(definition.merges),
-        eos_token=eos_token,
-        eos_token_id=None if eos_token is None else definition.ids[eos_token],
-        training=declaration.training,
-        imported=imported,
+    vocab = sorted(
+        _listed_vocab(definition, declaration.imported).items(), key=lambda each: each[1]
     )
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "eos_token": eos_token,
+        "eos_token": declaration.eos_token,
         "clean_up_tokenization_spaces": False,
     }
     merges = _merges_text(definition, directory)
@@ -171,7 +161,30 @@ def write_directory(
         write_json(staged / "tokenizer_config.json", config)
         write_json(staged / "vocab.json", dict(vocab))
         write_bytes(staged / "merges.txt", merges.encode())
-        write_json(staged / "manifest.json", manifest.model_dump(by_alias=True))
+        write_manifest(staged, definition, json_bytes=json_bytes, declaration=declaration)
+
+
+def write_manifest(
+    directory: Path, definition: Definition, *, json_bytes: bytes, declaration: Declaration
+) -> None:
+    """Write what tokenizer.json cannot say beside it, bound to its bytes.
+
+    Refuses: files.io-failed.
+    Writes: manifest.json.
+    """
+    eos_token, imported = declaration.eos_token, declaration.imported
+    manifest = TokenizerManifest(
+        schema="apr-tokenizer-v1",
+        tokenizer_sha256=sha256_bytes(json_bytes),
+        fingerprint=definition.fingerprint,
+        vocab_size=len(_listed_vocab(definition, imported)),
+        merges_count=len(definition.merges),
+        eos_token=eos_token,
+        eos_token_id=None if eos_token is None else definition.ids[eos_token],
+        training=declaration.training,
+        imported=imported,
+    )
+    write_json(directory / "manifest.json", manifest.model_dump(by_alias=True))
 
 
 def _listed_vocab(definition: Definition, imported: Import | None) -> dict[str, int]:

@@ -91,6 +91,13 @@ def test_the_text_names_counts_candidates_and_the_next_command(
     assert "--eos-token" not in shown
 
 
+def test_the_next_command_names_an_output_that_is_free(here: Path, capsys: Captured) -> None:
+    (here / "shards").mkdir()
+    (here / "shards-2").symlink_to("nowhere")
+    assert run("--input", "hf", "-o", "tok", "--eos-token", EOS) == 0
+    assert capsys.readouterr().out.endswith(" --tokenizer tok -o shards-3\n")
+
+
 def test_a_chat_separator_is_recorded_and_not_used(here: Path, capsys: Captured) -> None:
     (here / "hf" / "tokenizer_config.json").write_text('{"eos_token": "<|im_end|>"}')
     code, answer = run_json(capsys, "--input", "hf/tokenizer.json", "-o", "tok")

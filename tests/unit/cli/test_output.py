@@ -1,7 +1,9 @@
 """What reaches the terminal: progress, control characters, and every kind of ending."""
 
+import contextlib
 import json
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -99,6 +101,25 @@ def test_progress_has_rate_eta_and_no_control_characters(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert shown(capsys) == "counting: 50 of 100 tokens  5 tokens/s  ETA 10s  \ufffd[31mred\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_progress_that_cannot_be_shown_stops_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[int] = []
+
+    @click.command()
+    @output.standard_options
+    def command() -> None:
+        report = output.progress(plain_interval_s=0.0)
+        for number in range(3):
+            report(Progress("counting", number, None, "tokens"))
+            done.append(number)
+
+    with contextlib.suppress(OSError), open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        command.main([], standalone_mode=False)
+        monkeypatch.undo()
+    assert done == [0, 1, 2]
 
 
 def test_quiet_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -174,6 +174,23 @@ def test_a_run_file_names_no_url_either(
     assert "only documents are read from a URL" in refused["expected"]
 
 
+@pytest.mark.parametrize(
+    "line", ["run {}", "inspect {}", "validate {}", "lint {}", "export {} --format hf -o out"]
+)
+def test_a_directory_of_hugging_faces_is_to_be_imported(
+    here: Path, capsys: pytest.CaptureFixture[str], line: str
+) -> None:
+    (here / "hf").mkdir()
+    assert run(line.format("hf").split()) == 3
+    assert "name the file itself" in capsys.readouterr().err
+    (here / "hf" / "config.json").write_text("{}")
+    (here / "model.apr").write_text("another")
+    assert run(line.format("hf").split()) == 3
+    said = capsys.readouterr().err
+    assert "refused[container.not-a-file] hf" in said
+    assert "fix:      import it first: apr import hf -o model-2.apr" in said
+
+
 def run_directory(root: Path, *, checkpoints: tuple[int, ...] = ()) -> Path:
     (root / "RUN").mkdir()
     (root / "RUN" / "run.json").write_text("{}")

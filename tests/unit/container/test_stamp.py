@@ -196,7 +196,7 @@ def test_a_file_that_changes_while_it_is_copied(
     with pytest.raises(Refusal) as caught:
         stamp(model, MIT, output=tmp_path / "new" / "x.apr", progress=change)
     assert caught.value.id == ("container.read-back" if is_recorded else "stamp.tensors-differ")
-    assert list((tmp_path / "new").iterdir()) == []
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_file_without_a_model_is_stamped_with_what_it_is_not_checked_for(tmp_path: Path) -> None:

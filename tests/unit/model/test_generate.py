@@ -105,6 +105,7 @@ def test_a_full_context_ends_the_text(model: Transformer) -> None:
         ([1], {"temperature": 1.0, "top_k": 0}, "run.sampling"),
         ([1], {"temperature": 1.0, "top_p": 0.0}, "run.sampling"),
         ([1], {"top_k": 5}, "run.sampling"),
+        ([1], {"seed": 0}, "run.sampling"),
     ],
 )
 def test_requests_that_make_no_sense_are_refused(
@@ -116,7 +117,8 @@ def test_requests_that_make_no_sense_are_refused(
 
 
 @pytest.mark.parametrize(
-    "options", [{"temperature": 1e-6}, {"temperature": 1e300}, {"seed": (1 << 64) - 1}]
+    "options",
+    [{"temperature": 1e-6}, {"temperature": 1e300}, {"temperature": 1, "seed": (1 << 64) - 1}],
 )
 def test_the_ends_of_the_ranges_write_text(model: Transformer, options: dict[str, Any]) -> None:
     sampled: dict[str, Any] = {"temperature": 1.0, "top_k": 1 << 80} | options

@@ -78,3 +78,15 @@ def test_text_where_shards_are_asked_for_is_to_be_encoded(tmp_path: Path) -> Non
         ShardReader.open(tmp_path)
     assert refused.value.id == "shards.manifest-missing"
     assert f"apr tokenize encode-corpus --corpus {tmp_path} " in refused.value.fix
+
+
+def test_a_directory_of_directories_of_shards_names_them(tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    train, _ = encode(tmp_path / "shards", name="train")
+    val, _ = encode(tmp_path / "shards", name="val")
+    (tmp_path / "shards" / "tokenizer").mkdir()
+    (tmp_path / "shards" / "tokenizer" / "manifest.json").write_text("{}")
+    with pytest.raises(Refusal) as refused:
+        ShardReader.open(tmp_path / "shards")
+    assert refused.value.id == "shards.manifest-missing"
+    assert refused.value.fix == f"name a directory of shards in it: {train}, {val}"

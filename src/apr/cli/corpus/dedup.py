@@ -92,10 +92,13 @@ def _next(
             train, removals=[found.files.removals], certificate=None, options=options
         )
     words = [word for path in held_out for word in ("--held-out", path)]
+    target = found.files.removals.with_name("contaminated.jsonl")
+    # Beside a second list of the same step, nothing could tell which of them applies.
+    again = ["--overwrite"] if target.exists() else []
     decontaminate = output.command_line(
         "apr", "corpus", "decontaminate", *train, *words, *reading_words(options),
         "--remove", found.files.removals, "--certificate", found.files.certificate,
-        "-o", found.files.removals.with_name("contaminated.jsonl"),
+        "-o", target, *again,
     )  # fmt: skip
     return (decontaminate,)
 

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from apr.cli import output
+from apr.cli.free_name import free_name
 from apr.cli.values import LOCAL_PATH, Location
 
 CORPUS_PATH = Location("path")
@@ -92,7 +93,7 @@ def next_encode(
     )
     encode = output.command_line(
         "apr", "tokenize", "encode-corpus", *corpus, *reading_words(options), *remove, *certified,
-        "--tokenizer", _TOKENIZER, "-o", "shards/train",
+        "--tokenizer", _TOKENIZER, "-o", free_name(Path("shards/train")),
     )  # fmt: skip
     return (encode,) if Path(_TOKENIZER).exists() else (train_tokenizer, encode)
 

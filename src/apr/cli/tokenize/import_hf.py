@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from apr.cli import output
+from apr.cli.free_name import free_name
 from apr.cli.tokenize.options import PATH
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def command(
     separator = () if tokenizer.eos_token else ("--eos-token", "TEXT")
     next_command = output.command_line(
         "apr", "tokenize", "encode-corpus", "--corpus", "PATH",
-        "--tokenizer", directory, *separator, "-o", "shards",
+        "--tokenizer", directory, *separator, "-o", free_name(Path("shards")),
     )  # fmt: skip
     return output.Result(
         data=_data(tokenizer, directory),

@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from apr.cli import output
+from apr.cli.free_name import free_name
 from apr.cli.tokenize.options import repeat
 from apr.corpus.certificate import CERTIFICATE_NAME, read_certificate
 from apr.errors import Refusal
@@ -39,7 +40,7 @@ def next_steps(ctx: click.Context, request: Request, manifest: Manifest) -> tupl
     held_out = _held_out_beside(request.corpus)
     if held_out is None:
         return verify, _pretrain(directory, None, tokenizer_path)
-    target = _free_name(directory)
+    target = _held_out_name(directory)
     return (
         verify,
         _encode(ctx, held_out, request.find_certificate(), target),
@@ -65,7 +66,7 @@ def _pretrain(train: Path, held_out: Path | None, tokenizer_path: Path) -> str:
     val_shard = [] if held_out is None else ["--val-shard", held_out]
     return output.command_line(
         "apr", "pretrain", "--dataset", train, *val_shard, "--tokenizer", tokenizer_path,
-        "--arch", "tiny", "--run-dir", "runs/first", "--dry-run",
+        "--arch", "tiny", "--run-dir", free_name(Path("runs/first")), "--dry-run",
     )  # fmt: skip
 
 
@@ -83,14 +84,16 @@ def _encode(ctx: click.Context, corpus: Path, certificate: Path | None, target: 
 
 
 def _shards_of_other_side(directory: Path, manifest: Manifest) -> Path | None:
-    """Shards beside `directory` whose documents the certificate of either side names as both."""
+    """Shards beside `directory`, by its tokenizer, that a certificate names as the other side."""
     if manifest.certificate is None:
         return None
     for beside in sorted(directory.absolute().parent.iterdir()):
         found = None
         with suppress(Refusal):
             found = read_manifest(beside)[0]
-        if found is not None and _are_certified(directory, manifest, beside, found):
+        if found is None or found.tokenizer_fingerprint != manifest.tokenizer_fingerprint:
+            continue
+        if _are_certified(directory, manifest, beside, found):
             return directory.with_name(beside.name)
     return None
 
@@ -116,9 +119,9 @@ def _held_out_beside(corpus: Sequence[Path | str]) -> Path | None:
     return place if place.exists() else None
 
 
-def _free_name(directory: Path) -> Path:
+def _held_out_name(directory: Path) -> Path:
     """Where the held-out shards go: beside the others, under a name that is free."""
-    names = [_HELD_OUT] if directory.name == _TRAIN else []
-    names += [f"{directory.name}-{_HELD_OUT}", f"{directory.name}-{_HELD_OUT}-2"]
-    places = [directory.with_name(name) for name in names]
-    return next((place for place in places if not place.exists()), places[-1])
+    short = directory.with_name(_HELD_OUT)
+    if directory.name == _TRAIN and not short.exists():
+        return short
+    return free_name(directory.with_name(f"{directory.name}-{_HELD_OUT}"))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from apr.cli import output
+from apr.cli.free_name import free_name
 from apr.cli.tokenize.options import PATH
 from apr.units import format_count
 
@@ -58,7 +59,7 @@ def _next(repair: "Repair", tokenizer_path: Path) -> tuple[str, ...]:
     verify = ("apr", "tokenize", "verify", repair.directory, "--tokenizer", tokenizer_path)
     pretrain = (
         "apr", "pretrain", "--dataset", repair.directory, "--tokenizer", tokenizer_path,
-        "--arch", "tiny", "--run-dir", "runs/first", "--dry-run",
+        "--arch", "tiny", "--run-dir", free_name(Path("runs/first")), "--dry-run",
         "--waive", "preflight.tokenizer-fingerprint=REASON",
         "--waive", "preflight.data-degenerate=REASON",
     )  # fmt: skip

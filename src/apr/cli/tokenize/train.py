@@ -7,6 +7,7 @@ import click
 
 from apr.cli import output
 from apr.cli.corpus.options import source_words
+from apr.cli.free_name import free_name
 from apr.cli.tokenize.options import corpus_options, repeat
 from apr.units import format_bytes, format_count
 
@@ -66,7 +67,7 @@ def _encode(corpus: tuple[Path | str, ...], directory: Path, options: dict[str, 
         "apr", "tokenize", "encode-corpus", *repeat("--corpus", corpus), *source_words(options),
         *repeat("--remove", cleaning.removals),
         *repeat("--certificate", [cleaning.certificate] if cleaning.certificate else []),
-        "--tokenizer", directory, "-o", "shards/train",
+        "--tokenizer", directory, "-o", free_name(Path("shards/train")),
     )  # fmt: skip
 
 

@@ -85,6 +85,8 @@ def tokenizer_fields(
     if chat_template:
         fields.append(values.text(vocabulary.CHAT_TEMPLATE, chat_template))
     fields.append(values.text(vocabulary.HF_JSON, tokenizer.json_bytes.decode("utf-8")))
+    if tokenizer.eos_token is not None:
+        fields.append(values.text(vocabulary.SEPARATOR, tokenizer.eos_token))
     return Exported(tuple(fields), (*kind.notes, *special.notes, *_notes(tokenizer.definition)))
 
 

@@ -29,6 +29,9 @@ ADD_EOS = "tokenizer.ggml.add_eos_token"
 ADD_SPACE_PREFIX = "tokenizer.ggml.add_space_prefix"
 CHAT_TEMPLATE = "tokenizer.chat_template"
 HF_JSON = "tokenizer.huggingface.json"
+SEPARATOR = "apr.eos_token"
+"""What stands between documents, where that was declared: as in a container. GGUF's own
+eos_token_id ends a text, which in a chat is the end of a turn."""
 
 BYTE_LEVEL_BPE = "gpt2"
 SENTENCE_PIECE = "llama"
@@ -137,7 +140,7 @@ def _carried(
     metadata: Metadata, carried: str, tokens: list[str], types: list[int] | None
 ) -> Vocabulary:
     """The tokenizer.json in the file, once it says what the other fields say."""
-    tokenizer = _load(metadata, carried)
+    tokenizer = _load(metadata, carried, eos_token=metadata.text(SEPARATOR))
     num_pieces = tokenizer.vocab_size
     same_tokens = len(tokens) >= num_pieces and all(
         piece == token or piece.replace("\u2581", " ") == token
@@ -169,7 +172,7 @@ def _disagrees(metadata: Metadata, key: str) -> DamagedFile:
     )
 
 
-def _load(metadata: Metadata, text: str) -> Tokenizer:
+def _load(metadata: Metadata, text: str, *, eos_token: str | None = None) -> Tokenizer:
     where = f"{metadata.where}, its tokenizer"
     data = text.encode("utf-8")
     if len(data) > SIZE_LIMIT_BYTES:
@@ -180,7 +183,7 @@ def _load(metadata: Metadata, text: str) -> Tokenizer:
             expected=f"at most {SIZE_LIMIT_BYTES}",
             fix=_WRITE_AGAIN,
         )
-    return Tokenizer.from_json_bytes(data, eos_token=None, where=where)
+    return Tokenizer.from_json_bytes(data, eos_token=eos_token, where=where)
 
 
 def _document(

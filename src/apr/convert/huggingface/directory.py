@@ -29,7 +29,7 @@ from apr.progress import Report, silent
 from apr.tokenizer.tokenizer import Tokenizer
 
 _OUR_FILES = (
-    r"(config|generation_config|tokenizer|tokenizer_config)\.json|chat_template\.jinja"
+    r"(config|generation_config|tokenizer|tokenizer_config|manifest)\.json|chat_template\.jinja"
     r"|model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json"
 )
 # What a source says of itself, and would be untrue or useless of what is written here.
@@ -62,7 +62,7 @@ def write_hf_directory(
     export.read-back, files.exists, files.foreign-content, files.io-failed, and as
     `write_safetensors`.
     Writes: config.json; model.safetensors, or an index and its files; generation_config.json,
-    tokenizer.json, tokenizer_config.json and chat_template.jinja where there is one.
+    tokenizer.json, tokenizer_config.json, manifest.json and chat_template.jinja where there is one.
     """
     require_hf_writable(output, overwrite=overwrite)
     _require_expressible(architecture, output)

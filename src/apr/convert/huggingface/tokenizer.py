@@ -1,7 +1,8 @@
 """A tokenizer as Hugging Face's libraries find it in a model directory.
 
 tokenizer.json goes out byte for byte; tokenizer_config.json only names the class that reads it as
-it is, and the control tokens.
+it is, and the control tokens. None of Hugging Face's files can say which token stands between
+documents, as what they call eos_token is a chat's end of turn in many: apr's own manifest says it.
 """
 
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 from apr.architecture import Architecture
 from apr.errors import Refusal
 from apr.files import write_bytes, write_json
+from apr.tokenizer import directory as tokenizer_directory
 from apr.tokenizer.definition import Definition
 from apr.tokenizer.tokenizer import Tokenizer
 
@@ -79,7 +81,7 @@ def write_hf_tokenizer(directory: Path, tokenizer: Tokenizer, config: Mapping[st
     """Write tokenizer.json and tokenizer_config.json beside a config.json.
 
     Refuses: files.io-failed.
-    Writes: tokenizer.json, tokenizer_config.json.
+    Writes: tokenizer.json, tokenizer_config.json; manifest.json where a separator is declared.
     """
     write_bytes(directory / "tokenizer.json", tokenizer.json_bytes)
     named = {
@@ -101,6 +103,13 @@ def write_hf_tokenizer(directory: Path, tokenizer: Tokenizer, config: Mapping[st
         }
         | {key: token for key, token in named.items() if token in control},
     )
+    if tokenizer.eos_token is not None:
+        tokenizer_directory.write_manifest(
+            directory,
+            tokenizer.definition,
+            json_bytes=tokenizer.json_bytes,
+            declaration=tokenizer.declaration,
+        )
 
 
 def _token(tokenizer: Tokenizer, id: Any) -> str | None:

@@ -14,6 +14,7 @@ from apr.corpus.reading.blocks import RawBlocks
 from apr.corpus.reading.compressed import DamagedStream, unpack
 from apr.corpus.reading.documents import list_files, read_files
 from apr.corpus.reading.lines import OverlongLine, split_lines
+from apr.corpus.reading.rows import within_row
 from apr.corpus.reading.tree import CorpusFile
 from apr.errors import DamagedFile
 from apr.files import parse_json, read_bytes
@@ -90,7 +91,7 @@ def _parse(data: bytes, place: str) -> Any:
     try:
         return parse_json(data)
     except ValueError as err:
-        _refuse(place, str(err), err)
+        _refuse(place, within_row(str(err)), err)
 
 
 def _item(value: Any, place: str, fallback: str) -> Item:

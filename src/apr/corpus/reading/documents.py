@@ -15,7 +15,7 @@ from apr.corpus.reading.locations import is_url, location_text
 from apr.corpus.reading.remote_tree import list_url
 from apr.corpus.reading.span_reader import SpanReader
 from apr.corpus.reading.spans import WHOLE_FILES, cut_spans
-from apr.corpus.reading.tree import CorpusFile, list_tree, special_file
+from apr.corpus.reading.tree import CorpusFile, file_format, list_tree, special_file
 from apr.errors import DamagedFile, Refusal, UsageRefusal
 from apr.files import require_exists
 
@@ -176,7 +176,8 @@ def _require_allowed(account: Account, allowed: int | None) -> None:
         raise DamagedFile(
             "corpus.not-text", where, found=found, expected="UTF-8 text", fix="name a text file"
         )
-    repair = "repair or remove the row, or name the right --content-field"
+    of_what = " of the decompressed text" if file_format(first["source"])[1] else ""
+    repair = f"repair or remove row {first['row']}{of_what}, or name the right --content-field"
     raise DamagedFile(
         "corpus.jsonl-damaged",
         where,

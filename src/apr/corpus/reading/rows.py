@@ -14,6 +14,7 @@ import orjson
 # In a name of these characters, JSON has no spelling of a character but itself and \u00xx.
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_ .-]+")
 _NAMES_SHOWN = 8
+_PLACE = re.compile(r": line 1 column (\d+) \(char \d+\)$")
 
 Row = tuple[str, str | None, tuple[object, ...]]
 """A text, its group, and what stands in the extra fields: None where the row has no such field."""
@@ -107,7 +108,13 @@ def _refuse_broken(line: bytes, message: str) -> NoReturn:
         line.decode("utf-8")
     except UnicodeDecodeError as err:
         raise BadRow("not_utf8", str(err)[-100:]) from None
-    raise BadRow("lone_surrogate" if "surrogate" in message else "broken_json", message)
+    reason = "lone_surrogate" if "surrogate" in message else "broken_json"
+    raise BadRow(reason, within_row(message))
+
+
+def within_row(message: str) -> str:
+    """What a reader of JSON says of one row, which to it is the first line of all."""
+    return _PLACE.sub(r" at character \1", message)
 
 
 def _refuse_field(fields: dict[str, Any], name: str) -> NoReturn:

@@ -51,6 +51,21 @@ def test_a_byte_level_tokenizer_is_written_out(tmp_path: Path) -> None:
     assert json.loads(found["huggingface.json"]) == json.loads(tokenizer.json_bytes)
 
 
+def test_a_declared_separator_is_declared_again() -> None:
+    control = (EOS, "<|im_end|>")
+    declared = tokenizer_files.tokenizer(control=control)
+    # What ends a text is another thing, and says nothing of what stands between documents.
+    found = exported(declared, eos_token_id=260)
+    again = read_back(found, declared.vocab_size).tokenizer
+    assert again is not None
+    assert (declared.eos_token, again.eos_token) == (EOS, EOS)
+    assert values(found)["ggml.eos_token_id"] == 260
+    silent = Tokenizer.from_json_bytes(declared.json_bytes, eos_token=None, where="here")
+    again = read_back(exported(silent, eos_token_id=259), declared.vocab_size).tokenizer
+    assert again is not None
+    assert again.eos_token is None
+
+
 def test_ids_of_special_tokens_come_from_the_configuration_first() -> None:
     tokenizer = tokenizer_files.tokenizer(control=(EOS, "<a>", "<b>", "<c>"))
     config = {"bos_token_id": 260, "eos_token_id": [261, 259, 262], "pad_token_id": 262}

@@ -1,14 +1,16 @@
-"""Rows written are rows read."""
+"""Rows written are rows read, and those that are none are named."""
 
+import gzip
 import json
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from apr.corpus.reading.account import Account
 from apr.corpus.reading.documents import read_documents
 from apr.corpus.reading.jsonl import write_objects, write_rows
-from apr.errors import Refusal
+from apr.errors import DamagedFile, Refusal
 
 ROWS = [("a\nb", "x.py"), ("\u2028 é \U0001f600 \0", "y.py"), ("c", "z.py", "group")]
 NAMES = ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst"]
@@ -56,3 +58,17 @@ def test_nothing_is_overwritten_without_consent(tmp_path: Path) -> None:
     assert refused.value.id == "files.exists"
     assert write_rows(path, ROWS[:1], overwrite=True) == 1
     assert path.read_bytes().count(b"\n") == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_bad_row_is_named_as_it_stands_in_the_unpacked_text(tmp_path: Path, name: str) -> None:
+    text = b'{"content": "a"}\n' * 300 + b"{broken}\n" + b'{"content": "b"}\n'
+    packed = {"gz": gzip.compress, "zst": zstandard.compress}.get(name.rpartition(".")[2], bytes)
+    path = tmp_path / name
+    path.write_bytes(packed(text))
+    with pytest.raises(DamagedFile) as refused:
+        list(read_documents([path], drops=Account()))
+    assert refused.value.where == f"{path}:301"
+    assert ("row 301 of the decompressed text" in refused.value.fix) == (name != "a.jsonl")
+    # To the reader of one row it is the first line of all.
+    assert refused.value.found.endswith(" at character 2")
