@@ -257,6 +257,10 @@ def test_the_memory_of_a_card_that_is_not_here(capsys: Captured) -> None:
     # Its host is not here either; what a checkpoint's copy takes there is known.
     assert memory["host"]["available_bytes"] is None
     assert memory["host"]["peak_bytes"] > 12 * 494_032_768
+    assert run(["plan", "--arch", "qwen2-0.5b", "--device", "h200"]) == 0
+    said = capsys.readouterr().out
+    assert "beside the device; unknown what is available: it is not here" in said
+    assert "checkpoint snapshot" in said
     assert plan_of(capsys, "--device", "cpu")["memory"]["host"] is None
     assert plan_of(capsys, "--device", "rtx4090")["memory"]["verdict"] == "FAIL"
 

@@ -4,7 +4,6 @@ Traced by the compiler's front end alone: code for the graphs is not made here.
 """
 
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
@@ -22,14 +21,6 @@ from apr.train.loss import summed_loss
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
 
 COMPILED = Acceleration(torch.device("cpu"), torch.float32, True, (), "pieces")
-
-
-@pytest.fixture(name="counter")
-def _counter(monkeypatch: pytest.MonkeyPatch) -> CompileCounterWithBackend:
-    torch._dynamo.reset()
-    counter = CompileCounterWithBackend("aot_eager")
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
-    return counter
 
 
 def test_all_blocks_are_served_by_one_compilation(counter: CompileCounterWithBackend) -> None:

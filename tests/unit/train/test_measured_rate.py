@@ -6,7 +6,6 @@ Compiling is left to the compiler's front end: code for the graphs is not made h
 import re
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +42,6 @@ def a_run(**changes: Any) -> TrainConfig:
         "precision": "fp32",
     }
     return resolve_config(options | changes)
-
-
-@pytest.fixture(name="counter")
-def _counter(monkeypatch: pytest.MonkeyPatch) -> CompileCounterWithBackend:
-    torch._dynamo.reset()
-    counter = CompileCounterWithBackend("aot_eager")
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
-    return counter
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from apr.corpus.identity import documents_sha256
-from apr.errors import DamagedFile
 from apr.files import sha256_file
 from apr.progress import Report, silent
 from apr.shards.layout import index_name
+from apr.shards.mapped_shard import damaged
 from apr.shards.reader import ShardReader
 from apr.shards.tokenizer_of import other_tokenizer, tokenizer_of
 from apr.shards.verifying.recount import Recount, recount
@@ -101,7 +101,7 @@ def _check_hashes(reader: ShardReader, counted: Recount) -> Check:
         if found != expected:
             return failed(
                 "hashes",
-                _damaged("shards.hash-mismatch", path, f"sha256 {found}", f"sha256 {expected}"),
+                damaged("shards.hash-mismatch", path, f"sha256 {found}", f"sha256 {expected}"),
             )
     found = f"all {2 * reader.manifest.shard_count} files agree"
     return passed("hashes", found, "the sha256 that the manifest holds for each file")
@@ -117,7 +117,7 @@ def _file_hashes(reader: ShardReader, counted: Recount) -> Iterator[tuple[Path, 
 def _check_ids(reader: ShardReader, counted: Recount) -> Check:
     found, expected = f"largest id {counted.largest_id}", f"below {reader.manifest.vocab_size}"
     if counted.largest_id >= reader.manifest.vocab_size:
-        return failed("ids", _damaged("shards.id-range", reader.directory, found, expected))
+        return failed("ids", damaged("shards.id-range", reader.directory, found, expected))
     return passed("ids", found, expected)
 
 
@@ -131,7 +131,7 @@ def _check_separators(reader: ShardReader, counted: Recount) -> Check:
         f"{manifest.eos_policy} ends with one"
     )
     if counted.num_separators != manifest.eos_token_count or num_misplaced:
-        refusal = _damaged("shards.separators", reader.directory, found, expected)
+        refusal = damaged("shards.separators", reader.directory, found, expected)
         return failed("separators", refusal)
     return passed("separators", found, expected)
 
@@ -169,7 +169,7 @@ def _check_statistics(reader: ShardReader, counted: Recount, tokenizer: Tokenize
     for name, found, recorded in pairs:
         if abs(found - recorded) > _ROUNDING:
             path = reader.directory / "manifest.json"
-            refusal = _damaged("shards.verify-counts", path, f"{name} {found}", str(recorded))
+            refusal = damaged("shards.verify-counts", path, f"{name} {found}", str(recorded))
             return failed("counts", refusal)
     return _check_document_set(reader) or passed(
         "counts",
@@ -185,15 +185,5 @@ def _check_document_set(reader: ShardReader) -> Check | None:
     path = reader.directory / "manifest.json"
     return failed(
         "counts",
-        _damaged("shards.verify-counts", path, f"documents_sha256 {found}", recorded),
-    )
-
-
-def _damaged(id: str, path: Path, found: str, expected: str) -> DamagedFile:
-    return DamagedFile(
-        id,
-        path,
-        found=found,
-        expected=expected,
-        fix="copy the whole directory again, or encode the corpus again",
+        damaged("shards.verify-counts", path, f"documents_sha256 {found}", recorded),
     )
